@@ -1,0 +1,6024 @@
+/* tfm.h 0.1 - tensors and transformer inference in one C11 header.                    [INTRO]
+
+   Written for three readers: an application that runs the GGUF or safetensors model everybody
+   already has, a firmware that keeps weights in flash and owns no heap, and a person who wants
+   to see, from top to bottom, how a transformer runs.
+
+   Use: copy this file. In exactly one C or C++ file write
+
+       #define TFM_IMPLEMENTATION
+       #include "tfm.h"
+
+   and include it plainly elsewhere. Compile with `cc -O2 app.c -lm` (and -pthread where the C
+   library keeps threads apart). A complete program:
+
+       #define TFM_IMPLEMENTATION
+       #include "tfm.h"
+       #include <stdio.h>
+
+       static bool on_text(void *user, const char *text, size_t size) {
+           (void)user;
+           return fwrite(text, 1, size, stdout) == size;            // false stops the run
+       }
+       int main(int argc, char **argv) {
+           tfm_error err;
+           tfm_model *m = tfm_model_open(argc > 1 ? argv[1] : "model.gguf", NULL, &err);
+           tfm_session *s = m ? tfm_session_new(m, &(tfm_session_opts){ .context = 512 }, &err) : NULL;
+           if (!s) { fprintf(stderr, "%s\n", err.message); tfm_model_free(m); return 1; }
+           tfm_generate_opts o = { .max_tokens = 100, .sampling = { .temperature = 0.8f, .seed = 1 } };
+           tfm_finish f = tfm_generate(s, "Once upon a time", &o, on_text, NULL);
+           if (f == TFM_FINISH_ERROR) fprintf(stderr, "%s\n", tfm_message(tfm_session_context(s)));
+           tfm_session_free(s);
+           tfm_model_free(m);
+           return f == TFM_FINISH_ERROR;
+       }
+
+   Limits: inference only; rank 1 to 4; architectures gpt2 and llama; batch of one sequence per
+   session. Results are the same bits for any number of threads, any cutting of the prompt into
+   batches, any level that fuses multiply-add, any optimisation level, gcc or clang. Outside that
+   promise: -ffast-math (an #error), x87 arithmetic, the level "unfused".
+   Nothing here aborts, exits, prints, or keeps global state. Every size from a file is checked.
+
+   Configuration, defined before the include                                          [CONFIG]
+
+   macro                where            effect
+   -------------------  ---------------  ---------------------------------------------------------
+   TFM_IMPLEMENTATION   one file         compile the implementation here
+   TFM_STATIC           every file       all functions static: private copy per file
+   TFMDEF               every file       linkage of the public functions (e.g. a dllexport)
+   TFM_NO_STDIO         implementation   no opening by path: files from memory only
+   TFM_NO_MALLOC        implementation   no heap: only the _in functions make objects
+   TFM_NO_THREADS       implementation   all work on the calling thread
+   TFM_NO_SIMD          implementation   no intrinsics (the choice of fused kernels stays)
+   TFM_NO_TOKENIZER     every file       leave out tokenizers (and text in tfm_generate)
+   TFM_NO_MODEL         every file       leave out tokenizers, models, sessions, sampling
+   TFM_NO_MESSAGES      implementation   error codes without sentences
+   TFM_ONLY_TYPES       implementation   keep F32 and the types whose TFM_TYPE_x is defined: Q8_0 ...
+   TFM_MALLOC/TFM_FREE  implementation   the default allocator, called as malloc and free are
+   TFM_EXACT_FMA        implementation   a CPU without fused multiply-add emulates it (slow, exact)
+   TFM_USE_OPENBLAS     implementation   large f32 products by cblas_sgemm (last bits may differ)
+   TFM_ALLOW_FAST_MATH  implementation   no #error under -ffast-math; nothing is promised then
+
+   Letters in comments: B batch, T positions, D width, H heads, KV key/value heads, V vocabulary.
+   Shapes are written outermost first, as PyTorch does.
+
+   Contents: search for a tag with its brackets.                                         [TOC]
+     API             [API.STATUS] [API.MEMORY] [API.TENSOR] [API.OPS] [API.LAYERS] [API.FILES]
+                     [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
+     implementation  [IMPL.PLATFORM] [IMPL.THREADS] [IMPL.CURSOR] [IMPL.TYPES]
+                     [KERNELS.MATH] [KERNELS.C] [KERNELS.TABLE]
+                     [IMPL.CONTEXT] [IMPL.TENSOR] [IMPL.OPS] [IMPL.LAYERS]
+                     [IMPL.FILES] [IMPL.FILES.GGUF] [IMPL.FILES.SAFETENSORS]
+                     [IMPL.TOKENIZER] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]                       */
+
+#ifndef TFM_H
+#define TFM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define TFM_VERSION "0.1.0"
+#define TFM_ALIGN 64                    /* of every buffer that the header carves, in bytes */
+
+#ifndef TFMDEF
+#ifdef TFM_STATIC
+#if defined(__GNUC__) || defined(__clang__)
+#define TFMDEF static __attribute__((unused))
+#else
+#define TFMDEF static
+#endif
+#else
+#define TFMDEF extern
+#endif
+#endif
+
+#if defined(TFM_NO_MODEL) && !defined(TFM_NO_TOKENIZER)
+#define TFM_NO_TOKENIZER
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Status ---------------------------------------------------------------- [API.STATUS]
+   Functions without a context take a tfm_error (may be NULL) and report in it. Functions on a
+   context keep the first error in the context; later ones do nothing and return empty tensors,
+   so that a computation is checked once, at its end.                                          */
+
+#define TFM_STATUSES(X)                                                                        \
+    X(OK, "ok")                                                                                \
+    X(MEMORY, "out of memory")           /* an allocation failed, or a given buffer is too small */ \
+    X(IO, "input/output error")          /* the operating system refused                      */ \
+    X(TRUNCATED, "truncated")            /* the file ends before its content does             */ \
+    X(MALFORMED, "malformed")            /* the file contradicts its format                   */ \
+    X(UNSUPPORTED, "unsupported")        /* valid, but nothing here runs it                   */ \
+    X(MISMATCH, "mismatch")              /* shapes, or a file and its metadata, disagree      */ \
+    X(ARGUMENT, "invalid argument")      /* the caller's mistake                              */ \
+    X(CANCELLED, "cancelled")            /* a callback or tfm_cancel asked to stop            */ \
+    X(FULL, "context full")              /* no position left in the session's cache           */
+
+typedef enum tfm_status {
+#define TFM__X(name, text) TFM_##name,
+    TFM_STATUSES(TFM__X)
+#undef TFM__X
+    TFM_STATUS_COUNT
+} tfm_status;
+
+#define TFM_MESSAGE_SIZE 256
+typedef struct tfm_error {
+    tfm_status status;
+    char message[TFM_MESSAGE_SIZE];     /* one sentence, NUL-terminated, cut if longer */
+} tfm_error;
+
+/* Bytes that need not end with a NUL; never owned by who receives them. */
+typedef struct tfm_string { const char *data; size_t size; } tfm_string;
+
+TFMDEF const char *tfm_status_name(tfm_status status);     /* "ok", "out of memory" ...; static */
+
+/* ---- Memory and contexts --------------------------------------------------- [API.MEMORY]
+   A context holds an arena for results, the threads, the kernels chosen for this CPU, and the
+   first error. One thread uses a context at a time; any number of contexts may run at once.
+   Results live until the arena is rewound past them or the context is freed.
+
+   Who may call what at the same time:
+     tfm_file, tfm_tokenizer, tfm_model   read-only once made: any thread, no locks
+     tfm_context, tfm_session             one thread at a time each; different ones freely
+     tfm_cancel                           any thread and signal handlers, while a session runs
+     making and freeing an object         not while anyone uses that object
+   Single ops run in the caller's floating-point environment; calls on a session and worker
+   threads set round-to-nearest without flush-to-zero, and restore what was there.             */
+
+typedef struct tfm_allocator {          /* replaces TFM_MALLOC/TFM_FREE for one object */
+    void *user;
+    void *(*alloc)(void *user, size_t size);     /* NULL when there is none; aligned as malloc's */
+    void (*free)(void *user, void *ptr);
+} tfm_allocator;
+
+typedef enum tfm_level {                /* which kernels run; results agree among all that fuse */
+    TFM_LEVEL_AUTO,                     /* the best that this CPU has */
+    TFM_LEVEL_UNFUSED,                  /* portable C, a*b + c rounded twice: outside "one answer" */
+    TFM_LEVEL_EXACT,                    /* portable C, fused multiply-add in software */
+    TFM_LEVEL_FMA,                      /* portable C, the CPU's fused multiply-add */
+    TFM_LEVEL_COUNT
+} tfm_level;
+
+TFMDEF const char *tfm_level_name(tfm_level level);        /* "auto", "unfused", "exact", "fma" */
+TFMDEF bool        tfm_level_available(tfm_level level);   /* can this CPU and build run it? */
+
+typedef struct tfm_context tfm_context;
+
+typedef struct tfm_context_opts {
+    size_t arena;                       /* bytes of the first arena block; 0: 1 MiB. It grows */
+    int threads;                        /* 0: 1. At most 256 */
+    tfm_level level;
+    bool measure;                       /* count memory only: ops check shapes, compute nothing */
+    const tfm_allocator *allocator;     /* NULL: TFM_MALLOC; copied */
+} tfm_context_opts;
+
+/* NULL and *err on failure. _in: all of it in mem (size bytes, TFM_ALIGN-aligned), never more;
+   tfm_context_size is what the context itself takes of mem, with that many threads. */
+TFMDEF tfm_context *tfm_context_new(const tfm_context_opts *opts, tfm_error *err);
+TFMDEF tfm_context *tfm_context_in(void *mem, size_t size, const tfm_context_opts *opts, tfm_error *err);
+TFMDEF size_t       tfm_context_size(const tfm_context_opts *opts);
+TFMDEF void         tfm_context_free(tfm_context *c);      /* NULL is fine */
+
+TFMDEF tfm_status   tfm_status_of(const tfm_context *c);
+TFMDEF const char  *tfm_message(const tfm_context *c);     /* valid until the context is freed */
+TFMDEF void         tfm_clear(tfm_context *c);             /* forget the error, go on */
+
+typedef struct tfm_mark { void *block; size_t used; } tfm_mark;
+TFMDEF tfm_mark tfm_arena_mark(const tfm_context *c);
+TFMDEF void     tfm_arena_rewind(tfm_context *c, tfm_mark mark);   /* frees all made since the mark */
+TFMDEF size_t   tfm_arena_peak(const tfm_context *c);      /* most bytes in use so far; with
+                                                              .measure: what a run will need */
+TFMDEF int      tfm_cpu_count(void);                       /* CPUs that this process may use, >= 1 */
+
+/* ---- Tensors --------------------------------------------------------------- [API.TENSOR] */
+
+#define TFM_TYPES(X) /* name, GGUF number, elements per block, bytes per block */              \
+    X(F32, 0, 1, 4) X(F16, 1, 1, 2) X(Q4_0, 2, 32, 18) X(Q4_1, 3, 32, 20) X(Q5_0, 6, 32, 22)   \
+    X(Q5_1, 7, 32, 24) X(Q8_0, 8, 32, 34) X(Q2_K, 10, 256, 84) X(Q3_K, 11, 256, 110)           \
+    X(Q4_K, 12, 256, 144) X(Q5_K, 13, 256, 176) X(Q6_K, 14, 256, 210) X(IQ4_NL, 20, 32, 18)    \
+    X(I8, 24, 1, 1) X(I16, 25, 1, 2) X(I32, 26, 1, 4) X(I64, 27, 1, 8) X(F64, 28, 1, 8)        \
+    X(BF16, 30, 1, 2)
+
+typedef enum tfm_type {
+#define TFM__X(name, number, block, bytes) TFM_##name = number,
+    TFM_TYPES(TFM__X)
+#undef TFM__X
+    TFM_TYPE_NONE = -1                  /* a type that is only known by name */
+} tfm_type;
+
+TFMDEF const char *tfm_type_name(tfm_type type);           /* "F32" ...; "?" if unknown */
+TFMDEF int64_t     tfm_type_block(tfm_type type);          /* elements per block; 0 if unknown */
+TFMDEF int64_t     tfm_type_bytes(tfm_type type);          /* bytes per block; 0 if unknown */
+
+typedef struct tfm_shape { int rank; int64_t dim[4]; } tfm_shape;    /* outermost first */
+
+/* A value: copy it freely. It never owns its data. Quantized tensors have contiguous rows along
+   the last dimension. Ops give F32 unless they say otherwise. */
+typedef struct tfm_tensor {
+    void *data;                         /* NULL: empty tensor (after an error, or no elements) */
+    tfm_type type;
+    int rank;                           /* 1..4; 0: no tensor, as an optional argument too */
+    int64_t dim[4];                     /* the first `rank` are used */
+    int64_t stride[4];                  /* bytes; of the last dimension of a quantized row: 0 */
+} tfm_tensor;
+
+TFMDEF tfm_shape  tfm_shape1(int64_t a);
+TFMDEF tfm_shape  tfm_shape2(int64_t a, int64_t b);
+TFMDEF tfm_shape  tfm_shape3(int64_t a, int64_t b, int64_t c);
+TFMDEF tfm_shape  tfm_shape4(int64_t a, int64_t b, int64_t c, int64_t d);
+TFMDEF tfm_tensor tfm_none(void);                          /* the missing optional argument */
+TFMDEF int64_t    tfm_count(tfm_tensor t);                 /* number of elements */
+
+/* Views of the caller's memory, contiguous, nothing copied; it must outlive the tensor. */
+TFMDEF tfm_tensor tfm_wrap(tfm_context *c, const float *data, tfm_shape shape);
+TFMDEF tfm_tensor tfm_wrap_type(tfm_context *c, const void *data, tfm_type type, tfm_shape shape);
+TFMDEF tfm_tensor tfm_zeros(tfm_context *c, tfm_shape shape);              /* in the arena */
+
+/* Views of t: nothing is copied. axis may be negative (from the end). A quantized tensor keeps
+   its last axis. reshape copies only when the strides allow no view; one dimension may be -1. */
+TFMDEF tfm_tensor tfm_reshape(tfm_context *c, tfm_tensor t, tfm_shape shape);
+TFMDEF tfm_tensor tfm_transpose(tfm_context *c, tfm_tensor t, int axis_a, int axis_b);
+TFMDEF tfm_tensor tfm_permute(tfm_context *c, tfm_tensor t, const int axes[4]);   /* rank used */
+TFMDEF tfm_tensor tfm_slice(tfm_context *c, tfm_tensor t, int axis, int64_t begin, int64_t end);
+TFMDEF tfm_tensor tfm_contiguous(tfm_context *c, tfm_tensor t);            /* copy if it is not */
+TFMDEF tfm_tensor tfm_to_f32(tfm_context *c, tfm_tensor t);                /* decode any type */
+TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count, int axis);
+
+/* ---- Ops ---------------------------------------------------------------------- [API.OPS]
+   PyTorch's definitions and names. Floating types are read as f32; results are new F32 tensors
+   in the arena. A tensor without elements gives one without elements; sum over none is 0, mean
+   and max over none NaN. NaN goes in and comes out; nothing else invents one from finite input. */
+
+/* a [..., M, K] x b [..., K, N] -> [..., M, N]; leading dimensions broadcast; rank 1 operands as
+   torch.matmul. Either may be a transposed view. A quantized b is given as the transposed view
+   of its rows: tfm_transpose(c, w, 0, 1) with w [N, K]. Its activations are rounded to 8 bits
+   per group of 32 (K types: 256), as the formats intend; a row with NaN or infinity gives NaN.
+   f16/bf16/f32 accumulate in f32 in an order that depends on K alone. */
+TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b);
+
+TFMDEF tfm_tensor tfm_add(tfm_context *c, tfm_tensor a, tfm_tensor b);     /* broadcasting */
+TFMDEF tfm_tensor tfm_sub(tfm_context *c, tfm_tensor a, tfm_tensor b);
+TFMDEF tfm_tensor tfm_mul(tfm_context *c, tfm_tensor a, tfm_tensor b);
+TFMDEF tfm_tensor tfm_div(tfm_context *c, tfm_tensor a, tfm_tensor b);
+TFMDEF tfm_tensor tfm_scale(tfm_context *c, tfm_tensor t, float factor);
+
+TFMDEF tfm_tensor tfm_sum(tfm_context *c, tfm_tensor t, int axis);         /* axis disappears; */
+TFMDEF tfm_tensor tfm_mean(tfm_context *c, tfm_tensor t, int axis);        /* rank 1 gives [1] */
+TFMDEF tfm_tensor tfm_max(tfm_context *c, tfm_tensor t, int axis);
+TFMDEF tfm_tensor tfm_argmax(tfm_context *c, tfm_tensor t, int axis);      /* I32; lowest index of ties */
+/* The k largest along the last axis, descending, ties by lower index: values [..., k]; their
+   indices, I32, in *indices if not NULL. */
+TFMDEF tfm_tensor tfm_topk(tfm_context *c, tfm_tensor t, int64_t k, tfm_tensor *indices);
+
+/* A row wholly -inf gives zeros (softmax) or -inf (log_softmax), not NaN. */
+TFMDEF tfm_tensor tfm_softmax(tfm_context *c, tfm_tensor t, int axis);
+TFMDEF tfm_tensor tfm_log_softmax(tfm_context *c, tfm_tensor t, int axis);
+
+TFMDEF tfm_tensor tfm_relu(tfm_context *c, tfm_tensor t);
+TFMDEF tfm_tensor tfm_gelu(tfm_context *c, tfm_tensor t);       /* x/2 (1 + erf(x/sqrt 2)) */
+TFMDEF tfm_tensor tfm_gelu_tanh(tfm_context *c, tfm_tensor t);  /* x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))) */
+TFMDEF tfm_tensor tfm_silu(tfm_context *c, tfm_tensor t);       /* x sigmoid(x) */
+TFMDEF tfm_tensor tfm_tanh(tfm_context *c, tfm_tensor t);
+TFMDEF tfm_tensor tfm_sigmoid(tfm_context *c, tfm_tensor t);
+
+/* Over the last axis D; w and b [D] or none. eps is added to the biased variance (mean square). */
+TFMDEF tfm_tensor tfm_layernorm(tfm_context *c, tfm_tensor t, tfm_tensor w, tfm_tensor b, float eps);
+TFMDEF tfm_tensor tfm_rmsnorm(tfm_context *c, tfm_tensor t, tfm_tensor w, float eps);
+
+/* ---- Layers ---------------------------------------------------------------- [API.LAYERS] */
+
+/* y = x W^T + b, as torch.nn.Linear: x [..., K], w [N, K] of any float or quantized type,
+   b [N] or none -> [..., N]. */
+TFMDEF tfm_tensor tfm_dense(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tensor b);
+
+/* Rows of table [V, D], any type, decoded: ids (count of them) -> [count, D]. An id outside
+   0..V-1 is TFM_ARGUMENT. */
+TFMDEF tfm_tensor tfm_embedding(tfm_context *c, tfm_tensor table, const int32_t *ids, int64_t count);
+
+typedef enum tfm_rope_scaling { TFM_ROPE_NONE, TFM_ROPE_LINEAR, TFM_ROPE_YARN } tfm_rope_scaling;
+
+typedef struct tfm_rope_opts {
+    bool half_split;                    /* rotate (i, i + n/2), as GPT-NeoX; else (2i, 2i+1), as Llama */
+    int dims;                           /* n: the first n of each head are rotated; 0: all. Even */
+    float base;                         /* theta; 0: 10000 */
+    const float *freq_factors;          /* n/2 divisors of the frequencies (Llama 3), or NULL */
+    tfm_rope_scaling scaling;
+    float factor;                       /* the context is stretched by this; 0: 1 */
+    int original_context;               /* YaRN: length that the model was trained on */
+    float attn_factor;                  /* multiplies cos and sin; 0: 1 */
+    float beta_fast, beta_slow;         /* YaRN ramp, in rotations; 0: 32 and 1 */
+} tfm_rope_opts;
+
+/* Rotary embedding (Su et al. 2021; YaRN: Peng et al. 2023): x [T, H, d] at positions
+   first .. first + T - 1; pair i turns by position * base^(-2i/n). */
+TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tfm_rope_opts *opts);
+
+typedef struct tfm_attention_opts {
+    int heads;                          /* of q, when q is [T, H*d] or [B, T, H*d]; 0: 1 */
+    int kv_heads;                       /* of k and v; 0: heads. heads must be a multiple of it */
+    float scale;                        /* 0: 1/sqrt(d) */
+    bool causal;                        /* query i sees keys up to i + offset */
+    int64_t offset;                     /* key position of query 0; used by causal and window */
+    int64_t window;                     /* > 0: a query sees its own and the window-1 keys before */
+    tfm_tensor mask;                    /* added to the scaled scores: [Tq, Tk], or [H, Tq, Tk], or
+                                           [B, H, Tq, Tk] (B, H may be 1); -inf hides a key */
+} tfm_attention_opts;
+
+/* softmax(q k^T scale + mask) v, as torch.nn.functional.scaled_dot_product_attention.
+   q [T, H*d], [B, T, H*d] or [B, H, T, d]; k and v alike with their own length and kv_heads; v's
+   head size may differ. The result is shaped as q. A query that sees no key gives zeros. No
+   T x T buffer: keys go by in blocks of 64 with a running maximum and sum. */
+TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v,
+                                const tfm_attention_opts *opts);
+
+/* The same on plain arrays, without a context: q [Tq, H, d], k [Tk, KV, d], v [Tk, KV, d], out
+   [Tq, H, d], contiguous. opts->mask is not read; mask: [Tq, Tk] or NULL. TFM_ARGUMENT for sizes
+   that do not fit or d > 1024. */
+TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, const float *v,
+                                    int64_t tq, int64_t tk, int64_t d, const float *mask,
+                                    const tfm_attention_opts *opts);
+
+/* One direction of one recurrent layer; PyTorch's shapes. Gates: LSTM i, f, g, o (G = 4); GRU
+   r, z, n (G = 3). */
+typedef struct tfm_rnn_weights {
+    tfm_tensor w_ih, w_hh;              /* [G*hidden, inputs], [G*hidden, hidden]; any type */
+    tfm_tensor b_ih, b_hh;              /* [G*hidden], or none */
+} tfm_rnn_weights;
+
+typedef struct tfm_rnn_opts {
+    int layers;                         /* 0: 1 */
+    bool bidirectional;
+    bool batch_first;                   /* x and the result are [B, T, ...] instead of [T, B, ...] */
+} tfm_rnn_opts;
+
+/* torch.nn.LSTM: x [T, inputs] or [T, B, inputs] -> all outputs [T, (B,) dirs*hidden].
+   weights: layers * dirs of them, forward before backward within a layer. *h and *cell
+   [layers*dirs, B, hidden]: initial state going in (none: zeros), final state coming out (new
+   tensors in the arena); NULL if not wanted. One call on T steps equals T calls on one. */
+TFMDEF tfm_tensor tfm_lstm(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights,
+                           const tfm_rnn_opts *opts, tfm_tensor *h, tfm_tensor *cell);
+/* torch.nn.GRU: n = tanh(W_in x + b_in + r (W_hn h + b_hn)), h' = (1 - z) n + z h. */
+TFMDEF tfm_tensor tfm_gru(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights,
+                          const tfm_rnn_opts *opts, tfm_tensor *h);
+
+typedef struct tfm_conv2d_opts {
+    int stride[2], padding[2], dilation[2];      /* rows, columns; 0: 1, 0, 1 */
+    int groups;                                  /* 0: 1 */
+} tfm_conv2d_opts;
+
+/* torch.nn.Conv2d: x [B, Cin, h, w] or [Cin, h, w], weight [Cout, Cin/groups, kh, kw], b [Cout] or
+   none. The filter taps are summed in the order (channel, row, column) by the rule of matmul. */
+TFMDEF tfm_tensor tfm_conv2d(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tensor b,
+                             const tfm_conv2d_opts *opts);
+
+/* ---- Weight files ----------------------------------------------------------- [API.FILES]
+   GGUF (v2, v3, either byte order) and safetensors, told apart by their first bytes. The file
+   object holds a directory; tensors and metadata lie where the file lies: mapped, or in the
+   caller's memory, which must outlive the object. A file in the other byte order is copied and
+   swapped (not with TFM_NO_MALLOC, nor by _in).
+   Tensors may come in any order and leave gaps, but must lie inside the data and not overlap.  */
+
+typedef struct tfm_file tfm_file;
+
+TFMDEF tfm_file *tfm_file_open(const char *path, const tfm_allocator *allocator, tfm_error *err);
+TFMDEF tfm_file *tfm_file_from_memory(const void *data, size_t size, const tfm_allocator *allocator,
+                                      tfm_error *err);
+TFMDEF size_t    tfm_file_size(const void *data, size_t size, tfm_error *err);   /* for _in; 0: error */
+TFMDEF tfm_file *tfm_file_in(const void *data, size_t size, void *mem, size_t mem_size, tfm_error *err);
+TFMDEF void      tfm_file_free(tfm_file *f);
+
+TFMDEF const char *tfm_file_format(const tfm_file *f);     /* "GGUF v3", "safetensors" ... */
+
+typedef struct tfm_tensor_info {
+    tfm_string name;
+    tfm_string type_name;               /* as the file's format calls it */
+    tfm_tensor tensor;                  /* outermost dimension first. Type NONE: listed, not runnable.
+                                           data at any address: read other than by ops with memcpy */
+    int rank;                           /* as stored; 0 is one element (tensor.rank is 1 then) */
+    uint64_t offset, bytes;             /* of the data, from the start of the file */
+} tfm_tensor_info;
+
+TFMDEF int64_t tfm_file_tensor_count(const tfm_file *f);
+TFMDEF bool    tfm_file_tensor_at(const tfm_file *f, int64_t index, tfm_tensor_info *out);
+TFMDEF bool    tfm_file_tensor(const tfm_file *f, const char *name, tfm_tensor_info *out); /* false: none */
+
+typedef enum tfm_value_type {           /* GGUF's numbers */
+    TFM_VALUE_U8, TFM_VALUE_I8, TFM_VALUE_U16, TFM_VALUE_I16, TFM_VALUE_U32, TFM_VALUE_I32, TFM_VALUE_F32,
+    TFM_VALUE_BOOL, TFM_VALUE_STRING, TFM_VALUE_ARRAY, TFM_VALUE_U64, TFM_VALUE_I64, TFM_VALUE_F64,
+    TFM_VALUE_TYPES
+} tfm_value_type;
+
+typedef struct tfm_value {              /* a metadata value, where it lies in the file */
+    tfm_value_type type, element;       /* element: of an array */
+    uint64_t count;                     /* elements of an array, bytes of a string, else 1 */
+    const uint8_t *data;
+    size_t size;                        /* bytes at data */
+} tfm_value;
+
+TFMDEF int64_t tfm_file_meta_count(const tfm_file *f);
+TFMDEF bool    tfm_file_meta_at(const tfm_file *f, int64_t index, tfm_string *key, tfm_value *out);
+TFMDEF bool    tfm_file_meta(const tfm_file *f, const char *key, tfm_value *out);          /* false: none */
+/* Conversions that lose nothing; false if the value is of another kind or does not fit. */
+TFMDEF bool tfm_value_u64(const tfm_value *v, uint64_t *out);
+TFMDEF bool tfm_value_i64(const tfm_value *v, int64_t *out);
+TFMDEF bool tfm_value_f64(const tfm_value *v, double *out);      /* integers too */
+TFMDEF bool tfm_value_bool(const tfm_value *v, bool *out);
+TFMDEF bool tfm_value_string(const tfm_value *v, tfm_string *out);
+/* Takes the first element off an array: for (a = v; tfm_value_next(&a, &e);) ... */
+TFMDEF bool tfm_value_next(tfm_value *array, tfm_value *element);
+
+#ifndef TFM_NO_TOKENIZER
+/* ---- Tokenizers --------------------------------------------------------- [API.TOKENIZER]
+   From the tokenizer.ggml.* metadata: byte-level BPE ("gpt2") with the pre-tokenizers gpt-2,
+   smollm, llama-bpe, qwen2; SentencePiece BPE ("llama"); one token per character ("char", our
+   own). Another kind is TFM_UNSUPPORTED, by name. */
+
+typedef struct tfm_tokenizer tfm_tokenizer;
+
+TFMDEF tfm_tokenizer *tfm_tokenizer_new(const tfm_file *f, const tfm_allocator *allocator, tfm_error *err);
+TFMDEF size_t         tfm_tokenizer_size(const tfm_file *f, tfm_error *err);      /* for _in; 0: error */
+TFMDEF tfm_tokenizer *tfm_tokenizer_in(const tfm_file *f, void *mem, size_t size, tfm_error *err);
+TFMDEF void           tfm_tokenizer_free(tfm_tokenizer *t);   /* before its file */
+
+typedef struct tfm_tokenize_opts {
+    bool add_special;                   /* add what the file asks for: BOS before, EOS after */
+    bool parse_special;                 /* control tokens written in the text become tokens */
+} tfm_tokenize_opts;
+
+/* Text -> ids. Returns how many there are, of which at most `capacity` are written; -1 on error
+   (kept in c). Scratch comes from c's arena and is given back; tfm_tokenize_memory bounds it.
+   Invalid UTF-8 and NUL are bytes like others. Time is n log n at worst. */
+TFMDEF int64_t tfm_tokenize(tfm_context *c, const tfm_tokenizer *t, const char *text, size_t size,
+                            const tfm_tokenize_opts *opts, int32_t *ids, int64_t capacity);
+TFMDEF size_t  tfm_tokenize_memory(const tfm_tokenizer *t, size_t size);
+
+TFMDEF int64_t    tfm_vocab_size(const tfm_tokenizer *t);
+TFMDEF tfm_string tfm_token_text(const tfm_tokenizer *t, int32_t id);    /* as the file spells it */
+TFMDEF int32_t    tfm_token_find(const tfm_tokenizer *t, const char *text, size_t size);   /* -1: none */
+TFMDEF bool       tfm_token_is_control(const tfm_tokenizer *t, int32_t id);
+TFMDEF bool       tfm_token_is_end(const tfm_tokenizer *t, int32_t id);  /* ends a text or a turn */
+TFMDEF int32_t    tfm_token_bos(const tfm_tokenizer *t);                 /* -1: none */
+TFMDEF int32_t    tfm_token_eos(const tfm_tokenizer *t);
+TFMDEF bool       tfm_adds_bos(const tfm_tokenizer *t);
+TFMDEF bool       tfm_adds_eos(const tfm_tokenizer *t);
+/* The bytes that a token stands for, perhaps part of a character; control tokens stand for none
+   unless `special`. Returns their number, of which at most capacity are written. */
+TFMDEF size_t tfm_token_bytes(const tfm_tokenizer *t, int32_t id, bool special, char *out, size_t capacity);
+
+/* Regroups bytes into whole characters. Returns how many bytes of out are ready; out needs
+   size + 4 (replace: 3 * size + 12). replace: invalid bytes become U+FFFD, else they pass. final
+   flushes. */
+typedef struct tfm_utf8 { unsigned char pending[4]; int count; } tfm_utf8;
+TFMDEF size_t tfm_utf8_feed(tfm_utf8 *u, const char *bytes, size_t size, bool replace, bool final, char *out);
+#endif /* TFM_NO_TOKENIZER */
+
+#ifndef TFM_NO_MODEL
+/* ---- Models and sessions ---------------------------------------------------- [API.MODEL]
+   A model is a file, its tokenizer, and tables over both: read-only, shared by any number of
+   sessions. A session is one sequence: cache, position, threads, logits. */
+
+typedef struct tfm_model tfm_model;
+typedef struct tfm_session tfm_session;
+
+typedef struct tfm_model_opts {
+    const tfm_allocator *allocator;
+} tfm_model_opts;
+
+/* Errors name the tensor or key and both numbers. from_memory and _in use data where it lies. */
+TFMDEF tfm_model *tfm_model_open(const char *path, const tfm_model_opts *opts, tfm_error *err);
+TFMDEF tfm_model *tfm_model_from_memory(const void *data, size_t size, const tfm_model_opts *opts,
+                                        tfm_error *err);
+TFMDEF size_t     tfm_model_size(const void *data, size_t size, tfm_error *err);  /* for _in; 0: error */
+TFMDEF tfm_model *tfm_model_in(const void *data, size_t size, void *mem, size_t mem_size, tfm_error *err);
+TFMDEF void       tfm_model_free(tfm_model *m);            /* after its sessions */
+
+typedef struct tfm_hparams {            /* from the metadata; sizes in elements */
+    tfm_string architecture;
+    int32_t context, width, layers, heads, kv_heads, key_size, value_size, feed_forward, vocab;
+    int32_t rope_dims, window;          /* window: 0 is none */
+    float eps;
+    tfm_rope_opts rope;
+} tfm_hparams;
+
+TFMDEF const tfm_hparams *tfm_model_hparams(const tfm_model *m);
+TFMDEF const tfm_file    *tfm_model_file(const tfm_model *m);
+#ifndef TFM_NO_TOKENIZER
+TFMDEF const tfm_tokenizer *tfm_model_tokenizer(const tfm_model *m);   /* NULL: the file has none */
+#endif
+
+/* Called between pieces of a prompt with positions done and to do; false cancels. */
+typedef bool (*tfm_progress_fn)(void *user, int64_t done, int64_t total);
+
+typedef struct tfm_session_opts {
+    int context;                        /* positions in the cache; 0: the smaller of the model's, 2048 */
+    int batch;                          /* positions evaluated at once; 0: 64. Never changes results */
+    int threads;                        /* 0: tfm_cpu_count(). At most 256 */
+    tfm_type cache;                     /* TFM_F32 (0) or TFM_F16 */
+    bool all_logits;                    /* keep the logits of every position of a call to tfm_eval */
+    int prompt_bytes;                   /* text that tfm_generate can tokenize in fixed memory; 0: 1024 */
+    tfm_level level;
+    const tfm_allocator *allocator;
+    tfm_progress_fn progress;
+    void *progress_user;
+} tfm_session_opts;
+
+typedef struct tfm_session_parts { size_t total, cache, logits, scratch, other; } tfm_session_parts;
+
+TFMDEF tfm_session *tfm_session_new(const tfm_model *m, const tfm_session_opts *opts, tfm_error *err);
+/* Bytes for _in: a function of model, options, threads and level. parts may be NULL. 0: error. */
+TFMDEF size_t       tfm_session_size(const tfm_model *m, const tfm_session_opts *opts,
+                                     tfm_session_parts *parts, tfm_error *err);
+TFMDEF tfm_session *tfm_session_in(const tfm_model *m, const tfm_session_opts *opts, void *mem,
+                                   size_t size, tfm_error *err);
+TFMDEF void         tfm_session_free(tfm_session *s);
+
+TFMDEF tfm_context *tfm_session_context(tfm_session *s);   /* errors, and scratch for tfm_tokenize */
+
+/* Evaluates ids at the next n positions. With all_logits, n may not exceed the batch. Ids are
+   checked first. On TFM_FULL nothing was evaluated; after TFM_CANCELLED the positions finished so
+   far stay, and the session can go on (tfm_clear its context). */
+TFMDEF tfm_status   tfm_eval(tfm_session *s, const int32_t *ids, int64_t n);
+/* Logits [V] of the last evaluated position; with all_logits, of the i-th id of the last call.
+   Valid until the next call on the session; NULL if there are none. They may be edited. */
+TFMDEF float       *tfm_logits(tfm_session *s);
+TFMDEF float       *tfm_logits_at(tfm_session *s, int64_t i);
+TFMDEF int64_t      tfm_position(const tfm_session *s);    /* positions in the cache */
+TFMDEF int64_t      tfm_session_capacity(const tfm_session *s);
+TFMDEF tfm_status   tfm_rewind(tfm_session *s, int64_t position);      /* forget what is later */
+TFMDEF void         tfm_cancel(tfm_session *s);            /* the call in progress ends soon */
+
+/* ---- Sampling and generation ---------------------------------------------- [API.SAMPLER] */
+
+/* splitmix64 (Steele, Lea, Flood 2014): state += 0x9e3779b97f4a7c15; z = state;
+   z = (z ^ z>>30) * 0xbf58476d1ce4e5b9; z = (z ^ z>>27) * 0x94d049bb133111eb; z ^ z>>31.
+   The sampler's u is the top 24 bits / 2^24. Start: state = seed. */
+typedef struct tfm_rng { uint64_t state; } tfm_rng;
+TFMDEF uint64_t tfm_random(tfm_rng *rng);
+
+/* May change the logits before anything else looks at them. */
+typedef void (*tfm_logits_fn)(void *user, float *logits, int64_t vocab);
+
+typedef struct tfm_sampling {           /* all zero: greedy */
+    float temperature;                  /* 0: greedy, the lowest id of ties */
+    int top_k;                          /* 0: off */
+    float top_p;                        /* 0 or 1: off; else the fewest candidates that reach it */
+    float min_p;                        /* 0: off; keeps p >= min_p * the best's p */
+    float repeat_penalty;               /* 0 or 1: off; logits of recent ids: l > 0 ? l / p : l * p */
+    int repeat_last;                    /* how many recent ids; 0: 64 */
+    uint64_t seed;                      /* of tfm_generate */
+    tfm_logits_fn hook;
+    void *hook_user;
+} tfm_sampling;
+
+/* One id from logits [n], in this order: hook, penalty, temperature, top-k, top-p, min-p, draw.
+   Changes logits. NaN counts as -inf. Scratch from c's arena. -1 on error (kept in c). */
+TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sampling *o,
+                          const int32_t *recent, int64_t recent_count, tfm_rng *rng);
+
+typedef enum tfm_finish {
+    TFM_FINISH_ERROR,                   /* see tfm_message(tfm_session_context(s)) */
+    TFM_FINISH_LENGTH,                  /* max_tokens reached */
+    TFM_FINISH_END,                     /* an end-of-text or end-of-turn token, or one of stop_ids */
+    TFM_FINISH_STOP,                    /* a stop string; neither it nor what follows was passed on */
+    TFM_FINISH_CANCELLED,               /* a callback or tfm_cancel */
+    TFM_FINISH_FULL                     /* the session has no position left */
+} tfm_finish;
+
+typedef bool (*tfm_text_fn)(void *user, const char *text, size_t size);      /* false stops */
+typedef bool (*tfm_token_fn)(void *user, int32_t id);                        /* false stops */
+
+typedef struct tfm_generate_opts {
+    tfm_sampling sampling;
+    int64_t max_tokens;                 /* 0: until the model ends or the context is full */
+    const char *const *stop;            /* stop strings, at most 63 bytes each */
+    int stop_count;
+    const int32_t *stop_ids;            /* besides the model's own end tokens */
+    int stop_id_count;
+    bool ignore_end;                    /* go on after the model's end tokens */
+    bool parse_special;                 /* control tokens in the prompt's text are tokens */
+    bool raw_bytes;                     /* pass invalid UTF-8 on as it is, else as U+FFFD */
+    tfm_token_fn on_token;              /* each new id, before its text (user as for on_text); no end token */
+    int64_t *generated;                 /* if not NULL: how many new ids */
+} tfm_generate_opts;
+
+/* Continues the session from its ids: samples, evaluates, passes text on in whole characters.
+   The session must hold logits (tfm_eval). on_text may be NULL. */
+TFMDEF tfm_finish tfm_continue(tfm_session *s, const tfm_generate_opts *opts, tfm_text_fn on_text, void *user);
+#ifndef TFM_NO_TOKENIZER
+/* Tokenizes prompt (with BOS if the file asks for it and the session is at position 0; an empty
+   prompt there is BOS alone), evaluates it, continues. The text of the prompt is not repeated. */
+TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_generate_opts *opts,
+                               tfm_text_fn on_text, void *user);
+#endif
+#endif /* TFM_NO_MODEL */
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* TFM_H */
+
+/* ==== If you came for the API, stop here. Below is the implementation, each section using only
+   what stands above it; [TOC] lists the sections. ============================================ */
+#if defined(TFM_IMPLEMENTATION) && !defined(TFM_IMPLEMENTATION_DONE)
+#define TFM_IMPLEMENTATION_DONE
+
+/* ---- Platform ------------------------------------------------------------ [IMPL.PLATFORM] */
+
+#if defined(__FAST_MATH__) && !defined(TFM_ALLOW_FAST_MATH)
+#error "tfm.h: -ffast-math breaks the promised results; define TFM_ALLOW_FAST_MATH to accept that"
+#endif
+
+#include <float.h>
+#include <limits.h>
+#include <math.h>                       /* sqrtf and sqrt alone: correctly rounded everywhere */
+#include <stdarg.h>
+#include <string.h>
+
+#if !defined(TFM_NO_MALLOC) && !defined(TFM_MALLOC)
+#include <stdlib.h>
+#define TFM_MALLOC malloc
+#define TFM_FREE free
+#endif
+
+#if defined(__unix__) || defined(__APPLE__)
+#define TFM__POSIX 1
+#else
+#define TFM__POSIX 0
+#endif
+
+#if !TFM__POSIX && !defined(TFM_NO_THREADS)
+#define TFM_NO_THREADS
+#endif
+#ifndef TFM_NO_THREADS
+#include <pthread.h>
+#include <sched.h>
+#endif
+#ifndef TFM_NO_STDIO
+#include <stdio.h>
+#endif
+#if TFM__POSIX && !defined(TFM_NO_STDIO)
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define TFM__INLINE static inline __attribute__((always_inline, unused))
+#define TFM__UNUSED __attribute__((unused))
+#else
+#define TFM__INLINE static inline
+#define TFM__UNUSED
+#endif
+
+/* The compiler may not fuse a*b + c on its own: every fused product below is written out. Only
+   for this header; tests/contraction.sh sees that the user's code keeps its own setting. */
+#if defined(__clang__)
+#pragma float_control(push)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=off")
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Checked arithmetic: every size that depends on a file or an argument goes through these. */
+static bool tfm__mul(size_t a, size_t b, size_t *out) {
+    if (b && a > SIZE_MAX / b) return false;
+    *out = a * b;
+    return true;
+}
+static bool tfm__add(size_t a, size_t b, size_t *out) {
+    if (a > SIZE_MAX - b) return false;
+    *out = a + b;
+    return true;
+}
+static bool tfm__round_up(size_t a, size_t unit, size_t *out) {     /* unit: a power of two */
+    if (!tfm__add(a, unit - 1, &a)) return false;
+    *out = a & ~(unit - 1);
+    return true;
+}
+TFM__INLINE int64_t tfm__min64(int64_t a, int64_t b) { return a < b ? a : b; }
+TFM__INLINE int64_t tfm__max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Strings and messages, without stdio. */
+
+static tfm_string tfm__str(const char *s) {
+    tfm_string r;
+    r.data = s;
+    r.size = s ? strlen(s) : 0;
+    return r;
+}
+TFM__INLINE bool tfm__str_eq(tfm_string a, const char *b) {
+    size_t n = strlen(b);
+    return a.size == n && (n == 0 || memcmp(a.data, b, n) == 0);
+}
+
+static const char *const tfm__status_names[] = {
+#define TFM__X(name, text) text,
+    TFM_STATUSES(TFM__X)
+#undef TFM__X
+};
+TFMDEF const char *tfm_status_name(tfm_status status) {
+    return (unsigned)status < TFM_STATUS_COUNT ? tfm__status_names[status] : "?";
+}
+
+#ifndef TFM_NO_MESSAGES
+/* Appends bytes to a message; what a terminal would obey becomes '?'. */
+static void tfm__put(tfm_error *e, size_t *at, const char *s, size_t n) {
+    for (size_t i = 0; i < n && *at + 1 < TFM_MESSAGE_SIZE; i++) {
+        unsigned char ch = (unsigned char)s[i];
+        e->message[(*at)++] = ch < 32 || ch == 127 ? '?' : s[i];
+    }
+    e->message[*at] = 0;
+}
+static void tfm__put_number(tfm_error *e, size_t *at, uint64_t v, bool negative) {
+    char digits[24];
+    size_t n = sizeof digits;
+    do digits[--n] = (char)('0' + v % 10); while (v /= 10);
+    if (negative) digits[--n] = '-';
+    tfm__put(e, at, digits + n, sizeof digits - n);
+}
+/* Formats: %s const char *, %q tfm_string * (at most 80 bytes shown), %i int64_t, %u uint64_t,
+   %d tfm_shape * as 3x4x5. */
+static void tfm__format(tfm_error *e, const char *format, va_list args) {
+    size_t at = 0;
+    e->message[0] = 0;
+    for (const char *p = format; *p; p++) {
+        if (*p != '%') { tfm__put(e, &at, p, 1); continue; }
+        switch (*++p) {
+            case 's': { const char *s = va_arg(args, const char *); tfm__put(e, &at, s, strlen(s)); break; }
+            case 'q': {
+                const tfm_string *s = va_arg(args, const tfm_string *);
+                tfm__put(e, &at, s->data, s->size < 80 ? s->size : 80);
+                if (s->size > 80) tfm__put(e, &at, "...", 3);
+                break;
+            }
+            case 'i': {
+                int64_t v = va_arg(args, int64_t);
+                tfm__put_number(e, &at, v < 0 ? 0 - (uint64_t)v : (uint64_t)v, v < 0);
+                break;
+            }
+            case 'u': tfm__put_number(e, &at, va_arg(args, uint64_t), false); break;
+            case 'd': {
+                const tfm_shape *s = va_arg(args, const tfm_shape *);
+                for (int i = 0; i < s->rank; i++) {
+                    if (i) tfm__put(e, &at, "x", 1);
+                    tfm__put_number(e, &at, s->dim[i] < 0 ? 0 - (uint64_t)s->dim[i] : (uint64_t)s->dim[i], s->dim[i] < 0);
+                }
+                if (!s->rank) tfm__put(e, &at, "nothing", 7);
+                break;
+            }
+            default: tfm__put(e, &at, p, 1); break;
+        }
+    }
+}
+#endif
+
+/* Keeps the first error. Always false, so that a check can return it. */
+static bool tfm__fail(tfm_error *e, tfm_status status, const char *format, ...) {
+    if (e->status != TFM_OK) return false;
+    e->status = status;
+#ifndef TFM_NO_MESSAGES
+    va_list args;
+    va_start(args, format);
+    tfm__format(e, format, args);
+    va_end(args);
+#else
+    (void)format;
+    e->message[0] = 0;
+#endif
+    return false;
+}
+/* Where an API function's err goes when the caller passed none; cleared. */
+static tfm_error *tfm__begin(tfm_error *err, tfm_error *local) {
+    tfm_error *e = err ? err : local;
+    e->status = TFM_OK;
+    e->message[0] = 0;
+    return e;
+}
+
+/* Allocation: an owner keeps a copy of the allocator that made it. */
+
+#ifndef TFM_NO_MALLOC
+static void *tfm__default_alloc(void *user, size_t size) { (void)user; return TFM_MALLOC(size); }
+static void tfm__default_free(void *user, void *ptr) { (void)user; TFM_FREE(ptr); }
+#endif
+
+static tfm_allocator tfm__allocator(const tfm_allocator *given) {
+    tfm_allocator a;
+    memset(&a, 0, sizeof a);
+    if (given && given->alloc) return *given;
+#ifndef TFM_NO_MALLOC
+    a.alloc = tfm__default_alloc;
+    a.free = tfm__default_free;
+#endif
+    return a;
+}
+/* size bytes aligned to TFM_ALIGN, from any allocator: the original pointer lies just before. */
+static void *tfm__heap_alloc(const tfm_allocator *a, size_t size, tfm_error *e) {
+    size_t total;
+    if (a->alloc && tfm__add(size, TFM_ALIGN + sizeof(void *), &total)) {
+        char *raw = (char *)a->alloc(a->user, total);
+        if (raw) {
+            uintptr_t at = ((uintptr_t)raw + sizeof(void *) + TFM_ALIGN - 1) & ~(uintptr_t)(TFM_ALIGN - 1);
+            char *p = raw + (at - (uintptr_t)raw);
+            memcpy(p - sizeof(void *), &raw, sizeof raw);
+            return p;
+        }
+    }
+    tfm__fail(e, TFM_MEMORY, a->alloc ? "out of memory: %u bytes were refused"
+                                      : "no allocator: %u bytes needed (TFM_NO_MALLOC)", (uint64_t)size);
+    return NULL;
+}
+static void tfm__heap_free(const tfm_allocator *a, void *p) {
+    if (!p) return;
+    void *raw;
+    memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
+    if (a->free) a->free(a->user, raw);
+}
+
+/* A carver cuts aligned pieces off one buffer, or only counts them: the same code then tells how
+   many bytes an object takes, and makes it. */
+typedef struct tfm__carver {
+    char *base;                         /* NULL: count only */
+    size_t used, size;
+    bool overflow;                      /* a size was not representable, or the buffer too small */
+} tfm__carver;
+
+static void *tfm__carve(tfm__carver *k, size_t count, size_t element) {
+    size_t bytes, end;
+    if (!tfm__mul(count, element, &bytes) || !tfm__round_up(bytes, TFM_ALIGN, &bytes) ||
+        !tfm__add(k->used, bytes, &end)) { k->overflow = true; return NULL; }
+    void *p = k->base && end <= k->size ? k->base + k->used : NULL;
+    if (k->base && end > k->size) k->overflow = true;
+    k->used = end;
+    return p;
+}
+
+/* The buffer behind an object: `size` bytes from the allocator, or the caller's. NULL and an error
+   if it is too small or misaligned. */
+static void *tfm__object(const tfm_allocator *a, void *mem, size_t mem_size, size_t size, const char *what,
+                         tfm_error *e) {
+    if (!mem) return a ? tfm__heap_alloc(a, size, e) : (tfm__fail(e, TFM_ARGUMENT, "%s: the buffer is NULL", what), (void *)NULL);
+    if ((uintptr_t)mem % TFM_ALIGN) {
+        tfm__fail(e, TFM_ARGUMENT, "%s: the buffer is not aligned to %i bytes", what, (int64_t)TFM_ALIGN);
+        return NULL;
+    }
+    if (mem_size < size) {
+        tfm__fail(e, TFM_MEMORY, "%s: %u bytes given, %u needed", what, (uint64_t)mem_size, (uint64_t)size);
+        return NULL;
+    }
+    return mem;
+}
+
+/* Files: mapped where the system can, read otherwise. */
+
+typedef struct tfm__mapping {
+    const uint8_t *data;
+    size_t size;
+    bool mapped;                        /* else from the allocator, if owned */
+    bool owned;
+} tfm__mapping;
+
+#ifndef TFM_NO_STDIO
+static bool tfm__read_file(const char *path, const tfm_allocator *a, tfm__mapping *out, tfm_error *e) {
+    FILE *f = fopen(path, "rb");
+    if (!f) return tfm__fail(e, TFM_IO, "%s: cannot open", path);
+    size_t capacity = 1 << 16, size = 0;
+    char *buffer = (char *)tfm__heap_alloc(a, capacity, e);
+    while (buffer) {
+        size += fread(buffer + size, 1, capacity - size, f);
+        if (size < capacity) break;
+        size_t twice;
+        char *larger = tfm__mul(capacity, 2, &twice) ? (char *)tfm__heap_alloc(a, twice, e) : NULL;
+        if (larger) memcpy(larger, buffer, size);
+        tfm__heap_free(a, buffer);
+        buffer = larger;
+        capacity *= 2;
+    }
+    if (buffer && ferror(f)) {
+        tfm__fail(e, TFM_IO, "%s: cannot read", path);
+        tfm__heap_free(a, buffer);
+        buffer = NULL;
+    }
+    fclose(f);
+    out->data = (const uint8_t *)buffer;
+    out->size = size;
+    out->mapped = false;
+    out->owned = buffer != NULL;
+    return buffer != NULL;
+}
+static bool tfm__map_file(const char *path, const tfm_allocator *a, tfm__mapping *out, tfm_error *e) {
+    memset(out, 0, sizeof *out);
+    if (!path) return tfm__fail(e, TFM_ARGUMENT, "the path is NULL");
+#if TFM__POSIX
+    int fd = open(path, O_RDONLY);
+    if (fd < 0) return tfm__fail(e, TFM_IO, "%s: cannot open", path);
+    struct stat st;
+    if (fstat(fd, &st) != 0) { close(fd); return tfm__fail(e, TFM_IO, "%s: cannot read its size", path); }
+    if (S_ISDIR(st.st_mode)) { close(fd); return tfm__fail(e, TFM_IO, "%s: is a directory", path); }
+    bool regular = S_ISREG(st.st_mode);
+    if (regular && st.st_size == 0) { close(fd); return tfm__fail(e, TFM_TRUNCATED, "%s: the file is empty", path); }
+    if (regular && (uint64_t)st.st_size <= SIZE_MAX) {
+        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p != MAP_FAILED) {
+            close(fd);
+            out->data = (const uint8_t *)p;
+            out->size = (size_t)st.st_size;
+            out->mapped = out->owned = true;
+            return true;
+        }
+    }
+    close(fd);                          /* a pipe, or a system that will not map: read it */
+#endif
+    return tfm__read_file(path, a, out, e);
+}
+#endif
+static void tfm__unmap(tfm__mapping *m, const tfm_allocator *a) {
+    if (!m->owned) return;
+#if TFM__POSIX && !defined(TFM_NO_STDIO)
+    if (m->mapped) { munmap((void *)(uintptr_t)m->data, m->size); return; }
+#endif
+    tfm__heap_free(a, (void *)(uintptr_t)m->data);
+}
+
+/* CPU features and the floating-point environment. */
+
+#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
+#define TFM__X86 1
+#define TFM__TARGET(t) __attribute__((target(t)))
+#else
+#define TFM__X86 0
+#define TFM__TARGET(t)
+#endif
+
+#ifdef __FP_FAST_FMAF
+#define TFM__HAS_FMA 1                  /* the whole build targets it */
+#else
+#define TFM__HAS_FMA 0
+#endif
+
+static bool tfm__cpu_has_fma(void) {
+#if TFM__HAS_FMA
+    return true;
+#elif TFM__X86
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("fma");
+#else
+    return false;
+#endif
+}
+
+/* Sets round-to-nearest without flush-to-zero; gives back what was set before. */
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+typedef unsigned tfm__fpenv;
+TFM__UNUSED static tfm__fpenv tfm__fp_set(void) {
+    unsigned old = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr((old & ~0xe040u) | 0x1f80u);     /* RC nearest, no FTZ or DAZ, masked */
+    return old;
+}
+TFM__UNUSED static void tfm__fp_restore(tfm__fpenv old) { __builtin_ia32_ldmxcsr(old); }
+#elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+typedef uint64_t tfm__fpenv;
+TFM__UNUSED static tfm__fpenv tfm__fp_set(void) {
+    uint64_t old;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+    uint64_t set = old & ~((UINT64_C(1) << 24) | (UINT64_C(3) << 22));      /* FZ, RMode */
+    __asm__ volatile("msr fpcr, %0" : : "r"(set));
+    return old;
+}
+TFM__UNUSED static void tfm__fp_restore(tfm__fpenv old) { __asm__ volatile("msr fpcr, %0" : : "r"(old)); }
+#else
+typedef int tfm__fpenv;
+TFM__UNUSED static tfm__fpenv tfm__fp_set(void) { return 0; }
+TFM__UNUSED static void tfm__fp_restore(tfm__fpenv old) { (void)old; }
+#endif
+
+/* Linux says in /proc/self/status which CPUs the process may use; sched_getaffinity would need a
+   feature macro. Elsewhere: the CPUs online. */
+TFMDEF int tfm_cpu_count(void) {
+    int count = 0;
+#if TFM__POSIX && !defined(TFM_NO_THREADS) && !defined(TFM_NO_STDIO)
+#ifdef __linux__
+    char text[4096];
+    int fd = open("/proc/self/status", O_RDONLY);
+    if (fd >= 0) {
+        size_t size = 0;
+        for (ssize_t n; size < sizeof text - 1 && (n = read(fd, text + size, sizeof text - 1 - size)) > 0;) size += (size_t)n;
+        close(fd);
+        text[size] = 0;
+        const char *p = strstr(text, "Cpus_allowed:");
+        for (p = p ? p + 13 : ""; *p && *p != '\n'; p++) {
+            int digit = *p >= '0' && *p <= '9' ? *p - '0' : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10 : 0;
+            for (; digit; digit &= digit - 1) count++;
+        }
+    }
+#endif
+    if (count < 1) count = (int)sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+    return count < 1 ? 1 : count > 256 ? 256 : count;
+}
+
+/* ---- Threads --------------------------------------------------------------- [IMPL.THREADS]
+   A pool runs a task on pieces [begin, end) of 0..n, one contiguous share per thread. Handing
+   over spins shortly, then blocks; with more threads than CPUs it does not spin at all. Shares
+   only ever split outputs, never a sum, so that their number does not change a result.        */
+
+typedef void (*tfm__task)(void *arg, int64_t begin, int64_t end);
+
+typedef struct tfm__worker tfm__worker;
+
+typedef struct tfm__pool {
+    int threads;
+#ifndef TFM_NO_THREADS
+    int started, spin, stop;
+    unsigned generation;                /* counts tasks; workers wait for it to change */
+    int running;                        /* workers still at the current task */
+    tfm__task task;
+    void *arg;
+    int64_t n;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, done;
+    tfm__worker *workers;               /* [threads - 1] */
+#endif
+} tfm__pool;
+
+#ifndef TFM_NO_THREADS
+struct tfm__worker { tfm__pool *pool; int index; pthread_t thread; };
+
+TFM__INLINE void tfm__pause(void) {
+#if TFM__X86
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+static int64_t tfm__share(int64_t n, int index, int threads) {
+    return n / threads * index + n % threads * index / threads;
+}
+static void tfm__pool_part(tfm__pool *p, int index) {
+    int64_t begin = tfm__share(p->n, index, p->threads), end = tfm__share(p->n, index + 1, p->threads);
+    if (begin < end) p->task(p->arg, begin, end);
+}
+static void *tfm__worker_main(void *arg) {
+    tfm__worker *w = (tfm__worker *)arg;
+    tfm__pool *p = w->pool;
+    unsigned seen = 0;
+    tfm__fp_set();
+    for (;;) {
+        for (int i = 0; i < p->spin && __atomic_load_n(&p->generation, __ATOMIC_ACQUIRE) == seen; i++) tfm__pause();
+        if (__atomic_load_n(&p->generation, __ATOMIC_ACQUIRE) == seen) {
+            pthread_mutex_lock(&p->lock);
+            while (p->generation == seen) pthread_cond_wait(&p->wake, &p->lock);
+            pthread_mutex_unlock(&p->lock);
+        }
+        seen++;
+        if (__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE)) return NULL;
+        tfm__pool_part(p, w->index);
+        if (__atomic_sub_fetch(&p->running, 1, __ATOMIC_ACQ_REL) == 0) {
+            pthread_mutex_lock(&p->lock);
+            pthread_cond_signal(&p->done);
+            pthread_mutex_unlock(&p->lock);
+        }
+    }
+}
+static void tfm__pool_signal(tfm__pool *p) {
+    pthread_mutex_lock(&p->lock);
+    __atomic_add_fetch(&p->generation, 1, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+}
+#endif
+
+static void tfm__pool_run(tfm__pool *p, tfm__task task, void *arg, int64_t n) {
+#ifndef TFM_NO_THREADS
+    if (p->threads > 1 && n > 1) {
+        p->task = task;
+        p->arg = arg;
+        p->n = n;
+        __atomic_store_n(&p->running, p->threads - 1, __ATOMIC_RELEASE);
+        tfm__pool_signal(p);
+        tfm__pool_part(p, 0);
+        for (int i = 0; i < p->spin && __atomic_load_n(&p->running, __ATOMIC_ACQUIRE); i++) tfm__pause();
+        if (__atomic_load_n(&p->running, __ATOMIC_ACQUIRE)) {
+            pthread_mutex_lock(&p->lock);
+            while (__atomic_load_n(&p->running, __ATOMIC_ACQUIRE)) pthread_cond_wait(&p->done, &p->lock);
+            pthread_mutex_unlock(&p->lock);
+        }
+        return;
+    }
+#else
+    (void)p;
+#endif
+    if (n > 0) task(arg, 0, n);
+}
+
+static void tfm__pool_stop(tfm__pool *p) {
+#ifndef TFM_NO_THREADS
+    if (p->threads < 2) return;
+    __atomic_store_n(&p->stop, 1, __ATOMIC_RELEASE);
+    tfm__pool_signal(p);
+    for (int i = 0; i < p->started; i++) pthread_join(p->workers[i].thread, NULL);
+    pthread_mutex_destroy(&p->lock);
+    pthread_cond_destroy(&p->wake);
+    pthread_cond_destroy(&p->done);
+#else
+    (void)p;
+#endif
+}
+
+/* Carves room for the workers; tfm__pool_start makes them. */
+static void tfm__pool_carve(tfm__carver *k, tfm__pool *p, int threads) {
+    memset(p, 0, sizeof *p);
+#ifdef TFM_NO_THREADS
+    (void)k; (void)threads;
+    p->threads = 1;
+#else
+    p->threads = threads;
+    p->workers = (tfm__worker *)tfm__carve(k, (size_t)(threads - 1), sizeof *p->workers);
+#endif
+}
+static bool tfm__pool_start(tfm__pool *p, tfm_error *e) {
+#ifdef TFM_NO_THREADS
+    (void)p; (void)e;
+#else
+    if (p->threads < 2) return true;
+    p->spin = p->threads <= tfm_cpu_count() ? 2000 : 0;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    pthread_cond_init(&p->done, NULL);
+    for (; p->started < p->threads - 1; p->started++) {
+        tfm__worker *w = &p->workers[p->started];
+        w->pool = p;
+        w->index = p->started + 1;
+        if (pthread_create(&w->thread, NULL, tfm__worker_main, w) != 0) {
+            tfm__pool_stop(p);
+            return tfm__fail(e, TFM_MEMORY, "thread %i of %i could not be started", (int64_t)w->index + 1, (int64_t)p->threads);
+        }
+    }
+#endif
+    return true;
+}
+
+/* ---- The cursor -------------------------------------------------------------- [IMPL.CURSOR]
+   The one reader of bytes that someone else wrote. It never passes the end, keeps its first error
+   with the offset, and gives zeros from then on. Numbers are in the host's byte order: a file in
+   the other one was swapped before.                                                           */
+
+typedef struct tfm__cursor {
+    const uint8_t *data;
+    size_t size, at;
+    tfm_error *err;
+} tfm__cursor;
+
+static bool tfm__cursor_ok(const tfm__cursor *k) { return k->err->status == TFM_OK; }
+static size_t tfm__left(const tfm__cursor *k) { return k->size - k->at; }
+
+static const uint8_t *tfm__take(tfm__cursor *k, uint64_t n, const char *what) {
+    if (!tfm__cursor_ok(k)) return NULL;
+    if (n > tfm__left(k)) {
+        tfm__fail(k->err, TFM_TRUNCATED, "%s at byte %u needs %u bytes, %u are left", what, (uint64_t)k->at, n,
+                  (uint64_t)tfm__left(k));
+        return NULL;
+    }
+    const uint8_t *p = k->data + k->at;
+    k->at += (size_t)n;
+    return p;
+}
+static uint32_t tfm__take_u32(tfm__cursor *k, const char *what) {
+    uint32_t v = 0;
+    const uint8_t *p = tfm__take(k, sizeof v, what);
+    if (p) memcpy(&v, p, sizeof v);
+    return v;
+}
+static uint64_t tfm__take_u64(tfm__cursor *k, const char *what) {
+    uint64_t v = 0;
+    const uint8_t *p = tfm__take(k, sizeof v, what);
+    if (p) memcpy(&v, p, sizeof v);
+    return v;
+}
+static tfm_string tfm__take_string(tfm__cursor *k, const char *what) {
+    tfm_string s;
+    uint64_t n = tfm__take_u64(k, what);
+    s.data = (const char *)tfm__take(k, n, what);
+    s.size = s.data ? (size_t)n : 0;
+    return s;
+}
+/* A count from the file is believed only if the bytes that remain could hold that many. */
+static uint64_t tfm__take_count(tfm__cursor *k, size_t smallest, const char *what) {
+    uint64_t n = tfm__take_u64(k, what);
+    if (tfm__cursor_ok(k) && n > tfm__left(k) / smallest) {
+        tfm__fail(k->err, TFM_TRUNCATED, "%s: %u of them cannot lie in the %u bytes that are left", what, n,
+                  (uint64_t)tfm__left(k));
+        return 0;
+    }
+    return n;
+}
+
+/* ---- Types ---------------------------------------------------------------------- [IMPL.TYPES]
+   One row per type. A quantized type brings one function that unpacks a block into small integers
+   and scales; decoding and every product are written once, over that.
+   The weight of element i in sub-block j of `group` elements is  d * sc[j] * q[i] + m * mins[j].  */
+
+typedef struct tfm__block {
+    float d, m;                         /* m: 0 for types without minimums */
+    int16_t sc[16], mins[16];           /* one per sub-block */
+    int8_t q[256];                      /* the type's offset already subtracted */
+} tfm__block;
+
+TFM__INLINE float tfm__from_bits(uint32_t u) { float f; memcpy(&f, &u, sizeof f); return f; }
+TFM__INLINE uint32_t tfm__to_bits(float f) { uint32_t u; memcpy(&u, &f, sizeof u); return u; }
+TFM__INLINE uint16_t tfm__load_u16(const uint8_t *p) { uint16_t v; memcpy(&v, p, sizeof v); return v; }
+
+/* Half to float, exact: the exponent is moved by a multiplication, which also normalises
+   subnormals; infinity and NaN are put right after. */
+TFM__INLINE float tfm__f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, rest = (uint32_t)(h & 0x7fffu) << 13;
+    float f = tfm__from_bits(rest) * 0x1p112f;
+    uint32_t bits = rest >= 0x0f800000u ? rest | 0x7f800000u : tfm__to_bits(f);
+    return tfm__from_bits(bits | sign);
+}
+/* Float to half, to nearest even; overflow gives infinity, NaN a quiet NaN. */
+TFM__INLINE uint16_t tfm__f32_to_f16(float f) {
+    uint32_t bits = tfm__to_bits(f), sign = bits >> 16 & 0x8000u, a = bits & 0x7fffffffu;
+    if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (a >= 0x47800000u) return (uint16_t)(sign | 0x7c00u);
+    if (a < 0x38800000u)                /* subnormal half: let an addition round it */
+        return (uint16_t)(sign | (tfm__to_bits(tfm__from_bits(a) + 0.5f) - 0x3f000000u));
+    return (uint16_t)(sign | ((a - 0x38000000u + 0xfffu + (a >> 13 & 1)) >> 13));
+}
+TFM__INLINE float tfm__bf16_to_f32(uint16_t h) { return tfm__from_bits((uint32_t)h << 16); }
+
+/* Which quantized types are compiled in. */
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q8_0)
+#define TFM__Q8_0
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q4_0)
+#define TFM__Q4_0
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q4_1)
+#define TFM__Q4_1
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q5_0)
+#define TFM__Q5_0
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q5_1)
+#define TFM__Q5_1
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q2_K)
+#define TFM__Q2_K
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q3_K)
+#define TFM__Q3_K
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q4_K)
+#define TFM__Q4_K
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q5_K)
+#define TFM__Q5_K
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_Q6_K)
+#define TFM__Q6_K
+#endif
+#if !defined(TFM_ONLY_TYPES) || defined(TFM_TYPE_IQ4_NL)
+#define TFM__IQ4_NL
+#endif
+
+/* One sub-block of 32, no integer scale: the shape of all types with blocks of 32. */
+TFM__INLINE void tfm__unpack_simple(tfm__block *o, float d, float m) {
+    o->d = d;
+    o->m = m;
+    o->sc[0] = o->mins[0] = 1;
+}
+/* 32 nibbles in 16 bytes: the low halves are elements 0..15, the high ones 16..31. */
+TFM__INLINE void tfm__unpack_nibbles(int8_t *q, const uint8_t *p, int offset) {
+    for (int i = 0; i < 16; i++) {
+        q[i] = (int8_t)((p[i] & 15) - offset);
+        q[i + 16] = (int8_t)((p[i] >> 4) - offset);
+    }
+}
+/* The same with a fifth bit for each from 32 bits, little-endian in 4 bytes. */
+TFM__INLINE void tfm__unpack_fives(int8_t *q, const uint8_t *high, const uint8_t *p, int offset) {
+    for (int i = 0; i < 16; i++) {
+        q[i] = (int8_t)((p[i] & 15) + ((high[i >> 3] >> (i & 7) & 1) << 4) - offset);
+        q[i + 16] = (int8_t)((p[i] >> 4) + ((high[2 + (i >> 3)] >> (i & 7) & 1) << 4) - offset);
+    }
+}
+TFM__INLINE float tfm__half_at(const uint8_t *p) { return tfm__f16_to_f32(tfm__load_u16(p)); }
+
+#ifdef TFM__Q8_0
+static void tfm__unpack_q8_0(const uint8_t *p, tfm__block *o) {     /* d, 32 x int8 */
+    tfm__unpack_simple(o, tfm__half_at(p), 0);
+    memcpy(o->q, p + 2, 32);
+}
+#endif
+#ifdef TFM__Q4_0
+static void tfm__unpack_q4_0(const uint8_t *p, tfm__block *o) {     /* d, 16 bytes of nibbles */
+    tfm__unpack_simple(o, tfm__half_at(p), 0);
+    tfm__unpack_nibbles(o->q, p + 2, 8);
+}
+#endif
+#ifdef TFM__Q4_1
+static void tfm__unpack_q4_1(const uint8_t *p, tfm__block *o) {     /* d, m, nibbles */
+    tfm__unpack_simple(o, tfm__half_at(p), tfm__half_at(p + 2));
+    tfm__unpack_nibbles(o->q, p + 4, 0);
+}
+#endif
+#ifdef TFM__Q5_0
+static void tfm__unpack_q5_0(const uint8_t *p, tfm__block *o) {     /* d, fifth bits, nibbles */
+    tfm__unpack_simple(o, tfm__half_at(p), 0);
+    tfm__unpack_fives(o->q, p + 2, p + 6, 16);
+}
+#endif
+#ifdef TFM__Q5_1
+static void tfm__unpack_q5_1(const uint8_t *p, tfm__block *o) {     /* d, m, fifth bits, nibbles */
+    tfm__unpack_simple(o, tfm__half_at(p), tfm__half_at(p + 2));
+    tfm__unpack_fives(o->q, p + 4, p + 8, 0);
+}
+#endif
+#ifdef TFM__IQ4_NL
+static void tfm__unpack_iq4_nl(const uint8_t *p, tfm__block *o) {   /* d, nibbles that index a curve */
+    static const int8_t curve[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+    tfm__unpack_simple(o, tfm__half_at(p), 0);
+    for (int i = 0; i < 16; i++) {
+        o->q[i] = curve[p[2 + i] & 15];
+        o->q[i + 16] = curve[p[2 + i] >> 4];
+    }
+}
+#endif
+
+/* K types: 256 elements. Two-bit planes: byte i of a run of 32 holds elements i, i+32, i+64, i+96. */
+TFM__UNUSED static void tfm__unpack_pairs(int8_t *q, const uint8_t *p) {
+    for (int half = 0; half < 2; half++)
+        for (int plane = 0; plane < 4; plane++)
+            for (int i = 0; i < 32; i++)
+                q[128 * half + 32 * plane + i] = (int8_t)(p[32 * half + i] >> (2 * plane) & 3);
+}
+#ifdef TFM__Q2_K
+static void tfm__unpack_q2_k(const uint8_t *p, tfm__block *o) {     /* 16 (min:4, sc:4), 64 bytes of pairs, d, dmin */
+    for (int j = 0; j < 16; j++) {
+        o->sc[j] = (int16_t)(p[j] & 15);
+        o->mins[j] = (int16_t)(p[j] >> 4);
+    }
+    tfm__unpack_pairs(o->q, p + 16);
+    o->d = tfm__half_at(p + 80);
+    o->m = -tfm__half_at(p + 82);
+}
+#endif
+#ifdef TFM__Q3_K
+static void tfm__unpack_q3_k(const uint8_t *p, tfm__block *o) {     /* 32 bytes of third bits, pairs, 12 bytes of scales, d */
+    const uint8_t *sc = p + 96;
+    tfm__unpack_pairs(o->q, p + 32);
+    for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(o->q[i] - ((p[i & 31] >> (i >> 5) & 1) ? 0 : 4));
+    for (int j = 0; j < 16; j++)        /* six bits: four of them in bytes 0..7, two in 8..11 */
+        o->sc[j] = (int16_t)(((sc[j & 7] >> (j & 8 ? 4 : 0) & 15) | (sc[8 + (j & 3)] >> (2 * (j >> 2)) & 3) << 4) - 32);
+    o->d = tfm__half_at(p + 108);
+    o->m = 0;
+}
+#endif
+/* The 12 bytes of six-bit scales and minimums of Q4_K and Q5_K: sub-blocks 0..3 in the low bits of
+   bytes 0..7; 4..7 have four bits in bytes 8..11 and two at the top of bytes 0..7. */
+TFM__UNUSED static void tfm__unpack_k4_scales(const uint8_t *p, tfm__block *o) {
+    o->d = tfm__half_at(p);
+    o->m = -tfm__half_at(p + 2);
+    p += 4;
+    for (int j = 0; j < 4; j++) {
+        o->sc[j] = (int16_t)(p[j] & 63);
+        o->mins[j] = (int16_t)(p[j + 4] & 63);
+        o->sc[j + 4] = (int16_t)((p[j + 8] & 15) | (p[j] >> 6) << 4);
+        o->mins[j + 4] = (int16_t)(p[j + 8] >> 4 | (p[j + 4] >> 6) << 4);
+    }
+}
+#ifdef TFM__Q4_K
+static void tfm__unpack_q4_k(const uint8_t *p, tfm__block *o) {     /* d, dmin, scales, 4 x 32 bytes of nibbles */
+    tfm__unpack_k4_scales(p, o);
+    for (int j = 0; j < 4; j++)
+        for (int i = 0; i < 32; i++) {
+            o->q[64 * j + i] = (int8_t)(p[16 + 32 * j + i] & 15);
+            o->q[64 * j + 32 + i] = (int8_t)(p[16 + 32 * j + i] >> 4);
+        }
+}
+#endif
+#ifdef TFM__Q5_K
+static void tfm__unpack_q5_k(const uint8_t *p, tfm__block *o) {     /* d, dmin, scales, 32 bytes of fifth bits, nibbles */
+    tfm__unpack_k4_scales(p, o);
+    for (int j = 0; j < 4; j++)
+        for (int i = 0; i < 32; i++) {
+            int low = p[48 + 32 * j + i], high = p[16 + i] >> (2 * j);
+            o->q[64 * j + i] = (int8_t)((low & 15) | (high & 1) << 4);
+            o->q[64 * j + 32 + i] = (int8_t)(low >> 4 | (high & 2) << 3);
+        }
+}
+#endif
+#ifdef TFM__Q6_K
+static void tfm__unpack_q6_k(const uint8_t *p, tfm__block *o) {     /* 128 low nibbles, 64 bytes of high pairs, 16 int8 scales, d */
+    for (int half = 0; half < 2; half++)
+        for (int i = 0; i < 128; i++) {
+            int low = p[64 * half + (i & 63)] >> (i & 64 ? 4 : 0) & 15;
+            int high = p[128 + 32 * half + (i & 31)] >> (2 * (i >> 5)) & 3;
+            o->q[128 * half + i] = (int8_t)((low | high << 4) - 32);
+        }
+    for (int j = 0; j < 16; j++) o->sc[j] = (int16_t)(int8_t)p[192 + j];
+    o->d = tfm__half_at(p + 208);
+    o->m = 0;
+}
+#endif
+
+typedef struct tfm__type {
+    tfm_type type;
+    const char *name;
+    int block, bytes;                   /* elements and bytes per block */
+    int group;                          /* elements per sub-block of a quantized type */
+    int swap_at, swap_count, swap_size; /* where numbers of several bytes lie in a block */
+    bool has_min;
+    void (*unpack)(const uint8_t *block, tfm__block *out);     /* NULL: not quantized, or left out */
+} tfm__type;
+
+#define TFM__ROW(name, group, swap_at, swap_count, swap_size, has_min, unpack)                        \
+    { TFM_##name, #name, TFM__BLOCK_##name, TFM__BYTES_##name, group, swap_at, swap_count, swap_size, has_min, unpack }
+enum {
+#define TFM__X(name, number, block, bytes) TFM__BLOCK_##name = block, TFM__BYTES_##name = bytes,
+    TFM_TYPES(TFM__X)
+#undef TFM__X
+    TFM__BLOCK_MAX = 256
+};
+
+static const tfm__type tfm__types[] = {
+    TFM__ROW(F32, 0, 0, 1, 4, false, NULL), TFM__ROW(F16, 0, 0, 1, 2, false, NULL),
+    TFM__ROW(BF16, 0, 0, 1, 2, false, NULL), TFM__ROW(F64, 0, 0, 1, 8, false, NULL),
+    TFM__ROW(I8, 0, 0, 0, 0, false, NULL), TFM__ROW(I16, 0, 0, 1, 2, false, NULL),
+    TFM__ROW(I32, 0, 0, 1, 4, false, NULL), TFM__ROW(I64, 0, 0, 1, 8, false, NULL),
+#ifdef TFM__Q8_0
+    TFM__ROW(Q8_0, 32, 0, 1, 2, false, tfm__unpack_q8_0),
+#endif
+#ifdef TFM__Q4_0
+    TFM__ROW(Q4_0, 32, 0, 1, 2, false, tfm__unpack_q4_0),
+#endif
+#ifdef TFM__Q4_1
+    TFM__ROW(Q4_1, 32, 0, 2, 2, true, tfm__unpack_q4_1),
+#endif
+#ifdef TFM__Q5_0
+    TFM__ROW(Q5_0, 32, 0, 1, 2, false, tfm__unpack_q5_0),
+#endif
+#ifdef TFM__Q5_1
+    TFM__ROW(Q5_1, 32, 0, 2, 2, true, tfm__unpack_q5_1),
+#endif
+#ifdef TFM__Q2_K
+    TFM__ROW(Q2_K, 16, 80, 2, 2, true, tfm__unpack_q2_k),
+#endif
+#ifdef TFM__Q3_K
+    TFM__ROW(Q3_K, 16, 108, 1, 2, false, tfm__unpack_q3_k),
+#endif
+#ifdef TFM__Q4_K
+    TFM__ROW(Q4_K, 32, 0, 2, 2, true, tfm__unpack_q4_k),
+#endif
+#ifdef TFM__Q5_K
+    TFM__ROW(Q5_K, 32, 0, 2, 2, true, tfm__unpack_q5_k),
+#endif
+#ifdef TFM__Q6_K
+    TFM__ROW(Q6_K, 16, 208, 1, 2, false, tfm__unpack_q6_k),
+#endif
+#ifdef TFM__IQ4_NL
+    TFM__ROW(IQ4_NL, 32, 0, 1, 2, false, tfm__unpack_iq4_nl),
+#endif
+};
+#undef TFM__ROW
+
+/* NULL for a type that this build does not know. */
+static const tfm__type *tfm__type_of(tfm_type type) {
+    for (size_t i = 0; i < sizeof tfm__types / sizeof *tfm__types; i++)
+        if (tfm__types[i].type == type) return &tfm__types[i];
+    return NULL;
+}
+TFMDEF const char *tfm_type_name(tfm_type type) {
+    const tfm__type *t = tfm__type_of(type);
+    return t ? t->name : "?";
+}
+TFMDEF int64_t tfm_type_block(tfm_type type) {
+    const tfm__type *t = tfm__type_of(type);
+    return t ? t->block : 0;
+}
+TFMDEF int64_t tfm_type_bytes(tfm_type type) {
+    const tfm__type *t = tfm__type_of(type);
+    return t ? t->bytes : 0;
+}
+static bool tfm__is_quantized(tfm_type type) {
+    const tfm__type *t = tfm__type_of(type);
+    return t && t->unpack;
+}
+/* What ops read as numbers: floats and quantized weights. */
+static bool tfm__is_numeric(tfm_type type) {
+    return type == TFM_F32 || type == TFM_F16 || type == TFM_BF16 || tfm__is_quantized(type);
+}
+
+/* The one source of a tensor's size. A zero dimension is its own case, before any product. */
+static bool tfm__tensor_bytes(tfm_type type, tfm_shape s, size_t *out) {
+    const tfm__type *t = tfm__type_of(type);
+    if (!t || s.rank < 1 || s.rank > 4) return false;
+    int64_t row = s.dim[s.rank - 1];
+    bool zero = false;
+    for (int i = 0; i < s.rank; i++) {
+        if (s.dim[i] < 0) return false;
+        if (s.dim[i] == 0) zero = true;
+    }
+    if (row % t->block) return false;
+    *out = 0;
+    if (zero) return true;
+    size_t bytes = (size_t)t->bytes;
+    if ((uint64_t)(row / t->block) > SIZE_MAX || !tfm__mul(bytes, (size_t)(row / t->block), &bytes)) return false;
+    for (int i = 0; i < s.rank - 1; i++)
+        if ((uint64_t)s.dim[i] > SIZE_MAX || !tfm__mul(bytes, (size_t)s.dim[i], &bytes)) return false;
+    if (bytes > SIZE_MAX / 2) return false;          /* differences of pointers must fit */
+    *out = bytes;
+    return true;
+}
+
+/* Decodes n elements (whole blocks) that may lie at any address. */
+static void tfm__decode(tfm_type type, const void *src, float *dst, int64_t n) {
+    const uint8_t *p = (const uint8_t *)src;
+    const tfm__type *t = tfm__type_of(type);
+    if (type == TFM_F32) { memcpy(dst, p, (size_t)n * sizeof *dst); return; }
+    if (type == TFM_F16) { for (int64_t i = 0; i < n; i++) dst[i] = tfm__f16_to_f32(tfm__load_u16(p + 2 * i)); return; }
+    if (type == TFM_BF16) { for (int64_t i = 0; i < n; i++) dst[i] = tfm__bf16_to_f32(tfm__load_u16(p + 2 * i)); return; }
+    if (type == TFM_F64) { for (int64_t i = 0; i < n; i++) { double v; memcpy(&v, p + 8 * i, 8); dst[i] = (float)v; } return; }
+    if (type == TFM_I64) { for (int64_t i = 0; i < n; i++) { int64_t v; memcpy(&v, p + 8 * i, 8); dst[i] = (float)v; } return; }
+    if (type == TFM_I32) { for (int64_t i = 0; i < n; i++) { int32_t v; memcpy(&v, p + 4 * i, 4); dst[i] = (float)v; } return; }
+    if (type == TFM_I16) { for (int64_t i = 0; i < n; i++) { int16_t v; memcpy(&v, p + 2 * i, 2); dst[i] = (float)v; } return; }
+    if (type == TFM_I8) { for (int64_t i = 0; i < n; i++) { int8_t v; memcpy(&v, p + i, 1); dst[i] = (float)v; } return; }
+    if (!t || !t->unpack) return;
+    tfm__block b;
+    for (int64_t at = 0; at < n; at += t->block, p += t->bytes) {
+        t->unpack(p, &b);
+        for (int i = 0; i < t->block; i++) {
+            int j = i / t->group;
+            float y = b.d * (float)b.sc[j] * (float)b.q[i];
+            dst[at + i] = t->has_min ? y + b.m * (float)b.mins[j] : y;
+        }
+    }
+}
+
+/* ---- Mathematics ------------------------------------------------------------- [KERNELS.MATH]
+   Every function is the same sequence of operations everywhere. `fma` says how a*b + c is done:
+   it is a constant in each instance of a kernel, so that one body serves all portable levels.
+   Coefficients: tools/fit.py.                                                                  */
+
+enum { TFM__FMA_NONE, TFM__FMA_SOFT, TFM__FMA_HARD };
+
+/* a*b + c rounded once, without the instruction. The product of two floats is exact in double; the
+   sum is rounded to odd there, so that the rounding to float is the only one that counts. */
+static float tfm__fma_soft(float a, float b, float c) {
+    double p = (double)a * (double)b, s = p + (double)c;
+    double t = s - p, error = (p - (s - t)) + ((double)c - t);      /* exact: s + error = p + c */
+    uint64_t u;
+    memcpy(&u, &s, sizeof u);
+    if (error != 0 && !(u & 1) && s - s == 0) {     /* an infinite s has a NaN error: keep s */
+        u += (error > 0) == (s > 0) ? 1 : (uint64_t)0 - 1;
+        memcpy(&s, &u, sizeof s);
+    }
+    return (float)s;
+}
+TFM__INLINE float tfm__fma(int fma, float a, float b, float c) {
+#if defined(__GNUC__) || defined(__clang__)
+    if (fma == TFM__FMA_HARD) return __builtin_fmaf(a, b, c);
+#endif
+    if (fma == TFM__FMA_SOFT) return tfm__fma_soft(a, b, c);
+    return a * b + c;
+}
+
+TFM__INLINE float tfm__maxf(float a, float b) { return a > b ? a : b; }
+#define TFM__INF tfm__from_bits(0x7f800000u)
+#define TFM__NAN tfm__from_bits(0x7fc00000u)
+TFM__INLINE bool tfm__finite(float x) { return (tfm__to_bits(x) & 0x7f800000u) != 0x7f800000u; }
+
+/* x = n ln 2 + r, |r| <= ln 2 / 2: the large constant pushes the integer into the low bits. */
+TFM__INLINE float tfm__exp_reduce(int fma, float x, int32_t *n) {
+    float t = tfm__fma(fma, x, 1.44269504f, 12582912.0f), k = t - 12582912.0f;
+    *n = (int32_t)(tfm__to_bits(t) - 0x4b400000u);
+    return tfm__fma(fma, k, -1.4286068e-06f, tfm__fma(fma, k, -0.693145752f, x));
+}
+/* e^r - 1 for such an r */
+TFM__INLINE float tfm__exp_tail(int fma, float r) {
+    float p = tfm__fma(fma, 0.00139506022f, r, 0.00836895313f);
+    p = tfm__fma(fma, p, r, 0.041666206f);
+    p = tfm__fma(fma, p, r, 0.166665182f);
+    p = tfm__fma(fma, p, r, 0.5f);
+    return tfm__fma(fma, r * r, p, r);
+}
+TFM__INLINE float tfm__pow2(int32_t n) { return tfm__from_bits((uint32_t)(n + 127) << 23); }
+
+TFM__INLINE float tfm__exp(int fma, float x) {
+    int32_t n;
+    x = x > 89.0f ? 89.0f : x;          /* written so that NaN passes */
+    x = x < -104.0f ? -104.0f : x;
+    float y = 1.0f + tfm__exp_tail(fma, tfm__exp_reduce(fma, x, &n));
+    n = n < -160 || n > 160 ? 0 : n;    /* only for NaN */
+    int32_t half = (n + 512) / 2 - 256; /* 2^n in two factors: n reaches from -150 to 128 */
+    return y * tfm__pow2(half) * tfm__pow2(n - half);
+}
+TFM__INLINE float tfm__sigmoid(int fma, float x) { return 1.0f / (1.0f + tfm__exp(fma, -x)); }
+
+/* (e^2a - 1) / (e^2a + 1) of a = |x|, with e^2a - 1 = 2^n q + (2^n - 1) exact near 0. */
+TFM__INLINE float tfm__tanh(int fma, float x) {
+    int32_t n;
+    uint32_t sign = tfm__to_bits(x) & 0x80000000u;
+    float a = tfm__from_bits(tfm__to_bits(x) ^ sign);
+    a = a > 10.0f ? 10.0f : a;
+    float q = tfm__exp_tail(fma, tfm__exp_reduce(fma, 2.0f * a, &n));
+    n = n < 0 || n > 60 ? 0 : n;
+    float s = tfm__pow2(n), m = tfm__fma(fma, s, q, s - 1.0f), y = m / (m + 2.0f);
+    return tfm__from_bits(tfm__to_bits(y) | sign);
+}
+TFM__INLINE float tfm__erf(int fma, float x) {
+    uint32_t sign = tfm__to_bits(x) & 0x80000000u;
+    float t = tfm__from_bits(tfm__to_bits(x) ^ sign), s = x * x, p, y;
+    if (t < 0.9375f) {
+        p = tfm__fma(fma, 8.29282944e-05f, s, -0.000812489423f);
+        p = tfm__fma(fma, p, s, 0.00519951805f);
+        p = tfm__fma(fma, p, s, -0.0268588178f);
+        p = tfm__fma(fma, p, s, 0.11283686f);
+        p = tfm__fma(fma, p, s, -0.376126319f);
+        p = tfm__fma(fma, p, s, 0.128379166f);
+        return tfm__fma(fma, p, x, x);
+    }
+    t = t > 4.0f ? 4.0f : t;
+    p = tfm__fma(fma, 4.63925471e-06f, t, -4.19465396e-05f);
+    p = tfm__fma(fma, p, t, -6.80659286e-05f);
+    p = tfm__fma(fma, p, t, 0.00298109907f);
+    p = tfm__fma(fma, p, t, -0.0227564014f);
+    p = tfm__fma(fma, p, t, 0.105340555f);
+    p = tfm__fma(fma, p, t, 0.635585248f);
+    p = tfm__fma(fma, p, t, 1.12856042f);
+    y = 1.0f - tfm__exp(fma, -(t * p));
+    return tfm__from_bits(tfm__to_bits(y) | sign);
+}
+
+/* Double functions for angles, frequencies and logarithms: plain operations, never fused, series of
+   our own (Taylor; atanh for the logarithm), errors of a few 1e-16. */
+static void tfm__sincos(double x, double *sine, double *cosine) {
+    *sine = *cosine = (double)TFM__NAN;
+    if (!(x > -1e15 && x < 1e15)) return;
+    double k = x * 0.63661977236758134308;
+    int64_t n = (int64_t)(k < 0 ? k - 0.5 : k + 0.5);
+    k = (double)n;                      /* pi/2 in three parts, products with k exact below 2^20 */
+    double r = x - k * 1.5707963267341256 - k * 6.077100506303966e-11 - k * 2.0222662487959506e-21, z = r * r;
+    double s = r * (1 - z / 6 * (1 - z / 20 * (1 - z / 42 * (1 - z / 72 * (1 - z / 110 * (1 - z / 156 * (1 - z / 210)))))));
+    double c = 1 - z / 2 * (1 - z / 12 * (1 - z / 30 * (1 - z / 56 * (1 - z / 90 * (1 - z / 132 * (1 - z / 182 * (1 - z / 240)))))));
+    double a = n & 1 ? c : s, b = n & 1 ? s : c;
+    *sine = n & 2 ? -a : a;
+    *cosine = (n + 1) & 2 ? -b : b;
+}
+static double tfm__log(double x) {
+    uint64_t u;
+    memcpy(&u, &x, sizeof u);
+    if (!(x > 0)) return x == 0 ? -(double)TFM__INF : (double)TFM__NAN;
+    if (x - x != 0) return x;
+    int64_t e = 0;
+    if (x < 2.2250738585072014e-308) { x *= 18014398509481984.0; e = -54; memcpy(&u, &x, sizeof u); }
+    e += (int64_t)(u >> 52) - 1023;
+    u = (u & 0xfffffffffffffu) | (uint64_t)1023 << 52;
+    double m;
+    memcpy(&m, &u, sizeof m);
+    if (m > 1.4142135623730951) { m /= 2; e++; }
+    double s = (m - 1) / (m + 1), z = s * s, t = 0;
+    for (int i = 23; i > 1; i -= 2) t = (t + 1.0 / i) * z;
+    return (double)e * 0.6931471804855391 + ((double)e * 7.440617110012397e-11 + 2 * s * (1 + t));
+}
+static double tfm__exp_double(double x) {
+    if (x != x) return x;
+    if (x > 709) return (double)TFM__INF;
+    if (x < -708) return 0;
+    double k = x * 1.4426950408889634074;
+    int64_t n = (int64_t)(k < 0 ? k - 0.5 : k + 0.5);
+    double r = x - (double)n * 0.6931471804855391 - (double)n * 7.440617110012397e-11, y = 1;
+    for (int i = 17; i > 0; i--) y = 1 + y * r / i;
+    uint64_t u = (uint64_t)(n + 1023) << 52;
+    double scale;
+    memcpy(&scale, &u, sizeof scale);
+    return y * scale;
+}
+
+/* ---- Portable kernels ------------------------------------------------------------ [KERNELS.C]
+   These bodies define every result; a kernel for an instruction set must give the same bits.
+   Each takes a job and a range of its independent outputs.                                     */
+
+enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64, TFM__HEAD_MAX = 1024 };
+
+/* Sums over a row run in `lanes` chains, element k in chain k % lanes: one below 256 elements, else
+   16, joined by a tree. */
+TFM__INLINE int tfm__lanes(int64_t k) { return k < 256 ? 1 : TFM__LANES; }
+TFM__INLINE float tfm__join(float *t, int lanes) {
+    for (int h = lanes / 2; h; h /= 2)
+        for (int i = 0; i < h; i++) t[i] = t[i] + t[i + h];
+    return t[0];
+}
+/* t += a . b over n elements, the first of which belongs to lane 0. */
+TFM__INLINE void tfm__dot_lanes(int fma, const float *a, const float *b, int64_t n, int lanes, float *t) {
+    if (lanes == 1) {
+        float s = t[0];
+        for (int64_t k = 0; k < n; k++) s = tfm__fma(fma, a[k], b[k], s);
+        t[0] = s;
+        return;
+    }
+    int64_t k = 0;
+    for (; k + TFM__LANES <= n; k += TFM__LANES)
+        for (int i = 0; i < TFM__LANES; i++) t[i] = tfm__fma(fma, a[k + i], b[k + i], t[i]);
+    for (int i = 0; k < n; k++, i++) t[i] = tfm__fma(fma, a[k], b[k], t[i]);
+}
+
+/* Activations for quantized weights: per group of 32 or 256, d = amax/127 and q = round(x/d). One
+   row is [d: groups x f32][sums of 16 q: K/16 x i16][q: K x i8], a multiple of 4 bytes. */
+TFM__INLINE int tfm__act_group(const tfm__type *t) { return t->block == 256 ? 256 : 32; }
+static size_t tfm__act_bytes(int64_t k, int group) { return (size_t)(k / group * 4 + k / 8 + k); }
+
+typedef struct tfm__act { const float *d; const int16_t *sums; const int8_t *q; } tfm__act;
+TFM__INLINE tfm__act tfm__act_at(const char *row, int64_t k, int group) {
+    tfm__act a;
+    a.d = (const float *)(const void *)row;
+    a.sums = (const int16_t *)(const void *)(row + k / group * 4);
+    a.q = (const int8_t *)(row + k / group * 4 + k / 8);
+    return a;
+}
+
+typedef struct tfm__quantize_job {
+    const float *x;                     /* [n, k], contiguous */
+    char *out;                          /* [n] rows of tfm__act_bytes */
+    int64_t k;
+    int group;
+} tfm__quantize_job;
+
+static void tfm__quantize_rows(void *arg, int64_t begin, int64_t end) {
+    const tfm__quantize_job *j = (const tfm__quantize_job *)arg;
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = j->x + r * j->k;
+        char *row = j->out + (size_t)r * tfm__act_bytes(j->k, j->group);
+        float *d = (float *)(void *)row;
+        int16_t *sums = (int16_t *)(void *)(row + j->k / j->group * 4);
+        int8_t *q = (int8_t *)(row + j->k / j->group * 4 + j->k / 8);
+        bool finite = true;
+        for (int64_t i = 0; i < j->k; i++) finite &= tfm__finite(x[i]);
+        for (int64_t g = 0; g < j->k / j->group; g++) {
+            const float *xg = x + g * j->group;
+            float amax = 0;
+            for (int i = 0; i < j->group; i++) amax = tfm__maxf(tfm__from_bits(tfm__to_bits(xg[i]) & 0x7fffffffu), amax);
+            float scale = finite ? amax / 127.0f : TFM__NAN, inverse = 1.0f / scale;
+            if (!tfm__finite(inverse)) {            /* zeros, or too small to divide by; or a NaN row */
+                if (finite) scale = 0;
+                inverse = 0;
+            }
+            d[g] = scale;
+            for (int i = 0; i < j->group; i++) {    /* |x/d| <= 127.0001: it rounds to at most 127 */
+                float v = inverse != 0 ? xg[i] * inverse : 0;
+                q[g * j->group + i] = (int8_t)(int32_t)(v + 12582912.0f - 12582912.0f);
+            }
+        }
+        for (int64_t s = 0; s < j->k / 16; s++) {
+            int sum = 0;
+            for (int i = 0; i < 16; i++) sum += q[s * 16 + i];
+            sums[s] = (int16_t)sum;
+        }
+    }
+}
+
+/* y[r, c] = w row r . x column c + bias[r]: the product under dense, matmul, conv and RNNs. */
+typedef struct tfm__gemm_job {
+    const tfm__type *type;
+    const char *w;                      /* rows of k elements, w_stride bytes apart, at any address */
+    size_t w_stride;
+    const char *x;                      /* n rows of k f32, or of tfm__act_bytes for quantized w */
+    size_t x_stride;
+    float *y;
+    int64_t y_row, y_column;            /* strides of y in floats, along r and along c */
+    const float *bias;                  /* [rows], or NULL */
+    int64_t k, n;
+} tfm__gemm_job;
+
+TFM__INLINE void tfm__gemm_store(const tfm__gemm_job *j, int64_t r, int64_t c, float v) {
+    j->y[r * j->y_row + c * j->y_column] = j->bias ? v + j->bias[r] : v;
+}
+
+TFM__INLINE void tfm__gemm_float(int fma, const tfm__gemm_job *j, int64_t begin, int64_t end) {
+    int lanes = tfm__lanes(j->k);
+    float wide[TFM__CHUNK], t[TFM__COLUMNS][TFM__LANES];
+    for (int64_t r = begin; r < end; r++) {
+        const char *w = j->w + (size_t)r * j->w_stride;
+        for (int64_t c0 = 0; c0 < j->n; c0 += TFM__COLUMNS) {
+            int columns = (int)tfm__min64(TFM__COLUMNS, j->n - c0);
+            memset(t, 0, sizeof t);
+            for (int64_t k = 0; k < j->k; k += TFM__CHUNK) {
+                int64_t n = tfm__min64(TFM__CHUNK, j->k - k);
+                tfm__decode(j->type->type, w + k * j->type->bytes, wide, n);
+                for (int c = 0; c < columns; c++) {
+                    const float *x = (const float *)(const void *)(j->x + (size_t)(c0 + c) * j->x_stride);
+                    tfm__dot_lanes(fma, wide, x + k, n, lanes, t[c]);
+                }
+            }
+            for (int c = 0; c < columns; c++) tfm__gemm_store(j, r, c0 + c, tfm__join(t[c], lanes));
+        }
+    }
+}
+
+/* Bounds with |x| <= 127, over 256 elements: |sum| <= 256 * 127 * |q| * |sc|, at most 133 M (Q6_K:
+   32 * 128); |msum| <= 63 * 127 * 256 = 2.1 M. Both fit int32. */
+TFM__INLINE void tfm__block_sums(const tfm__type *t, const tfm__block *b, const int8_t *x, const int16_t *sums,
+                                 int32_t *isum, int32_t *msum) {
+    int32_t total = 0, mins = 0;
+    for (int g = 0; g < t->block / t->group; g++) {
+        int32_t s = 0;
+        const int8_t *q = b->q + g * t->group, *xg = x + g * t->group;
+        for (int i = 0; i < t->group; i++) s += q[i] * xg[i];
+        total += s * b->sc[g];
+    }
+    if (t->has_min)
+        for (int s = 0; s < t->block / 16; s++) mins += sums[s] * b->mins[s * 16 / t->group];
+    *isum = total;
+    *msum = mins;
+}
+TFM__INLINE void tfm__gemm_quantized(int fma, const tfm__gemm_job *j, int64_t begin, int64_t end) {
+    const tfm__type *t = j->type;
+    int group = tfm__act_group(t);
+    float acc[TFM__COLUMNS];
+    tfm__block b;
+    for (int64_t r = begin; r < end; r++) {
+        const uint8_t *w = (const uint8_t *)j->w + (size_t)r * j->w_stride;
+        for (int64_t c0 = 0; c0 < j->n; c0 += TFM__COLUMNS) {
+            int columns = (int)tfm__min64(TFM__COLUMNS, j->n - c0);
+            memset(acc, 0, sizeof acc);
+            for (int64_t k = 0; k < j->k; k += t->block) {
+                t->unpack(w + k / t->block * t->bytes, &b);
+                for (int c = 0; c < columns; c++) {
+                    int32_t isum, msum;
+                    tfm__act a = tfm__act_at(j->x + (size_t)(c0 + c) * j->x_stride, j->k, group);
+                    float dx = a.d[k / group];
+                    tfm__block_sums(t, &b, a.q + k, a.sums + k / 16, &isum, &msum);
+                    acc[c] = tfm__fma(fma, (float)isum, b.d * dx, acc[c]);
+                    if (t->has_min) acc[c] = tfm__fma(fma, (float)msum, b.m * dx, acc[c]);
+                }
+            }
+            for (int c = 0; c < columns; c++) tfm__gemm_store(j, r, c0 + c, acc[c]);
+        }
+    }
+}
+TFM__INLINE void tfm__gemm(int fma, const tfm__gemm_job *j, int64_t begin, int64_t end) {
+    if (j->type->unpack) tfm__gemm_quantized(fma, j, begin, end);
+    else tfm__gemm_float(fma, j, begin, end);
+}
+
+/* Elementwise functions. */
+typedef enum tfm__unary { TFM__RELU, TFM__GELU, TFM__GELU_TANH, TFM__SILU, TFM__TANH, TFM__SIGMOID } tfm__unary;
+typedef struct tfm__unary_job { tfm__unary op; const float *x; float *y; } tfm__unary_job;
+
+TFM__INLINE float tfm__activate(int fma, tfm__unary op, float x) {
+    switch (op) {
+        case TFM__RELU: return x < 0 ? 0 : x;
+        case TFM__GELU: return 0.5f * x * (1.0f + tfm__erf(fma, x * 0.707106781f));
+        case TFM__GELU_TANH: return 0.5f * x * (1.0f + tfm__tanh(fma, 0.797884561f * x * tfm__fma(fma, 0.044715f * x, x, 1.0f)));
+        case TFM__SILU: return x / (1.0f + tfm__exp(fma, -x));
+        case TFM__TANH: return tfm__tanh(fma, x);
+        case TFM__SIGMOID: return tfm__sigmoid(fma, x);
+    }
+    return x;
+}
+TFM__INLINE void tfm__unary_run(int fma, const tfm__unary_job *j, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) j->y[i] = tfm__activate(fma, j->op, j->x[i]);
+}
+
+/* Rows of d elements: norms, softmax, sums. The row rule of tfm__lanes holds for each sum. */
+typedef enum tfm__row_op { TFM__ROW_LAYERNORM, TFM__ROW_RMSNORM, TFM__ROW_SOFTMAX, TFM__ROW_LOG_SOFTMAX,
+                           TFM__ROW_SUM, TFM__ROW_MAX } tfm__row_op;
+typedef struct tfm__row_job {
+    tfm__row_op op;
+    const float *x;
+    float *y;                           /* [n, d]; [n] for sum and max */
+    int64_t d;
+    const float *w, *b;                 /* [d] or NULL */
+    float eps;
+} tfm__row_job;
+
+TFM__INLINE float tfm__row_sum(const float *x, int64_t d) {
+    float t[TFM__LANES] = { 0 };
+    int lanes = tfm__lanes(d);
+    for (int64_t i = 0; i < d; i++) t[i % lanes] += x[i];
+    return tfm__join(t, lanes);
+}
+static float tfm__row_max(const float *x, int64_t d) {
+    float m = -TFM__INF;
+    bool nan = d == 0;
+    for (int64_t i = 0; i < d; i++) {
+        m = tfm__maxf(x[i], m);
+        nan |= x[i] != x[i];
+    }
+    return nan ? TFM__NAN : m;
+}
+TFM__INLINE void tfm__row_norm(int fma, const tfm__row_job *j, const float *x, float *y) {
+    float t[TFM__LANES] = { 0 }, mean = 0;
+    int lanes = tfm__lanes(j->d);
+    if (j->op == TFM__ROW_LAYERNORM) mean = tfm__row_sum(x, j->d) / (float)j->d;
+    for (int64_t i = 0; i < j->d; i++) {
+        float v = x[i] - mean;
+        y[i] = v;
+        t[i % lanes] = tfm__fma(fma, v, v, t[i % lanes]);
+    }
+    float scale = 1.0f / sqrtf(tfm__join(t, lanes) / (float)j->d + j->eps);
+    for (int64_t i = 0; i < j->d; i++) {
+        float v = y[i] * scale;
+        if (j->w) v *= j->w[i];
+        y[i] = j->b ? v + j->b[i] : v;
+    }
+}
+TFM__INLINE void tfm__row_softmax(int fma, const tfm__row_job *j, const float *x, float *y) {
+    float t[TFM__LANES] = { 0 }, max = tfm__row_max(x, j->d);
+    int lanes = tfm__lanes(j->d);
+    bool log = j->op == TFM__ROW_LOG_SOFTMAX;
+    if (max == -TFM__INF) {             /* nothing to choose from */
+        for (int64_t i = 0; i < j->d; i++) y[i] = log ? max : 0;
+        return;
+    }
+    for (int64_t i = 0; i < j->d; i++) {
+        float e = tfm__exp(fma, x[i] - max);
+        y[i] = log ? x[i] - max : e;
+        t[i % lanes] += e;
+    }
+    float sum = tfm__join(t, lanes), shift = log ? (float)tfm__log((double)sum) : 0, scale = 1.0f / sum;
+    for (int64_t i = 0; i < j->d; i++) y[i] = log ? y[i] - shift : y[i] * scale;
+}
+TFM__INLINE void tfm__rows_run(int fma, const tfm__row_job *j, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = j->x + r * j->d;
+        float *y = j->y + r * j->d;
+        switch (j->op) {
+            case TFM__ROW_LAYERNORM: case TFM__ROW_RMSNORM: tfm__row_norm(fma, j, x, y); break;
+            case TFM__ROW_SOFTMAX: case TFM__ROW_LOG_SOFTMAX: tfm__row_softmax(fma, j, x, y); break;
+            case TFM__ROW_SUM: j->y[r] = tfm__row_sum(x, j->d); break;
+            case TFM__ROW_MAX: j->y[r] = tfm__row_max(x, j->d); break;
+        }
+    }
+}
+
+/* Attention of one query over its keys, in key blocks of 64 at absolute positions; 16 blocks are a
+   segment with an online maximum m and sum l of its own, segments are joined in ascending order.
+   Sums of weights run in 16 lanes by position, all else in one chain, ascending. */
+typedef struct tfm__attention_job {
+    const float *q;
+    float *out;
+    const char *k, *v, *mask;           /* mask: f32 or NULL */
+    tfm_type type;                      /* of k and v: F32 or F16 */
+    int64_t q_stride[3], out_stride[3]; /* floats along batch, head, position */
+    int64_t k_stride[3], v_stride[3];   /* bytes along the same */
+    int64_t mask_stride[4];             /* bytes along batch, head, query, key */
+    int64_t heads, group, tq, tk;       /* group: query heads per key head */
+    int64_t d, dv;
+    float scale;
+    bool causal;
+    int64_t offset, window;
+} tfm__attention_job;
+
+typedef struct tfm__partial { float m, sum[TFM__LANES], o[TFM__HEAD_MAX]; } tfm__partial;
+
+TFM__INLINE const float *tfm__widen(tfm_type type, const char *row, int64_t n, float *buffer) {
+    if (type == TFM_F32) return (const float *)(const void *)row;
+    for (int64_t i = 0; i < n; i++) buffer[i] = tfm__f16_to_f32(tfm__load_u16((const uint8_t *)row + 2 * i));
+    return buffer;
+}
+/* Scores of keys begin..end-1 into s; a key hidden by the mask is marked in seen. The largest. */
+TFM__INLINE float tfm__attention_scores(int fma, const tfm__attention_job *j, const float *q, const char *k,
+                                        const char *mask, int64_t begin, int64_t end, float *s, bool *seen) {
+    float max = -TFM__INF, wide[TFM__HEAD_MAX];
+    for (int64_t p = begin; p < end; p++) {
+        float bias = 0, t = 0;
+        if (mask) memcpy(&bias, mask + p * j->mask_stride[3], sizeof bias);
+        seen[p - begin] = bias != -TFM__INF;
+        if (!seen[p - begin]) continue;
+        const float *key = tfm__widen(j->type, k + p * j->k_stride[2], j->d, wide);
+        for (int64_t i = 0; i < j->d; i++) t = tfm__fma(fma, q[i], key[i], t);
+        t *= j->scale;
+        s[p - begin] = mask ? t + bias : t;
+        max = tfm__maxf(s[p - begin], max);
+    }
+    return max;
+}
+TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, const float *q, const char *k, const char *v,
+                                      const char *mask, int64_t begin, int64_t end, tfm__partial *a) {
+    float s[TFM__KEYS], wide[TFM__HEAD_MAX];
+    bool seen[TFM__KEYS], any = false;
+    float max = tfm__maxf(tfm__attention_scores(fma, j, q, k, mask, begin, end, s, seen), a->m);
+    for (int64_t p = begin; p < end; p++) any |= seen[p - begin];
+    if (!any) return;
+    float fade = a->m == max ? 1.0f : tfm__exp(fma, a->m - max);        /* m = -inf at first: 0 */
+    for (int i = 0; i < TFM__LANES; i++) a->sum[i] *= fade;
+    for (int64_t i = 0; i < j->dv; i++) a->o[i] *= fade;
+    a->m = max;
+    for (int64_t p = begin; p < end; p++) {
+        if (!seen[p - begin]) continue;
+        float w = tfm__exp(fma, s[p - begin] - max);
+        const float *value = tfm__widen(j->type, v + p * j->v_stride[2], j->dv, wide);
+        a->sum[p % TFM__LANES] += w;
+        for (int64_t i = 0; i < j->dv; i++) a->o[i] = tfm__fma(fma, w, value[i], a->o[i]);
+    }
+}
+TFM__INLINE void tfm__attention_query(int fma, const tfm__attention_job *j, int64_t index) {
+    int64_t i = index % j->tq, h = index / j->tq % j->heads, b = index / j->tq / j->heads;
+    const float *q = j->q + b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2];
+    float *out = j->out + b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
+    const char *k = j->k + b * j->k_stride[0] + h / j->group * j->k_stride[1];
+    const char *v = j->v + b * j->v_stride[0] + h / j->group * j->v_stride[1];
+    const char *mask = j->mask ? j->mask + b * j->mask_stride[0] + h * j->mask_stride[1] + i * j->mask_stride[2] : NULL;
+    int64_t end = j->causal ? tfm__max64(0, tfm__min64(j->tk, i + j->offset + 1)) : j->tk;
+    int64_t begin = j->window > 0 ? tfm__max64(0, i + j->offset - j->window + 1) : 0;
+    float m = -TFM__INF, l = 0;
+    tfm__partial a;
+    for (int64_t d = 0; d < j->dv; d++) out[d] = 0;
+    while (begin < end) {
+        int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
+        a.m = -TFM__INF;
+        memset(a.sum, 0, sizeof a.sum);
+        for (int64_t d = 0; d < j->dv; d++) a.o[d] = 0;
+        for (int64_t next; begin < segment_end; begin = next) {
+            next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
+            tfm__attention_block(fma, j, q, k, v, mask, begin, next, &a);
+        }
+        float part = tfm__join(a.sum, TFM__LANES);
+        if (part == 0) continue;        /* every key of the segment was hidden; a NaN goes on */
+        float max = tfm__maxf(m, a.m), old = m == max ? 1.0f : tfm__exp(fma, m - max);
+        float scale = a.m == max ? 1.0f : tfm__exp(fma, a.m - max);
+        l = tfm__fma(fma, l, old, part * scale);
+        for (int64_t d = 0; d < j->dv; d++) out[d] = tfm__fma(fma, out[d], old, a.o[d] * scale);
+        m = max;
+    }
+    float inverse = l == 0 ? 0 : 1.0f / l;
+    for (int64_t d = 0; d < j->dv; d++) out[d] *= inverse;
+}
+TFM__INLINE void tfm__attention_run(int fma, const tfm__attention_job *j, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) tfm__attention_query(fma, j, i);
+}
+
+/* One step of a recurrent cell: x and h hold the gates' input and recurrent products. */
+typedef struct tfm__cell_job {
+    bool gru;
+    const float *x, *h;                 /* [batch, gates * hidden] */
+    const float *h_old;                 /* GRU: [batch, hidden] */
+    float *c;                           /* LSTM: [batch, hidden], updated */
+    float *h_new;                       /* [batch, hidden] */
+    float *out;                         /* the same again, rows out_stride floats apart */
+    int64_t hidden, out_stride;
+} tfm__cell_job;
+
+TFM__INLINE void tfm__cell_run(int fma, const tfm__cell_job *j, int64_t begin, int64_t end) {
+    int64_t n = j->hidden;
+    for (int64_t u = begin; u < end; u++) {
+        int64_t row = u / n, i = u % n;
+        const float *x = j->x + row * n * (j->gru ? 3 : 4) + i, *h = j->h + row * n * (j->gru ? 3 : 4) + i;
+        float y;
+        if (j->gru) {                   /* r, z, n */
+            float r = tfm__sigmoid(fma, x[0] + h[0]), z = tfm__sigmoid(fma, x[n] + h[n]);
+            float g = tfm__tanh(fma, tfm__fma(fma, r, h[2 * n], x[2 * n]));
+            y = tfm__fma(fma, z, j->h_old[u] - g, g);
+        } else {                        /* i, f, g, o */
+            float in = tfm__sigmoid(fma, x[0] + h[0]), forget = tfm__sigmoid(fma, x[n] + h[n]);
+            float g = tfm__tanh(fma, x[2 * n] + h[2 * n]), o = tfm__sigmoid(fma, x[3 * n] + h[3 * n]);
+            j->c[u] = tfm__fma(fma, forget, j->c[u], in * g);
+            y = o * tfm__tanh(fma, j->c[u]);
+        }
+        j->h_new[u] = y;
+        j->out[row * j->out_stride + i] = y;
+    }
+}
+
+/* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
+   A level is one row of functions. To add an instruction set: write its functions under the same
+   job types, add its level, its row, and its line in tfm__kernels_for.                          */
+
+typedef struct tfm__kernels {
+    tfm_level level;
+    tfm__task gemm, unary, rows, attention, cell, quantize;
+} tfm__kernels;
+
+#define TFM__PORTABLE(suffix, target, fma)                                                                          \
+    target static void tfm__gemm_##suffix(void *j, int64_t b, int64_t e) { tfm__gemm(fma, (const tfm__gemm_job *)j, b, e); }  \
+    target static void tfm__unary_##suffix(void *j, int64_t b, int64_t e) { tfm__unary_run(fma, (const tfm__unary_job *)j, b, e); } \
+    target static void tfm__rows_##suffix(void *j, int64_t b, int64_t e) { tfm__rows_run(fma, (const tfm__row_job *)j, b, e); } \
+    target static void tfm__attention_##suffix(void *j, int64_t b, int64_t e) { tfm__attention_run(fma, (const tfm__attention_job *)j, b, e); } \
+    target static void tfm__cell_##suffix(void *j, int64_t b, int64_t e) { tfm__cell_run(fma, (const tfm__cell_job *)j, b, e); } \
+    static const tfm__kernels tfm__kernels_##suffix = {                                                             \
+        TFM__LEVEL_##suffix, tfm__gemm_##suffix, tfm__unary_##suffix, tfm__rows_##suffix, tfm__attention_##suffix,  \
+        tfm__cell_##suffix, tfm__quantize_rows };
+
+#define TFM__LEVEL_unfused TFM_LEVEL_UNFUSED
+#define TFM__LEVEL_exact TFM_LEVEL_EXACT
+#define TFM__LEVEL_fma TFM_LEVEL_FMA
+
+/* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has that row alone:
+   the others would only take up flash. */
+#if TFM__HAS_FMA
+TFM__PORTABLE(fma, , TFM__FMA_HARD)
+#else
+TFM__PORTABLE(unfused, , TFM__FMA_NONE)
+TFM__PORTABLE(exact, , TFM__FMA_SOFT)
+#if TFM__X86
+TFM__PORTABLE(fma, TFM__TARGET("fma"), TFM__FMA_HARD)
+#endif
+#endif
+#undef TFM__PORTABLE
+
+/* The row for a level; NULL if this CPU or build cannot run it. */
+static const tfm__kernels *tfm__kernels_for(tfm_level level) {
+#if TFM__HAS_FMA
+    return level == TFM_LEVEL_AUTO || level == TFM_LEVEL_FMA ? &tfm__kernels_fma : NULL;
+#else
+#if TFM__X86
+    if ((level == TFM_LEVEL_AUTO || level == TFM_LEVEL_FMA) && tfm__cpu_has_fma()) return &tfm__kernels_fma;
+#endif
+#ifdef TFM_EXACT_FMA
+    if (level == TFM_LEVEL_AUTO) return &tfm__kernels_exact;
+#endif
+    if (level == TFM_LEVEL_EXACT) return &tfm__kernels_exact;
+    return level == TFM_LEVEL_AUTO || level == TFM_LEVEL_UNFUSED ? &tfm__kernels_unfused : NULL;
+#endif
+}
+static const char *const tfm__level_names[] = { "auto", "unfused", "exact", "fma" };
+TFMDEF const char *tfm_level_name(tfm_level level) {
+    return (unsigned)level < TFM_LEVEL_COUNT ? tfm__level_names[level] : "?";
+}
+TFMDEF bool tfm_level_available(tfm_level level) { return tfm__kernels_for(level) != NULL; }
+
+/* ---- Contexts and the arena ---------------------------------------------------- [IMPL.CONTEXT] */
+
+typedef struct tfm__slab {              /* a piece of the arena; heap slabs begin with this */
+    struct tfm__slab *below;
+    char *base;
+    size_t size, used;
+} tfm__slab;
+
+struct tfm_context {
+    tfm_error err;
+    tfm_allocator allocator;
+    const tfm__kernels *kernels;
+    tfm__pool pool;
+    bool measure;                       /* count bytes, compute nothing */
+    bool grows;                         /* may take more slabs from the allocator */
+    bool owns_memory;                   /* the context itself came from the allocator */
+    tfm__slab first, *top;
+    size_t below, peak;                 /* bytes used in slabs under top; the most ever */
+};
+
+static bool tfm__ok(const tfm_context *c) { return c && c->err.status == TFM_OK; }
+
+static bool tfm__arena_grow(tfm_context *c, size_t bytes) {
+    size_t header, size = c->top->size < SIZE_MAX / 4 ? c->top->size * 2 : 0;
+    tfm__round_up(sizeof(tfm__slab), TFM_ALIGN, &header);
+    if (size < bytes) size = bytes;
+    if (!tfm__add(size, header, &size)) return tfm__fail(&c->err, TFM_MEMORY, "out of memory: %u bytes are too many", (uint64_t)bytes);
+    char *p = (char *)tfm__heap_alloc(&c->allocator, size, &c->err);
+    if (!p) return false;
+    tfm__slab *s = (tfm__slab *)(void *)p;
+    s->below = c->top;
+    s->base = p + header;
+    s->size = size - header;
+    s->used = 0;
+    c->below += c->top->used;
+    c->top = s;
+    return true;
+}
+
+/* Aligned, uninitialised memory until the arena is rewound; NULL after an error. */
+static void *tfm__arena(tfm_context *c, size_t count, size_t element) {
+    size_t bytes;
+    if (!tfm__ok(c)) return NULL;
+    if (!tfm__mul(count, element, &bytes) || !tfm__round_up(bytes, TFM_ALIGN, &bytes) || bytes > SIZE_MAX / 2) {
+        tfm__fail(&c->err, TFM_MEMORY, "out of memory: %u items of %u bytes are too many", (uint64_t)count, (uint64_t)element);
+        return NULL;
+    }
+    if (bytes > c->top->size - c->top->used) {
+        if (!c->grows) {
+            tfm__fail(&c->err, TFM_MEMORY, "the arena of %u bytes is too small: %u in use, %u more needed",
+                      (uint64_t)c->top->size, (uint64_t)c->top->used, (uint64_t)bytes);
+            return NULL;
+        }
+        if (!tfm__arena_grow(c, bytes)) return NULL;
+    }
+    size_t at = c->top->used;
+    c->top->used += bytes;
+    if (c->below + c->top->used > c->peak) c->peak = c->below + c->top->used;
+    if (c->measure) return (void *)(uintptr_t)(TFM_ALIGN + at);         /* never followed */
+    return c->top->base + at;
+}
+TFMDEF tfm_mark tfm_arena_mark(const tfm_context *c) {
+    tfm_mark m;
+    m.block = c ? c->top : NULL;
+    m.used = c ? c->top->used : 0;
+    return m;
+}
+TFMDEF void tfm_arena_rewind(tfm_context *c, tfm_mark mark) {
+    if (!c || !mark.block) return;
+    while (c->top != mark.block && c->top->below) {
+        tfm__slab *s = c->top;
+        c->top = s->below;
+        c->below -= c->top->used;
+        tfm__heap_free(&c->allocator, s);
+    }
+    if (mark.used <= c->top->used) c->top->used = mark.used;
+}
+TFMDEF size_t tfm_arena_peak(const tfm_context *c) { return c ? c->peak : 0; }
+TFMDEF tfm_status tfm_status_of(const tfm_context *c) { return c ? c->err.status : TFM_ARGUMENT; }
+TFMDEF const char *tfm_message(const tfm_context *c) { return c ? c->err.message : "the context is NULL"; }
+TFMDEF void tfm_clear(tfm_context *c) {
+    if (!c) return;
+    c->err.status = TFM_OK;
+    c->err.message[0] = 0;
+}
+
+/* Runs a task over 0..n on the threads, or here if the whole is too small to share. */
+static void tfm__run(tfm_context *c, tfm__task task, void *job, int64_t n, double operations) {
+    if (!tfm__ok(c) || c->measure || n <= 0) return;
+    if (operations < 50000) task(job, 0, n);
+    else tfm__pool_run(&c->pool, task, job, n);
+}
+
+/* Carves a context with an arena of `arena` bytes, or counts. The threads start last. */
+static tfm_context *tfm__context_carve(tfm__carver *k, const tfm_context_opts *o, size_t arena, tfm_error *e) {
+    int threads = o->threads ? o->threads : 1;
+    const tfm__kernels *kernels = tfm__kernels_for(o->level);
+    if (threads < 1 || threads > 256) {
+        tfm__fail(e, TFM_ARGUMENT, "threads: %i is not between 1 and 256", (int64_t)threads);
+        return NULL;
+    }
+    if (!kernels) {
+        tfm__fail(e, TFM_UNSUPPORTED, "kernel level %s: this CPU or build cannot run it", tfm_level_name(o->level));
+        return NULL;
+    }
+    tfm_context *c = (tfm_context *)tfm__carve(k, 1, sizeof *c);
+    tfm__pool pool;
+    tfm__pool_carve(k, &pool, threads);
+    char *base = (char *)tfm__carve(k, arena, 1);
+    if (!c || k->overflow) return NULL;
+    memset(c, 0, sizeof *c);
+    c->kernels = kernels;
+    c->measure = o->measure;
+    c->pool = pool;
+    c->top = &c->first;
+    c->first.base = base;
+    c->first.size = o->measure ? SIZE_MAX / 2 : arena & ~(size_t)(TFM_ALIGN - 1);
+    return c;
+}
+static tfm_context_opts tfm__context_defaults(const tfm_context_opts *opts) {
+    tfm_context_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!o.arena) o.arena = (size_t)1 << 20;
+    if (o.measure) { o.arena = 0; o.threads = 1; }
+    return o;
+}
+TFMDEF size_t tfm_context_size(const tfm_context_opts *opts) {
+    tfm__carver k;
+    tfm_error e;
+    tfm_context_opts o = tfm__context_defaults(opts);
+    memset(&k, 0, sizeof k);
+    tfm__begin(&e, NULL);
+    tfm__context_carve(&k, &o, 0, &e);
+    return e.status == TFM_OK ? k.used : 0;
+}
+TFMDEF tfm_context *tfm_context_in(void *mem, size_t size, const tfm_context_opts *opts, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    tfm_context_opts o = tfm__context_defaults(opts);
+    size_t own = tfm_context_size(&o);
+    if (own && !tfm__object(NULL, mem, size, own, "context", e)) return NULL;
+    tfm__carver k;
+    memset(&k, 0, sizeof k);
+    k.base = (char *)mem;
+    k.size = size;
+    tfm_context *c = tfm__context_carve(&k, &o, own ? (size - own) & ~(size_t)(TFM_ALIGN - 1) : 0, e);
+    return c && tfm__pool_start(&c->pool, e) ? c : NULL;
+}
+TFMDEF tfm_context *tfm_context_new(const tfm_context_opts *opts, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    tfm_context_opts o = tfm__context_defaults(opts);
+    tfm_allocator a = tfm__allocator(o.allocator);
+    size_t own = tfm_context_size(&o), total;
+    if (!own || !tfm__round_up(o.arena, TFM_ALIGN, &o.arena) || !tfm__add(own, o.arena, &total)) total = own;
+    void *mem = tfm__heap_alloc(&a, total, e);
+    tfm_context *c = mem ? tfm_context_in(mem, total, &o, e) : NULL;
+    if (!c) { tfm__heap_free(&a, mem); return NULL; }
+    c->allocator = a;
+    c->grows = c->owns_memory = true;
+    return c;
+}
+TFMDEF void tfm_context_free(tfm_context *c) {
+    if (!c) return;
+    tfm_mark bottom;
+    bottom.block = &c->first;
+    bottom.used = 0;
+    tfm_arena_rewind(c, bottom);
+    tfm__pool_stop(&c->pool);
+    tfm_allocator a = c->allocator;
+    if (c->owns_memory) tfm__heap_free(&a, c);
+}
+
+/* ---- Tensors -------------------------------------------------------------------- [IMPL.TENSOR] */
+
+TFMDEF tfm_shape tfm_shape4(int64_t a, int64_t b, int64_t c, int64_t d) {
+    tfm_shape s;
+    s.rank = 4;
+    s.dim[0] = a;
+    s.dim[1] = b;
+    s.dim[2] = c;
+    s.dim[3] = d;
+    return s;
+}
+TFMDEF tfm_shape tfm_shape3(int64_t a, int64_t b, int64_t c) {
+    tfm_shape s = tfm_shape4(a, b, c, 1);
+    s.rank = 3;
+    return s;
+}
+TFMDEF tfm_shape tfm_shape2(int64_t a, int64_t b) {
+    tfm_shape s = tfm_shape4(a, b, 1, 1);
+    s.rank = 2;
+    return s;
+}
+TFMDEF tfm_shape tfm_shape1(int64_t a) {
+    tfm_shape s = tfm_shape4(a, 1, 1, 1);
+    s.rank = 1;
+    return s;
+}
+TFMDEF tfm_tensor tfm_none(void) {
+    tfm_tensor t;
+    memset(&t, 0, sizeof t);
+    return t;
+}
+TFMDEF int64_t tfm_count(tfm_tensor t) {
+    int64_t n = t.rank > 0 ? 1 : 0;
+    for (int i = 0; i < t.rank; i++) n *= t.dim[i];
+    return n;
+}
+static tfm_shape tfm__shape_of(tfm_tensor t) {
+    tfm_shape s = tfm_shape4(t.dim[0], t.dim[1], t.dim[2], t.dim[3]);
+    s.rank = t.rank;
+    return s;
+}
+/* Every op begins with this for each of its operands. */
+static bool tfm__given(tfm_context *c, const char *op, tfm_tensor t) {
+    if (!tfm__ok(c)) return false;
+    if (t.rank >= 1 && t.rank <= 4) return true;
+    return tfm__fail(&c->err, TFM_ARGUMENT, "%s: no tensor given", op);
+}
+static bool tfm__given_numbers(tfm_context *c, const char *op, tfm_tensor t) {
+    if (!tfm__given(c, op, t)) return false;
+    if (tfm__is_numeric(t.type)) return true;
+    return tfm__fail(&c->err, TFM_UNSUPPORTED, "%s: type %s is not a number that ops read", op, tfm_type_name(t.type));
+}
+static bool tfm__axis(tfm_context *c, const char *op, tfm_tensor t, int axis, int *out) {
+    *out = axis < 0 ? axis + t.rank : axis;
+    if (*out >= 0 && *out < t.rank) return true;
+    return tfm__fail(&c->err, TFM_ARGUMENT, "%s: axis %i of a tensor of rank %i", op, (int64_t)axis, (int64_t)t.rank);
+}
+
+/* Contiguous strides. A quantized row is one piece: the stride along it is 0. */
+static tfm_tensor tfm__layout(void *data, tfm_type type, tfm_shape shape) {
+    tfm_tensor t = tfm_none();
+    const tfm__type *y = tfm__type_of(type);
+    int64_t stride = y ? y->bytes : 0;
+    t.data = data;
+    t.type = type;
+    t.rank = shape.rank;
+    for (int i = shape.rank - 1; i >= 0; i--) {
+        t.dim[i] = shape.dim[i];
+        t.stride[i] = stride;
+        if (i == shape.rank - 1 && y && y->block > 1) {
+            t.stride[i] = 0;
+            stride *= shape.dim[i] / y->block;
+        } else stride *= shape.dim[i];
+    }
+    return t;
+}
+static tfm_tensor tfm__new(tfm_context *c, tfm_type type, tfm_shape shape) {
+    size_t bytes;
+    if (!tfm__ok(c)) return tfm_none();
+    if (!tfm__tensor_bytes(type, shape, &bytes)) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "%d: no %s tensor has such a shape", &shape, tfm_type_name(type));
+        return tfm_none();
+    }
+    void *data = bytes ? tfm__arena(c, bytes, 1) : NULL;
+    return tfm__ok(c) ? tfm__layout(data, type, shape) : tfm_none();
+}
+static float *tfm__floats(tfm_tensor t) { return (float *)t.data; }
+
+TFMDEF tfm_tensor tfm_wrap_type(tfm_context *c, const void *data, tfm_type type, tfm_shape shape) {
+    size_t bytes;
+    if (!tfm__ok(c)) return tfm_none();
+    if (!tfm__tensor_bytes(type, shape, &bytes)) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "wrap: no %s tensor has the shape %d", tfm_type_name(type), &shape);
+        return tfm_none();
+    }
+    if (bytes && !data) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "wrap: NULL given for %d", &shape);
+        return tfm_none();
+    }
+    return tfm__layout((void *)(uintptr_t)data, type, shape);
+}
+TFMDEF tfm_tensor tfm_wrap(tfm_context *c, const float *data, tfm_shape shape) {
+    return tfm_wrap_type(c, data, TFM_F32, shape);
+}
+TFMDEF tfm_tensor tfm_zeros(tfm_context *c, tfm_shape shape) {
+    tfm_tensor t = tfm__new(c, TFM_F32, shape);
+    if (t.data && !c->measure) memset(t.data, 0, (size_t)tfm_count(t) * sizeof(float));
+    return t;
+}
+
+static bool tfm__is_contiguous(tfm_tensor t) {
+    tfm_tensor want = tfm__layout(t.data, t.type, tfm__shape_of(t));
+    for (int i = 0; i < t.rank; i++)
+        if (t.dim[i] != 1 && t.stride[i] != want.stride[i]) return false;
+    return true;
+}
+/* Which axis holds whole blocks: the last for plain types. */
+static int tfm__block_axis(tfm_tensor t) {
+    if (tfm_type_block(t.type) > 1)
+        for (int i = 0; i < t.rank; i++)
+            if (t.stride[i] == 0) return i;
+    return t.rank - 1;
+}
+
+TFMDEF tfm_tensor tfm_permute(tfm_context *c, tfm_tensor t, const int axes[4]) {
+    if (!tfm__given(c, "permute", t)) return tfm_none();
+    tfm_tensor r = t;
+    unsigned seen = 0;
+    for (int i = 0; i < t.rank; i++) {
+        int a;
+        if (!tfm__axis(c, "permute", t, axes[i], &a)) return tfm_none();
+        if (seen >> a & 1) {
+            tfm__fail(&c->err, TFM_ARGUMENT, "permute: axis %i appears twice", (int64_t)a);
+            return tfm_none();
+        }
+        seen |= 1u << a;
+        r.dim[i] = t.dim[a];
+        r.stride[i] = t.stride[a];
+    }
+    return r;
+}
+TFMDEF tfm_tensor tfm_transpose(tfm_context *c, tfm_tensor t, int axis_a, int axis_b) {
+    int a, b, axes[4] = { 0, 1, 2, 3 };
+    if (!tfm__given(c, "transpose", t) || !tfm__axis(c, "transpose", t, axis_a, &a) ||
+        !tfm__axis(c, "transpose", t, axis_b, &b)) return tfm_none();
+    axes[a] = b;
+    axes[b] = a;
+    return tfm_permute(c, t, axes);
+}
+TFMDEF tfm_tensor tfm_slice(tfm_context *c, tfm_tensor t, int axis, int64_t begin, int64_t end) {
+    int a;
+    if (!tfm__given(c, "slice", t) || !tfm__axis(c, "slice", t, axis, &a)) return tfm_none();
+    if (begin < 0 || end < begin || end > t.dim[a]) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "slice: %i..%i of %i", begin, end, t.dim[a]);
+        return tfm_none();
+    }
+    const tfm__type *y = tfm__type_of(t.type);
+    int64_t step = t.stride[a];
+    if (y && y->block > 1 && a == tfm__block_axis(t)) {
+        if (begin % y->block || end % y->block) {
+            tfm__fail(&c->err, TFM_ARGUMENT, "slice: %i..%i cuts a %s block of %i", begin, end, y->name, (int64_t)y->block);
+            return tfm_none();
+        }
+        begin /= y->block;
+        end /= y->block;
+        step = y->bytes;
+        t.dim[a] = (end - begin) * y->block;
+    } else t.dim[a] = end - begin;
+    if (t.data) t.data = (char *)t.data + begin * step;
+    if (tfm_count(t) == 0) t.data = NULL;
+    return t;
+}
+
+/* One strided walk serves every copy: `element` bytes at a time, into contiguous memory. */
+static void tfm__gather(tfm_tensor t, size_t element, char *out) {
+    int64_t dim[4] = { 1, 1, 1, 1 }, stride[4] = { 0, 0, 0, 0 };
+    for (int i = 0; i < t.rank; i++) {
+        dim[4 - t.rank + i] = t.dim[i];
+        stride[4 - t.rank + i] = t.stride[i];
+    }
+    for (int64_t a = 0; a < dim[0]; a++)
+        for (int64_t b = 0; b < dim[1]; b++)
+            for (int64_t e = 0; e < dim[2]; e++) {
+                const char *p = (const char *)t.data + a * stride[0] + b * stride[1] + e * stride[2];
+                if (stride[3] == (int64_t)element) {
+                    memcpy(out, p, element * (size_t)dim[3]);
+                    out += element * (size_t)dim[3];
+                } else
+                    for (int64_t f = 0; f < dim[3]; f++, out += element) memcpy(out, p + f * stride[3], element);
+            }
+}
+TFMDEF tfm_tensor tfm_contiguous(tfm_context *c, tfm_tensor t) {
+    if (!tfm__given(c, "contiguous", t)) return tfm_none();
+    if (tfm__is_contiguous(t) || tfm_count(t) == 0) return t;
+    const tfm__type *y = tfm__type_of(t.type);
+    int axis = tfm__block_axis(t);
+    if (axis != t.rank - 1) {           /* blocks along another axis: as floats, turned around */
+        t = tfm_to_f32(c, tfm_transpose(c, t, axis, t.rank - 1));
+        return tfm_contiguous(c, tfm_transpose(c, t, axis, t.rank - 1));
+    }
+    tfm_tensor r = tfm__new(c, t.type, tfm__shape_of(t));
+    if (!r.data || !y || c->measure) return r;
+    size_t element = (size_t)y->bytes;
+    if (y->block > 1) {                 /* a row is one element */
+        element *= (size_t)(t.dim[axis] / y->block);
+        t.dim[axis] = 1;
+    }
+    tfm__gather(t, element, (char *)r.data);
+    return r;
+}
+TFMDEF tfm_tensor tfm_to_f32(tfm_context *c, tfm_tensor t) {
+    if (!tfm__given(c, "to_f32", t)) return tfm_none();
+    const tfm__type *y = tfm__type_of(t.type);
+    if (!y) {
+        tfm__fail(&c->err, TFM_UNSUPPORTED, "to_f32: the type is not in this build");
+        return tfm_none();
+    }
+    t = tfm_contiguous(c, t);
+    if (!tfm__ok(c) || (t.type == TFM_F32 && (uintptr_t)t.data % sizeof(float) == 0)) return t;
+    tfm_tensor r = tfm__new(c, TFM_F32, tfm__shape_of(t));
+    if (r.data && !c->measure) tfm__decode(t.type, t.data, tfm__floats(r), tfm_count(t));
+    return r;
+}
+/* An operand as contiguous, aligned f32: the one place where ops prepare what they read. */
+static tfm_tensor tfm__f32(tfm_context *c, const char *op, tfm_tensor t) {
+    return tfm__given_numbers(c, op, t) ? tfm_to_f32(c, t) : tfm_none();
+}
+
+TFMDEF tfm_tensor tfm_reshape(tfm_context *c, tfm_tensor t, tfm_shape shape) {
+    if (!tfm__given(c, "reshape", t)) return tfm_none();
+    int64_t known = 1, count = tfm_count(t);
+    int open = -1;
+    bool fits = shape.rank >= 1 && shape.rank <= 4;
+    for (int i = 0; fits && i < shape.rank; i++) {
+        if (shape.dim[i] == -1 && open < 0) open = i;
+        else if (shape.dim[i] < 0 || (shape.dim[i] && known > INT64_MAX / shape.dim[i])) fits = false;
+        else known *= shape.dim[i];
+    }
+    if (fits && open >= 0) {
+        if (known && count % known == 0) shape.dim[open] = count / known, known = count;
+        else fits = false;
+    }
+    tfm_shape from = tfm__shape_of(t);
+    size_t bytes;
+    if (!fits || known != count || !tfm__tensor_bytes(t.type, shape, &bytes) ||
+        (tfm_type_block(t.type) > 1 && shape.dim[shape.rank - 1] != t.dim[tfm__block_axis(t)])) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "reshape: %d does not become %d", &from, &shape);
+        return tfm_none();
+    }
+    t = tfm_contiguous(c, t);
+    return tfm__ok(c) ? tfm__layout(t.data, t.type, shape) : tfm_none();
+}
+
+TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count, int axis) {
+    int a = 0;
+    if (!tfm__ok(c)) return tfm_none();
+    if (count < 1 || !parts) { tfm__fail(&c->err, TFM_ARGUMENT, "concat: %i parts", (int64_t)count); return tfm_none(); }
+    if (!tfm__given(c, "concat", parts[0]) || !tfm__axis(c, "concat", parts[0], axis, &a)) return tfm_none();
+    tfm_shape shape = tfm__shape_of(parts[0]);
+    for (int p = 1; p < count; p++) {
+        tfm_shape s = tfm__shape_of(parts[p]);
+        bool same = s.rank == shape.rank;
+        for (int i = 0; same && i < s.rank; i++) same = i == a || s.dim[i] == shape.dim[i];
+        if (!same) {
+            tfm__fail(&c->err, TFM_MISMATCH, "concat: part %i is %d, the first is %d", (int64_t)p, &s, &shape);
+            return tfm_none();
+        }
+        shape.dim[a] += s.dim[a];
+    }
+    tfm_tensor r = tfm__new(c, TFM_F32, shape);
+    int64_t outer = 1, inner = 1, at = 0;
+    for (int i = 0; i < shape.rank; i++) *(i < a ? &outer : &inner) *= i == a ? 1 : shape.dim[i];
+    for (int p = 0; p < count; p++) {
+        tfm_mark mark = tfm_arena_mark(c);
+        tfm_tensor t = tfm__f32(c, "concat", parts[p]);
+        int64_t run = t.dim[a] * inner;
+        for (int64_t o = 0; tfm__ok(c) && !c->measure && t.data && o < outer; o++)
+            memcpy(tfm__floats(r) + o * shape.dim[a] * inner + at, tfm__floats(t) + o * run, (size_t)run * sizeof(float));
+        at += run;
+        tfm_arena_rewind(c, mark);
+    }
+    return tfm__ok(c) ? r : tfm_none();
+}
+
+/* ---- Ops ---------------------------------------------------------------------------- [IMPL.OPS] */
+
+#ifdef TFM_USE_OPENBLAS
+#include <cblas.h>
+#endif
+
+/* y[r, c] = w[r] . x[c] + bias[r] for `rows` rows of w (any numeric type, k elements each) and n
+   contiguous f32 rows x. Quantized w: x is rounded first, in scratch that is given back. */
+static void tfm__product(tfm_context *c, tfm_type type, const void *w, int64_t w_stride, int64_t rows, const float *x,
+                         int64_t n, int64_t k, const float *bias, float *y, int64_t y_row, int64_t y_column) {
+    tfm__gemm_job j;
+    double operations = (double)rows * (double)n * (double)k;
+    if (!tfm__ok(c) || rows <= 0 || n <= 0) return;
+    memset(&j, 0, sizeof j);
+    j.type = tfm__type_of(type);
+    j.w = (const char *)w;
+    j.w_stride = (size_t)w_stride;
+    j.x = (const char *)x;
+    j.x_stride = (size_t)k * sizeof(float);
+    j.y = y;
+    j.y_row = y_row;
+    j.y_column = y_column;
+    j.bias = bias;
+    j.k = k;
+    j.n = n;
+#ifdef TFM_USE_OPENBLAS
+    if (type == TFM_F32 && !c->measure && !bias && y_row == 1 && operations > 262144.0 && (uintptr_t)w % sizeof(float) == 0 &&
+        rows < INT_MAX && n < INT_MAX && k < INT_MAX && y_column < INT_MAX && w_stride / 4 < INT_MAX && w_stride % 4 == 0) {
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, (int)k, 1.0f, x, (int)k,
+                    (const float *)w, (int)(w_stride / 4), 0.0f, y, (int)y_column);
+        return;
+    }
+#endif
+    tfm_mark mark = tfm_arena_mark(c);
+    if (j.type->unpack) {
+        tfm__quantize_job q;
+        q.x = x;
+        q.k = k;
+        q.group = tfm__act_group(j.type);
+        j.x_stride = tfm__act_bytes(k, q.group);
+        q.out = (char *)tfm__arena(c, (size_t)n, j.x_stride);
+        j.x = q.out;
+        tfm__run(c, c->kernels->quantize, &q, n, (double)n * (double)k);
+    }
+    tfm__run(c, c->kernels->gemm, &j, rows, operations);
+    tfm_arena_rewind(c, mark);
+}
+
+/* The common shape of two sets of leading dimensions, or of two whole shapes; aligned at the end. */
+static bool tfm__broadcast(tfm_context *c, const char *op, tfm_shape a, tfm_shape b, tfm_shape *out) {
+    tfm_shape r = tfm_shape4(1, 1, 1, 1);
+    r.rank = a.rank > b.rank ? a.rank : b.rank;
+    for (int i = 1; i <= r.rank; i++) {
+        int64_t x = i <= a.rank ? a.dim[a.rank - i] : 1, y = i <= b.rank ? b.dim[b.rank - i] : 1;
+        if (x != y && x != 1 && y != 1) return tfm__fail(&c->err, TFM_MISMATCH, "%s: %d and %d do not broadcast", op, &a, &b);
+        r.dim[r.rank - i] = x == 1 ? y : x;
+    }
+    *out = r;
+    return true;
+}
+/* t seen through a shape of 4 dimensions: broadcast dimensions get stride 0. */
+static tfm_tensor tfm__expand(tfm_tensor t, tfm_shape shape) {
+    tfm_tensor r = t;
+    r.rank = 4;
+    for (int i = 1; i <= 4; i++) {
+        bool own = i <= t.rank && t.dim[t.rank - i] != 1;
+        r.dim[4 - i] = i <= shape.rank ? shape.dim[shape.rank - i] : 1;
+        r.stride[4 - i] = own ? t.stride[t.rank - i] : 0;
+    }
+    return r;
+}
+
+TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
+    if (!tfm__given_numbers(c, "matmul", a) || !tfm__given_numbers(c, "matmul", b)) return tfm_none();
+    bool a_row = a.rank == 1, b_column = b.rank == 1;
+    if (a_row) { a.rank = 2; a.dim[1] = a.dim[0]; a.stride[1] = a.stride[0]; a.dim[0] = 1; }
+    if (b_column) { b.rank = 2; b.dim[1] = 1; b.stride[1] = 0; }
+    tfm_shape as = tfm__shape_of(a), bs = tfm__shape_of(b), lead, a_lead = as, b_lead = bs;
+    int64_t m = as.dim[a.rank - 2], k = as.dim[a.rank - 1], n = bs.dim[b.rank - 1];
+    if (k != bs.dim[b.rank - 2]) {
+        tfm__fail(&c->err, TFM_MISMATCH, "matmul: %d by %d", &as, &bs);
+        return tfm_none();
+    }
+    a_lead.rank -= 2;
+    b_lead.rank -= 2;
+    if (!tfm__broadcast(c, "matmul", a_lead, b_lead, &lead)) return tfm_none();
+    tfm_shape shape = lead;
+    shape.dim[shape.rank++] = m;
+    shape.dim[shape.rank++] = n;
+    tfm_tensor y = tfm__new(c, TFM_F32, shape);
+    tfm_mark mark = tfm_arena_mark(c);
+    a = tfm__f32(c, "matmul", a);
+    b = tfm_transpose(c, b, -1, -2);                 /* now rows of k: the columns of the product */
+    bool rows = tfm_type_block(b.type) > 1 ? tfm__block_axis(b) == b.rank - 1
+                                           : b.stride[b.rank - 1] == tfm_type_bytes(b.type) || k == 1;
+    if (!rows) b = tfm_contiguous(c, b);
+    tfm_shape batch = lead;
+    batch.dim[batch.rank++] = 1;
+    batch.dim[batch.rank++] = 1;
+    tfm_tensor ax = tfm__expand(a, batch), bx = tfm__expand(b, batch);
+    if (k == 0 && y.data && !c->measure) memset(y.data, 0, (size_t)tfm_count(y) * sizeof(float));
+    for (int64_t i = 0; tfm__ok(c) && y.data && k && i < ax.dim[0] * ax.dim[1]; i++) {
+        int64_t u = i / ax.dim[1], v = i % ax.dim[1];
+        const char *pa = (const char *)a.data + u * ax.stride[0] + v * ax.stride[1];
+        const char *pb = (const char *)b.data + u * bx.stride[0] + v * bx.stride[1];
+        tfm__product(c, b.type, pb, b.stride[b.rank - 2], n, (const float *)(const void *)pa, m, k, NULL,
+                     tfm__floats(y) + i * m * n, 1, n);
+    }
+    tfm_arena_rewind(c, mark);
+    if (b_column) { y.rank--; }
+    if (a_row) {                        /* the row dimension of 1 goes */
+        if (!b_column) { y.dim[y.rank - 2] = y.dim[y.rank - 1]; y.stride[y.rank - 2] = y.stride[y.rank - 1]; }
+        y.rank--;
+    }
+    if (tfm__ok(c) && y.rank == 0) { y.rank = 1; y.dim[0] = 1; y.stride[0] = sizeof(float); }
+    return tfm__ok(c) ? y : tfm_none();
+}
+
+typedef enum tfm__binary { TFM__ADD, TFM__SUB, TFM__MUL, TFM__DIV } tfm__binary;
+typedef struct tfm__binary_job { tfm__binary op; tfm_tensor a, b; float *y; } tfm__binary_job;
+
+static void tfm__binary_run(void *arg, int64_t begin, int64_t end) {        /* rows of the last dimension */
+    const tfm__binary_job *j = (const tfm__binary_job *)arg;
+    int64_t n = j->a.dim[3];
+    for (int64_t r = begin; r < end; r++) {
+        int64_t i[3] = { r / j->a.dim[2] / j->a.dim[1], r / j->a.dim[2] % j->a.dim[1], r % j->a.dim[2] };
+        const char *a = (const char *)j->a.data, *b = (const char *)j->b.data;
+        for (int d = 0; d < 3; d++) { a += i[d] * j->a.stride[d]; b += i[d] * j->b.stride[d]; }
+        const float *x = (const float *)(const void *)a, *z = (const float *)(const void *)b;
+        float *y = j->y + r * n;
+        int64_t sx = j->a.stride[3] ? 1 : 0, sz = j->b.stride[3] ? 1 : 0;
+        switch (j->op) {
+            case TFM__ADD: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] + z[k * sz]; break;
+            case TFM__SUB: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] - z[k * sz]; break;
+            case TFM__MUL: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] * z[k * sz]; break;
+            case TFM__DIV: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] / z[k * sz]; break;
+        }
+    }
+}
+static tfm_tensor tfm__binary_op(tfm_context *c, const char *name, tfm__binary op, tfm_tensor a, tfm_tensor b) {
+    tfm_shape shape;
+    if (!tfm__given_numbers(c, name, a) || !tfm__given_numbers(c, name, b) ||
+        !tfm__broadcast(c, name, tfm__shape_of(a), tfm__shape_of(b), &shape)) return tfm_none();
+    tfm_tensor y = tfm__new(c, TFM_F32, shape);
+    tfm_mark mark = tfm_arena_mark(c);
+    tfm__binary_job j;
+    j.op = op;
+    j.a = tfm__expand(tfm__f32(c, name, a), shape);
+    j.b = tfm__expand(tfm__f32(c, name, b), shape);
+    j.y = tfm__floats(y);
+    if (y.data) tfm__run(c, tfm__binary_run, &j, tfm_count(y) / j.a.dim[3], (double)tfm_count(y));
+    tfm_arena_rewind(c, mark);
+    return tfm__ok(c) ? y : tfm_none();
+}
+TFMDEF tfm_tensor tfm_add(tfm_context *c, tfm_tensor a, tfm_tensor b) { return tfm__binary_op(c, "add", TFM__ADD, a, b); }
+TFMDEF tfm_tensor tfm_sub(tfm_context *c, tfm_tensor a, tfm_tensor b) { return tfm__binary_op(c, "sub", TFM__SUB, a, b); }
+TFMDEF tfm_tensor tfm_mul(tfm_context *c, tfm_tensor a, tfm_tensor b) { return tfm__binary_op(c, "mul", TFM__MUL, a, b); }
+TFMDEF tfm_tensor tfm_div(tfm_context *c, tfm_tensor a, tfm_tensor b) { return tfm__binary_op(c, "div", TFM__DIV, a, b); }
+TFMDEF tfm_tensor tfm_scale(tfm_context *c, tfm_tensor t, float factor) {
+    return tfm__binary_op(c, "scale", TFM__MUL, t, tfm_wrap(c, &factor, tfm_shape1(1)));
+}
+
+static tfm_tensor tfm__unary_op(tfm_context *c, const char *name, tfm__unary op, tfm_tensor t) {
+    t = tfm__f32(c, name, t);
+    if (!tfm__ok(c)) return tfm_none();
+    tfm_tensor y = tfm__new(c, TFM_F32, tfm__shape_of(t));
+    tfm__unary_job j;
+    j.op = op;
+    j.x = tfm__floats(t);
+    j.y = tfm__floats(y);
+    tfm__run(c, c->kernels->unary, &j, tfm_count(t), 20.0 * (double)tfm_count(t));
+    return tfm__ok(c) ? y : tfm_none();
+}
+TFMDEF tfm_tensor tfm_relu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "relu", TFM__RELU, t); }
+TFMDEF tfm_tensor tfm_gelu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "gelu", TFM__GELU, t); }
+TFMDEF tfm_tensor tfm_gelu_tanh(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "gelu_tanh", TFM__GELU_TANH, t); }
+TFMDEF tfm_tensor tfm_silu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "silu", TFM__SILU, t); }
+TFMDEF tfm_tensor tfm_tanh(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "tanh", TFM__TANH, t); }
+TFMDEF tfm_tensor tfm_sigmoid(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "sigmoid", TFM__SIGMOID, t); }
+
+/* Row ops along any axis: the axis is brought to the end, its rows made contiguous. */
+static tfm_tensor tfm__row_op_run(tfm_context *c, const char *name, tfm__row_op op, tfm_tensor t, int axis,
+                                  const float *w, const float *b, float eps) {
+    int a;
+    if (!tfm__given_numbers(c, name, t) || !tfm__axis(c, name, t, axis, &a)) return tfm_none();
+    t = tfm__f32(c, name, tfm_transpose(c, t, a, -1));
+    if (!tfm__ok(c)) return tfm_none();
+    tfm_shape shape = tfm__shape_of(t);
+    bool reduces = op == TFM__ROW_SUM || op == TFM__ROW_MAX;
+    tfm__row_job j;
+    memset(&j, 0, sizeof j);
+    j.d = shape.dim[shape.rank - 1];
+    if (reduces) shape.dim[shape.rank - 1] = 1;
+    tfm_tensor y = tfm__new(c, TFM_F32, shape);
+    int64_t rows = 1;
+    for (int i = 0; i < shape.rank - 1; i++) rows *= shape.dim[i];
+    j.op = op;
+    j.x = tfm__floats(t);
+    j.y = tfm__floats(y);
+    j.w = w;
+    j.b = b;
+    j.eps = eps;
+    if (y.data) tfm__run(c, c->kernels->rows, &j, rows, 8.0 * (double)rows * (double)j.d);
+    y = tfm_transpose(c, y, a, -1);
+    if (reduces && tfm__ok(c) && y.rank > 1) {      /* drop the axis, now of length 1 */
+        for (int i = a; i < y.rank - 1; i++) { y.dim[i] = y.dim[i + 1]; y.stride[i] = y.stride[i + 1]; }
+        y.rank--;
+    }
+    return y;
+}
+TFMDEF tfm_tensor tfm_softmax(tfm_context *c, tfm_tensor t, int axis) {
+    return tfm__row_op_run(c, "softmax", TFM__ROW_SOFTMAX, t, axis, NULL, NULL, 0);
+}
+TFMDEF tfm_tensor tfm_log_softmax(tfm_context *c, tfm_tensor t, int axis) {
+    return tfm__row_op_run(c, "log_softmax", TFM__ROW_LOG_SOFTMAX, t, axis, NULL, NULL, 0);
+}
+TFMDEF tfm_tensor tfm_sum(tfm_context *c, tfm_tensor t, int axis) {
+    return tfm__row_op_run(c, "sum", TFM__ROW_SUM, t, axis, NULL, NULL, 0);
+}
+TFMDEF tfm_tensor tfm_max(tfm_context *c, tfm_tensor t, int axis) {
+    return tfm__row_op_run(c, "max", TFM__ROW_MAX, t, axis, NULL, NULL, 0);
+}
+TFMDEF tfm_tensor tfm_mean(tfm_context *c, tfm_tensor t, int axis) {
+    int a;
+    if (!tfm__given_numbers(c, "mean", t) || !tfm__axis(c, "mean", t, axis, &a)) return tfm_none();
+    float count = (float)t.dim[a];
+    return tfm__binary_op(c, "mean", TFM__DIV, tfm_sum(c, t, a), tfm_wrap(c, &count, tfm_shape1(1)));
+}
+/* The values of an optional weight or bias of n elements as f32, or NULL; in scratch if need be. */
+static const float *tfm__vector(tfm_context *c, const char *op, const char *what, tfm_tensor t, int64_t n) {
+    if (!tfm__ok(c) || t.rank == 0) return NULL;
+    tfm_shape s = tfm__shape_of(t);
+    if (s.rank != 1 || s.dim[0] != n) {
+        tfm__fail(&c->err, TFM_MISMATCH, "%s: %s is %d, %i needed", op, what, &s, n);
+        return NULL;
+    }
+    return tfm__floats(tfm__f32(c, op, t));
+}
+TFMDEF tfm_tensor tfm_layernorm(tfm_context *c, tfm_tensor t, tfm_tensor w, tfm_tensor b, float eps) {
+    if (!tfm__given_numbers(c, "layernorm", t)) return tfm_none();
+    int64_t d = t.dim[t.rank - 1];
+    const float *pw = tfm__vector(c, "layernorm", "weight", w, d), *pb = tfm__vector(c, "layernorm", "bias", b, d);
+    return tfm__row_op_run(c, "layernorm", TFM__ROW_LAYERNORM, t, -1, pw, pb, eps);
+}
+TFMDEF tfm_tensor tfm_rmsnorm(tfm_context *c, tfm_tensor t, tfm_tensor w, float eps) {
+    if (!tfm__given_numbers(c, "rmsnorm", t)) return tfm_none();
+    const float *pw = tfm__vector(c, "rmsnorm", "weight", w, t.dim[t.rank - 1]);
+    return tfm__row_op_run(c, "rmsnorm", TFM__ROW_RMSNORM, t, -1, pw, NULL, eps);
+}
+
+/* A before b in descending order: NaN last, ties by index. */
+TFM__INLINE bool tfm__ranks_before(const float *x, int32_t a, int32_t b) {
+    float u = x[a] == x[a] ? x[a] : -TFM__INF, v = x[b] == x[b] ? x[b] : -TFM__INF;
+    return u != v ? u > v : a < b;
+}
+/* Moves the k first-ranking of 0..n-1 to heap[0..k-1], in order. A heap of the k best so far has
+   the worst of them at its root. */
+static void tfm__top(const float *x, int64_t n, int32_t *heap, int64_t k) {
+    int64_t size = 0;
+    for (int64_t i = 0; i < n + k; i++) {
+        int32_t item;
+        int64_t at, limit;
+        if (i < n && size < k) {        /* grow: sift up */
+            for (at = size++; at && tfm__ranks_before(x, heap[(at - 1) / 2], (int32_t)i); at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
+            heap[at] = (int32_t)i;
+            continue;
+        }
+        if (i < n) {                    /* replace the root if i is better */
+            if (!tfm__ranks_before(x, (int32_t)i, heap[0])) continue;
+            item = (int32_t)i;
+            limit = size;
+        } else {                        /* sort: the worst goes to the end */
+            if (size == 0) break;
+            limit = --size;
+            item = heap[limit];
+            heap[limit] = heap[0];
+        }
+        for (at = 0; 2 * at + 1 < limit;) {
+            int64_t child = 2 * at + 1;
+            if (child + 1 < limit && tfm__ranks_before(x, heap[child], heap[child + 1])) child++;
+            if (!tfm__ranks_before(x, item, heap[child])) break;
+            heap[at] = heap[child];
+            at = child;
+        }
+        if (limit) heap[at] = item;
+    }
+}
+TFMDEF tfm_tensor tfm_topk(tfm_context *c, tfm_tensor t, int64_t k, tfm_tensor *indices) {
+    if (indices) *indices = tfm_none();
+    t = tfm__f32(c, "topk", t);
+    if (!tfm__ok(c)) return tfm_none();
+    tfm_shape shape = tfm__shape_of(t);
+    int64_t n = shape.dim[shape.rank - 1], rows = 1;
+    if (k < 0 || k > n || n > INT32_MAX) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "topk: %i of %i", k, n);
+        return tfm_none();
+    }
+    for (int i = 0; i < shape.rank - 1; i++) rows *= shape.dim[i];
+    shape.dim[shape.rank - 1] = k;
+    tfm_tensor values = tfm__new(c, TFM_F32, shape), ids = tfm__new(c, TFM_I32, shape);
+    for (int64_t r = 0; tfm__ok(c) && !c->measure && values.data && r < rows; r++) {
+        const float *x = tfm__floats(t) + r * n;
+        int32_t *best = (int32_t *)ids.data + r * k;
+        tfm__top(x, n, best, k);
+        for (int64_t i = 0; i < k; i++) tfm__floats(values)[r * k + i] = x[best[i]];
+    }
+    if (indices) *indices = ids;
+    return values;
+}
+TFMDEF tfm_tensor tfm_argmax(tfm_context *c, tfm_tensor t, int axis) {
+    int a;
+    tfm_tensor ids;
+    if (!tfm__given_numbers(c, "argmax", t) || !tfm__axis(c, "argmax", t, axis, &a)) return tfm_none();
+    tfm_topk(c, tfm_transpose(c, t, a, -1), 1, &ids);
+    ids = tfm_transpose(c, ids, a, -1);
+    if (tfm__ok(c) && ids.rank > 1) {
+        for (int i = a; i < ids.rank - 1; i++) { ids.dim[i] = ids.dim[i + 1]; ids.stride[i] = ids.stride[i + 1]; }
+        ids.rank--;
+    }
+    return ids;
+}
+
+/* ---- Layers ---------------------------------------------------------------------- [IMPL.LAYERS] */
+
+TFMDEF tfm_tensor tfm_dense(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tensor b) {
+    if (!tfm__given_numbers(c, "dense", x) || !tfm__given_numbers(c, "dense", w)) return tfm_none();
+    tfm_shape xs = tfm__shape_of(x), ws = tfm__shape_of(w), shape = xs;
+    int64_t k = xs.dim[xs.rank - 1], rows = ws.dim[0];
+    if (ws.rank != 2 || ws.dim[1] != k) {
+        tfm__fail(&c->err, TFM_MISMATCH, "dense: x is %d, w is %d", &xs, &ws);
+        return tfm_none();
+    }
+    shape.dim[shape.rank - 1] = rows;
+    tfm_tensor y = tfm__new(c, TFM_F32, shape);
+    tfm_mark mark = tfm_arena_mark(c);
+    x = tfm__f32(c, "dense", x);
+    bool ready = tfm_type_block(w.type) > 1 ? tfm__block_axis(w) == 1 : w.stride[1] == tfm_type_bytes(w.type) || k == 1;
+    if (!ready) w = tfm_contiguous(c, w);
+    const float *bias = tfm__vector(c, "dense", "bias", b, rows);
+    int64_t n = 1;
+    for (int i = 0; i < xs.rank - 1; i++) n *= xs.dim[i];
+    if (y.data) tfm__product(c, w.type, w.data, w.stride[0], rows, tfm__floats(x), n, k, bias, tfm__floats(y), 1, rows);
+    tfm_arena_rewind(c, mark);
+    return tfm__ok(c) ? y : tfm_none();
+}
+
+TFMDEF tfm_tensor tfm_embedding(tfm_context *c, tfm_tensor table, const int32_t *ids, int64_t count) {
+    if (!tfm__given_numbers(c, "embedding", table)) return tfm_none();
+    tfm_shape s = tfm__shape_of(table);
+    if (s.rank != 2 || count < 0 || (count && !ids)) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "embedding: %i ids of a table %d", count, &s);
+        return tfm_none();
+    }
+    for (int64_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= s.dim[0]) {
+            tfm__fail(&c->err, TFM_ARGUMENT, "token id %i at %i is not between 0 and %i", (int64_t)ids[i], i, s.dim[0] - 1);
+            return tfm_none();
+        }
+    bool rows = tfm_type_block(table.type) > 1 ? tfm__block_axis(table) == 1 : table.stride[1] == tfm_type_bytes(table.type);
+    if (!rows) table = tfm_contiguous(c, table);
+    tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape2(count, s.dim[1]));
+    for (int64_t i = 0; tfm__ok(c) && !c->measure && y.data && i < count; i++)
+        tfm__decode(table.type, (const char *)table.data + ids[i] * table.stride[0], tfm__floats(y) + i * s.dim[1], s.dim[1]);
+    return tfm__ok(c) ? y : tfm_none();
+}
+
+static int64_t tfm__floor(double x) {
+    if (!(x > -1e15 && x < 1e15)) return 0;
+    int64_t n = (int64_t)x;
+    return (double)n > x ? n - 1 : n;
+}
+/* cos and sin of every pair at `count` positions from `first`: [count, n/2, 2]. YaRN blends the
+   stretched and the original angle, by how often a pair turns over the original context. */
+static void tfm__rope_table(float *table, int64_t first, int64_t count, int n, const tfm_rope_opts *o) {
+    double base = o->base != 0 ? (double)o->base : 10000, factor = o->factor != 0 ? (double)o->factor : 1;
+    double magnitude = o->attn_factor != 0 ? (double)o->attn_factor : 1, low = 0, high = 0, log_base = tfm__log(base);
+    if (o->scaling == TFM_ROPE_YARN) {
+        const double two_pi = 6.283185307179586;
+        double fast = o->beta_fast != 0 ? (double)o->beta_fast : 32, slow = o->beta_slow != 0 ? (double)o->beta_slow : 1;
+        low = (double)tfm__max64(0, tfm__floor(n * tfm__log(o->original_context / (fast * two_pi)) / (2 * log_base)));
+        high = (double)tfm__min64(n - 1, -tfm__floor(-n * tfm__log(o->original_context / (slow * two_pi)) / (2 * log_base)));
+        magnitude *= 1 + 0.1 * tfm__log(factor);
+    }
+    for (int i = 0; i < n / 2; i++) {
+        double frequency = tfm__exp_double(-2.0 * i / n * log_base), mix = 0;
+        if (o->freq_factors) frequency /= (double)o->freq_factors[i];
+        if (o->scaling == TFM_ROPE_YARN) {
+            mix = (i - low) / (high - low > 0.001 ? high - low : 0.001);
+            mix = 1 - (mix < 0 ? 0 : mix > 1 ? 1 : mix);
+        }
+        if (o->scaling != TFM_ROPE_NONE) frequency = frequency / factor * (1 - mix) + frequency * mix;
+        for (int64_t p = 0; p < count; p++) {
+            double sine, cosine;
+            tfm__sincos((double)(first + p) * frequency, &sine, &cosine);
+            table[(p * (n / 2) + i) * 2] = (float)(cosine * magnitude);
+            table[(p * (n / 2) + i) * 2 + 1] = (float)(sine * magnitude);
+        }
+    }
+}
+/* Rotates x [T, H, d], contiguous, into y. Products and sums are separate roundings. */
+static void tfm__rope_rotate(const float *x, float *y, const float *table, int64_t t, int64_t heads, int64_t d, int n, bool half_split) {
+    for (int64_t r = 0; r < t * heads; r++, x += d, y += d) {
+        const float *angle = table + r / heads * n;
+        for (int i = 0; i < n / 2; i++) {
+            int a = half_split ? i : 2 * i, b = half_split ? i + n / 2 : 2 * i + 1;
+            float u = x[a], v = x[b], cosine = angle[2 * i], sine = angle[2 * i + 1];
+            y[a] = u * cosine - v * sine;
+            y[b] = u * sine + v * cosine;
+        }
+        if (x != y) memcpy(y + n, x + n, (size_t)(d - n) * sizeof(float));
+    }
+}
+TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tfm_rope_opts *opts) {
+    tfm_rope_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    x = tfm__f32(c, "rope", x);
+    if (!tfm__ok(c)) return tfm_none();
+    tfm_shape s = tfm__shape_of(x);
+    int64_t n = o.dims ? o.dims : s.dim[2];
+    if (s.rank != 3 || n < 2 || n % 2 || n > s.dim[2] || n > 65536 || first < 0 || (o.scaling == TFM_ROPE_YARN && o.original_context < 1)) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "rope: %i dimensions of %d at position %i", n, &s, first);
+        return tfm_none();
+    }
+    tfm_tensor y = tfm__new(c, TFM_F32, s);
+    tfm_mark mark = tfm_arena_mark(c);
+    float *table = (float *)tfm__arena(c, (size_t)s.dim[0], (size_t)n * sizeof(float));
+    if (tfm__ok(c) && !c->measure && y.data) {
+        tfm__rope_table(table, first, s.dim[0], (int)n, &o);
+        tfm__rope_rotate(tfm__floats(x), tfm__floats(y), table, s.dim[0], s.dim[1], s.dim[2], (int)n, o.half_split);
+    }
+    tfm_arena_rewind(c, mark);
+    return tfm__ok(c) ? y : tfm_none();
+}
+
+/* An attention operand as [B, H, T, d] with a contiguous last dimension. */
+static tfm_tensor tfm__heads(tfm_context *c, const char *what, tfm_tensor t, int64_t heads) {
+    if (!tfm__ok(c)) return tfm_none();
+    if (t.rank == 4) return t;
+    int64_t width = t.dim[t.rank - 1];
+    if (t.rank < 2 || width % heads) {
+        tfm_shape s = tfm__shape_of(t);
+        tfm__fail(&c->err, TFM_ARGUMENT, "attention: %s is %d, which is not positions of %i heads", what, &s, heads);
+        return tfm_none();
+    }
+    int64_t batch = t.rank == 3 ? t.dim[0] : 1, length = t.dim[t.rank - 2];
+    t = tfm_reshape(c, t, tfm_shape4(batch, length, heads, width / heads));
+    return tfm_transpose(c, t, 1, 2);
+}
+static bool tfm__attention_strides(tfm_tensor t, int64_t *stride, int64_t unit) {
+    for (int i = 0; i < 3; i++) stride[i] = t.stride[i] / unit;
+    return t.stride[3] == tfm_type_bytes(t.type) || t.dim[3] == 1;
+}
+/* q, k, v [B, H, T, d] as tfm__heads gives them, out like q with v's head size; k and v F32 or F16. */
+static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out, const tfm_attention_opts *o) {
+    tfm__attention_job j;
+    memset(&j, 0, sizeof j);
+    tfm_shape qs = tfm__shape_of(q), ks = tfm__shape_of(k), vs = tfm__shape_of(v);
+    if (!tfm__ok(c)) return;
+    if (qs.dim[0] != ks.dim[0] || qs.dim[0] != vs.dim[0] || ks.dim[1] != vs.dim[1] || ks.dim[2] != vs.dim[2] ||
+        qs.dim[3] != ks.dim[3] || (ks.dim[1] ? qs.dim[1] % ks.dim[1] : qs.dim[1]) || qs.dim[3] > TFM__HEAD_MAX || vs.dim[3] > TFM__HEAD_MAX) {
+        tfm__fail(&c->err, TFM_MISMATCH, "attention: q is %d, k %d, v %d (batch, heads, positions, size)", &qs, &ks, &vs);
+        return;
+    }
+    if (o->mask.rank) {
+        tfm_tensor m = tfm__f32(c, "attention", o->mask);
+        tfm_shape want = tfm_shape4(qs.dim[0], qs.dim[1], qs.dim[2], ks.dim[2]), ms = tfm__shape_of(m);
+        bool fits = ms.rank >= 2;
+        for (int i = 1; fits && i <= ms.rank; i++)
+            fits = ms.dim[ms.rank - i] == want.dim[4 - i] || (i > 2 && ms.dim[ms.rank - i] == 1);
+        if (!fits) { tfm__fail(&c->err, TFM_MISMATCH, "attention: the mask is %d, %d needed", &ms, &want); return; }
+        m = tfm__expand(m, want);
+        j.mask = (const char *)m.data;
+        for (int i = 0; i < 4; i++) j.mask_stride[i] = m.stride[i];
+    }
+    j.q = tfm__floats(q);
+    j.out = tfm__floats(out);
+    j.k = (const char *)k.data;
+    j.v = (const char *)v.data;
+    j.type = k.type;
+    tfm__attention_strides(q, j.q_stride, sizeof(float));
+    tfm__attention_strides(out, j.out_stride, sizeof(float));
+    tfm__attention_strides(k, j.k_stride, 1);
+    tfm__attention_strides(v, j.v_stride, 1);
+    j.heads = qs.dim[1];
+    j.group = ks.dim[1] ? qs.dim[1] / ks.dim[1] : 1;
+    j.tq = qs.dim[2];
+    j.tk = ks.dim[2];
+    j.d = qs.dim[3];
+    j.dv = vs.dim[3];
+    j.scale = o->scale != 0 ? o->scale : 1.0f / sqrtf((float)j.d);
+    j.causal = o->causal;
+    j.offset = o->offset;
+    j.window = o->window;
+    if (!out.data) return;
+    tfm__run(c, c->kernels->attention, &j, qs.dim[0] * j.heads * j.tq, (double)(qs.dim[0] * j.heads * j.tq) * (double)j.tk * (double)(j.d + j.dv));
+}
+TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, const tfm_attention_opts *opts) {
+    tfm_attention_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!tfm__given_numbers(c, "attention", q) || !tfm__given_numbers(c, "attention", k) || !tfm__given_numbers(c, "attention", v)) return tfm_none();
+    int64_t heads = o.heads ? o.heads : 1, kv_heads = o.kv_heads ? o.kv_heads : heads;
+    bool split = q.rank == 4;
+    if (heads < 1 || kv_heads < 1 || q.rank != k.rank || q.rank != v.rank || o.offset < 0 || o.window < 0) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "attention: ranks %i, %i, %i, %i heads, %i key heads, offset %i, window %i", (int64_t)q.rank,
+                  (int64_t)k.rank, (int64_t)v.rank, heads, kv_heads, o.offset, o.window);
+        return tfm_none();
+    }
+    int64_t value_size = split ? v.dim[3] : v.dim[v.rank - 1] / kv_heads;
+    tfm_shape shape = tfm__shape_of(q);
+    shape.dim[shape.rank - 1] = split ? value_size : heads * value_size;
+    tfm_tensor y = tfm__new(c, TFM_F32, shape);
+    tfm_mark mark = tfm_arena_mark(c);
+    tfm_tensor part[3] = { q, k, v };
+    for (int i = 0; i < 3; i++) {
+        part[i] = tfm__heads(c, i == 0 ? "q" : i == 1 ? "k" : "v", part[i], i ? kv_heads : heads);
+        bool plain = tfm__ok(c) && part[i].type == TFM_F32 && (part[i].stride[3] == sizeof(float) || part[i].dim[3] == 1) &&
+                     (uintptr_t)part[i].data % sizeof(float) == 0;
+        if (!plain) part[i] = tfm__f32(c, "attention", part[i]);
+    }
+    tfm_tensor out = tfm__ok(c) ? tfm__heads(c, "q", y, heads) : y;
+    tfm__attend(c, part[0], part[1], part[2], out, &o);
+    tfm_arena_rewind(c, mark);
+    return tfm__ok(c) ? y : tfm_none();
+}
+TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, const float *v, int64_t tq, int64_t tk,
+                                    int64_t d, const float *mask, const tfm_attention_opts *opts) {
+    tfm__attention_job j;
+    memset(&j, 0, sizeof j);
+    int64_t heads = opts && opts->heads ? opts->heads : 1, kv = opts && opts->kv_heads ? opts->kv_heads : heads;
+    if (tq < 0 || tk < 0 || d < 1 || d > TFM__HEAD_MAX || heads < 1 || kv < 1 || heads % kv || !out || !q ||
+        (tk && (!k || !v)) || (opts && (opts->offset < 0 || opts->window < 0))) return TFM_ARGUMENT;
+    j.q = q;
+    j.out = out;
+    j.k = (const char *)k;
+    j.v = (const char *)v;
+    j.mask = (const char *)mask;
+    j.type = TFM_F32;
+    j.q_stride[1] = j.out_stride[1] = d;
+    j.q_stride[2] = j.out_stride[2] = heads * d;
+    j.k_stride[1] = j.v_stride[1] = d * (int64_t)sizeof(float);
+    j.k_stride[2] = j.v_stride[2] = kv * d * (int64_t)sizeof(float);
+    j.mask_stride[2] = tk * (int64_t)sizeof(float);
+    j.mask_stride[3] = sizeof(float);
+    j.heads = heads;
+    j.group = heads / kv;
+    j.tq = tq;
+    j.tk = tk;
+    j.d = j.dv = d;
+    j.scale = opts && opts->scale != 0 ? opts->scale : 1.0f / sqrtf((float)d);
+    if (opts) {
+        j.causal = opts->causal;
+        j.offset = opts->offset;
+        j.window = opts->window;
+    }
+    tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, heads * tq);
+    return TFM_OK;
+}
+
+/* One direction of one layer: the input products of all steps at once, then step by step. x [T, B,
+   inputs]; y [T, B, ...] with rows y_stride floats apart; h and cell [B, hidden], updated. */
+static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_weights *w, bool backward, float *h, float *cell,
+                          float *y, int64_t y_stride) {
+    int64_t steps = x.dim[0], batch = x.dim[1], gates = w->w_ih.dim[0], hidden = w->w_hh.dim[1];
+    tfm_mark mark = tfm_arena_mark(c);
+    const float *b_ih = tfm__vector(c, "rnn", "b_ih", w->b_ih, gates), *b_hh = tfm__vector(c, "rnn", "b_hh", w->b_hh, gates);
+    tfm_tensor w_ih = tfm_contiguous(c, w->w_ih), w_hh = tfm_contiguous(c, w->w_hh);
+    float *from_x = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(steps * batch, gates)));
+    float *from_h = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, gates)));
+    float *next = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, hidden)));
+    tfm__product(c, w_ih.type, w_ih.data, w_ih.stride[0], gates, tfm__floats(x), steps * batch, x.dim[2], b_ih, from_x, 1, gates);
+    for (int64_t i = 0; tfm__ok(c) && i < steps; i++) {
+        int64_t t = backward ? steps - 1 - i : i;
+        tfm__cell_job j;
+        tfm__product(c, w_hh.type, w_hh.data, w_hh.stride[0], gates, h, batch, hidden, b_hh, from_h, 1, gates);
+        if (c->measure) break;          /* every step takes the same memory */
+        j.gru = gru;
+        j.x = from_x + t * batch * gates;
+        j.h = from_h;
+        j.h_old = h;
+        j.c = cell;
+        j.h_new = next;
+        j.out = y + t * batch * y_stride;
+        j.hidden = hidden;
+        j.out_stride = y_stride;
+        tfm__run(c, c->kernels->cell, &j, batch * hidden, 60.0 * (double)(batch * hidden));
+        memcpy(h, next, (size_t)(batch * hidden) * sizeof(float));
+    }
+    tfm_arena_rewind(c, mark);
+}
+static bool tfm__rnn_check(tfm_context *c, const char *op, const tfm_rnn_weights *w, int64_t inputs, int64_t hidden, int gates) {
+    if (!tfm__given_numbers(c, op, w->w_ih) || !tfm__given_numbers(c, op, w->w_hh)) return false;
+    tfm_shape a = tfm__shape_of(w->w_ih), b = tfm__shape_of(w->w_hh), ia = tfm_shape2(gates * hidden, inputs), ib = tfm_shape2(gates * hidden, hidden);
+    if (a.rank != 2 || a.dim[0] != ia.dim[0] || a.dim[1] != inputs) return tfm__fail(&c->err, TFM_MISMATCH, "%s: w_ih is %d, %d needed", op, &a, &ia);
+    if (b.rank != 2 || b.dim[0] != ib.dim[0] || b.dim[1] != hidden) return tfm__fail(&c->err, TFM_MISMATCH, "%s: w_hh is %d, %d needed", op, &b, &ib);
+    return true;
+}
+/* A state [layers * dirs, B, hidden] of the run's own: the given one copied, or zeros. */
+static tfm_tensor tfm__rnn_state(tfm_context *c, const char *op, const tfm_tensor *given, tfm_shape shape) {
+    tfm_tensor r = tfm_zeros(c, shape);
+    if (!tfm__ok(c) || !given || !given->rank) return r;
+    tfm_shape s = tfm__shape_of(*given);
+    if (tfm_count(*given) != tfm_count(r)) {
+        tfm__fail(&c->err, TFM_MISMATCH, "%s: the state is %d, %d needed", op, &s, &shape);
+        return r;
+    }
+    tfm_mark mark = tfm_arena_mark(c);
+    tfm_tensor t = tfm__f32(c, op, *given);
+    if (tfm__ok(c) && !c->measure && r.data) memcpy(r.data, t.data, (size_t)tfm_count(r) * sizeof(float));
+    tfm_arena_rewind(c, mark);
+    return r;
+}
+static tfm_tensor tfm__rnn(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_weights *weights, const tfm_rnn_opts *opts,
+                           tfm_tensor *h_io, tfm_tensor *c_io) {
+    const char *op = gru ? "gru" : "lstm";
+    tfm_rnn_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    int layers = o.layers ? o.layers : 1, dirs = o.bidirectional ? 2 : 1;
+    bool flat = x.rank == 2;
+    if (!tfm__given_numbers(c, op, x)) return tfm_none();
+    if ((x.rank != 2 && x.rank != 3) || layers < 1 || !weights || weights->w_hh.rank != 2) {
+        tfm_shape s = tfm__shape_of(x);
+        tfm__fail(&c->err, TFM_ARGUMENT, "%s: x is %d, %i layers", op, &s, (int64_t)layers);
+        return tfm_none();
+    }
+    bool swap = !flat && o.batch_first;
+    if (flat) x = tfm_reshape(c, x, tfm_shape3(x.dim[0], 1, x.dim[1]));
+    if (swap) x = tfm_transpose(c, x, 0, 1);
+    int64_t steps = x.dim[0], batch = x.dim[1], hidden = weights->w_hh.dim[1];
+    for (int i = 0; i < layers * dirs; i++)
+        if (!tfm__rnn_check(c, op, &weights[i], i < dirs ? x.dim[2] : dirs * hidden, hidden, gru ? 3 : 4)) return tfm_none();
+    tfm_shape state = tfm_shape3(layers * dirs, batch, hidden);
+    tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape3(steps, batch, dirs * hidden));
+    tfm_tensor h = tfm__rnn_state(c, op, h_io, state), cell = gru ? tfm_none() : tfm__rnn_state(c, op, c_io, state);
+    tfm_mark mark = tfm_arena_mark(c);
+    tfm_tensor in = tfm__f32(c, op, x);
+    for (int l = 0; tfm__ok(c) && y.data && l < layers; l++) {
+        tfm_tensor out = l == layers - 1 ? y : tfm__new(c, TFM_F32, tfm__shape_of(y));
+        for (int d = 0; tfm__ok(c) && d < dirs; d++) {
+            int64_t at = (l * dirs + d) * batch * hidden;
+            tfm__rnn_pass(c, gru, in, &weights[l * dirs + d], d == 1, tfm__floats(h) + at, gru ? NULL : tfm__floats(cell) + at,
+                          tfm__floats(out) + d * hidden, dirs * hidden);
+        }
+        in = out;
+    }
+    tfm_arena_rewind(c, mark);
+    if (!tfm__ok(c)) return tfm_none();
+    if (h_io) *h_io = h;
+    if (c_io) *c_io = cell;
+    return flat ? tfm_reshape(c, y, tfm_shape2(steps, dirs * hidden)) : swap ? tfm_transpose(c, y, 0, 1) : y;
+}
+TFMDEF tfm_tensor tfm_lstm(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights, const tfm_rnn_opts *opts, tfm_tensor *h, tfm_tensor *cell) {
+    return tfm__rnn(c, false, x, weights, opts, h, cell);
+}
+TFMDEF tfm_tensor tfm_gru(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights, const tfm_rnn_opts *opts, tfm_tensor *h) {
+    return tfm__rnn(c, true, x, weights, opts, h, NULL);
+}
+
+/* The taps under one output pixel become one row: channel, row, column; zeros outside. */
+typedef struct tfm__patch_job {
+    const float *x;                     /* the group's first channel [channels, h, w] */
+    float *out;
+    int64_t channels, h, w, kh, kw, ow, first;
+    int64_t stride[2], padding[2], dilation[2];
+} tfm__patch_job;
+
+static void tfm__patch_run(void *arg, int64_t begin, int64_t end) {
+    const tfm__patch_job *j = (const tfm__patch_job *)arg;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t top = (j->first + i) / j->ow * j->stride[0] - j->padding[0], left = (j->first + i) % j->ow * j->stride[1] - j->padding[1];
+        float *out = j->out + i * j->channels * j->kh * j->kw;
+        for (int64_t ch = 0; ch < j->channels; ch++)
+            for (int64_t r = 0; r < j->kh; r++)
+                for (int64_t k = 0; k < j->kw; k++) {
+                    int64_t y = top + r * j->dilation[0], x = left + k * j->dilation[1];
+                    bool inside = y >= 0 && y < j->h && x >= 0 && x < j->w;
+                    *out++ = inside ? j->x[(ch * j->h + y) * j->w + x] : 0;
+                }
+    }
+}
+TFMDEF tfm_tensor tfm_conv2d(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tensor b, const tfm_conv2d_opts *opts) {
+    tfm_conv2d_opts o;
+    tfm__patch_job j;
+    int64_t size[2];
+    memset(&o, 0, sizeof o);
+    memset(&j, 0, sizeof j);
+    if (opts) o = *opts;
+    if (!tfm__given_numbers(c, "conv2d", x) || !tfm__given_numbers(c, "conv2d", w)) return tfm_none();
+    bool flat = x.rank == 3;
+    if (flat) x = tfm_reshape(c, x, tfm_shape4(1, x.dim[0], x.dim[1], x.dim[2]));
+    if (!tfm__ok(c)) return tfm_none();
+    tfm_shape xs = tfm__shape_of(x), ws = tfm__shape_of(w);
+    int64_t groups = o.groups ? o.groups : 1, filters = ws.dim[0], taps = ws.dim[1] * ws.dim[2] * ws.dim[3];
+    bool fits = xs.rank == 4 && ws.rank == 4 && groups >= 1 && xs.dim[1] == ws.dim[1] * groups && filters % groups == 0 && taps > 0;
+    for (int i = 0; i < 2; i++) {
+        j.stride[i] = o.stride[i] ? o.stride[i] : 1;
+        j.dilation[i] = o.dilation[i] ? o.dilation[i] : 1;
+        j.padding[i] = o.padding[i];
+        fits = fits && j.stride[i] > 0 && j.dilation[i] > 0 && j.padding[i] >= 0;
+        int64_t room = fits ? xs.dim[2 + i] + 2 * j.padding[i] - j.dilation[i] * (ws.dim[2 + i] - 1) - 1 : -1;
+        fits = fits && room >= 0;
+        size[i] = fits ? room / j.stride[i] + 1 : 0;
+    }
+    if (!fits) {
+        tfm__fail(&c->err, TFM_MISMATCH, "conv2d: x is %d, w is %d, %i groups", &xs, &ws, groups);
+        return tfm_none();
+    }
+    tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape4(xs.dim[0], filters, size[0], size[1]));
+    tfm_mark mark = tfm_arena_mark(c);
+    int64_t pixels = size[0] * size[1], chunk = tfm__min64(pixels, 512), per_group = filters / groups;
+    x = tfm__f32(c, "conv2d", x);
+    w = tfm__f32(c, "conv2d", w);
+    const float *bias = tfm__vector(c, "conv2d", "bias", b, filters);
+    j.out = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(chunk, taps)));
+    j.channels = ws.dim[1];
+    j.h = xs.dim[2];
+    j.w = xs.dim[3];
+    j.kh = ws.dim[2];
+    j.kw = ws.dim[3];
+    j.ow = size[1];
+    for (int64_t i = 0; tfm__ok(c) && y.data && i < xs.dim[0] * groups; i++) {
+        int64_t g = i % groups;
+        j.x = tfm__floats(x) + i * j.channels * j.h * j.w;
+        for (j.first = 0; j.first < pixels; j.first += chunk) {
+            int64_t n = tfm__min64(chunk, pixels - j.first);
+            tfm__run(c, tfm__patch_run, &j, n, (double)(n * taps));
+            tfm__product(c, TFM_F32, tfm__floats(w) + g * per_group * taps, taps * (int64_t)sizeof(float), per_group, j.out, n, taps,
+                         bias ? bias + g * per_group : NULL, tfm__floats(y) + i * per_group * pixels + j.first, pixels, 1);
+        }
+    }
+    tfm_arena_rewind(c, mark);
+    if (flat && tfm__ok(c)) y = tfm_reshape(c, y, tfm_shape3(filters, size[0], size[1]));
+    return tfm__ok(c) ? y : tfm_none();
+}
+
+/* ---- Weight files ----------------------------------------------------------------- [IMPL.FILES] */
+
+typedef struct tfm__entry {
+    tfm_string name, type_name;
+    tfm_type type;                      /* NONE: known by name only */
+    int rank;
+    tfm_shape shape;                    /* outermost first; rank 0 is [1] here */
+    uint64_t offset, bytes;             /* from the start of the file */
+} tfm__entry;
+
+typedef struct tfm__meta { tfm_string key; tfm_value value; } tfm__meta;
+
+struct tfm_file {
+    tfm__mapping map;
+    tfm_allocator allocator;
+    bool owns_memory;
+    const uint8_t *data;
+    size_t size;
+    const char *format;
+    int64_t meta_count, entry_count;
+    tfm__meta *meta;
+    tfm__entry *entries;
+    int32_t *meta_order, *entry_order;  /* sorted by key and by name */
+};
+
+/* Heap sort of indices: n log n on any input, no recursion. */
+typedef int (*tfm__compare)(const void *items, int32_t a, int32_t b);
+static void tfm__sort(const void *items, int32_t *order, int64_t n, tfm__compare compare) {
+    for (int64_t i = 0; i < n; i++) order[i] = (int32_t)i;
+    for (int64_t start = n / 2, end = n; end > 1;) {
+        int32_t item;
+        if (start > 0) item = order[--start];
+        else { item = order[--end]; order[end] = order[0]; }
+        int64_t at = start;
+        for (int64_t child; (child = 2 * at + 1) < end; at = child) {
+            if (child + 1 < end && compare(items, order[child], order[child + 1]) < 0) child++;
+            if (compare(items, item, order[child]) >= 0) break;
+            order[at] = order[child];
+        }
+        order[at] = item;
+    }
+}
+static int tfm__string_order(tfm_string a, tfm_string b) {
+    size_t n = a.size < b.size ? a.size : b.size;
+    int r = n ? memcmp(a.data, b.data, n) : 0;
+    return r ? r : (a.size > b.size) - (a.size < b.size);
+}
+static int tfm__by_name(const void *items, int32_t a, int32_t b) {
+    const tfm__entry *e = (const tfm__entry *)items;
+    return tfm__string_order(e[a].name, e[b].name);
+}
+static int tfm__by_key(const void *items, int32_t a, int32_t b) {
+    const tfm__meta *m = (const tfm__meta *)items;
+    return tfm__string_order(m[a].key, m[b].key);
+}
+static int tfm__by_offset(const void *items, int32_t a, int32_t b) {
+    const tfm__entry *e = (const tfm__entry *)items;
+    if (e[a].offset != e[b].offset) return e[a].offset > e[b].offset ? 1 : -1;
+    return (e[a].bytes > e[b].bytes) - (e[a].bytes < e[b].bytes);       /* empty ones first */
+}
+
+/* Length of the valid UTF-8 sequence at s (RFC 3629), 0 if there is none. */
+static int tfm__utf8_length(const unsigned char *s, size_t left) {
+    unsigned char b = s[0];
+    int n = b < 0x80 ? 1 : b < 0xc2 ? 0 : b < 0xe0 ? 2 : b < 0xf0 ? 3 : b < 0xf5 ? 4 : 0;
+    if (!n || (size_t)n > left) return 0;
+    for (int i = 1; i < n; i++) if ((s[i] & 0xc0) != 0x80) return 0;
+    if ((b == 0xe0 && s[1] < 0xa0) || (b == 0xed && s[1] > 0x9f) || (b == 0xf0 && s[1] < 0x90) || (b == 0xf4 && s[1] > 0x8f)) return 0;
+    return n;
+}
+/* A name is 1 to 65535 bytes of UTF-8 without NUL. */
+static bool tfm__name_ok(tfm_string s, size_t longest) {
+    if (s.size == 0 || s.size > longest) return false;
+    for (size_t i = 0; i < s.size;) {
+        int n = tfm__utf8_length((const unsigned char *)s.data + i, s.size - i);
+        if (!n || !s.data[i]) return false;
+        i += (size_t)n;
+    }
+    return true;
+}
+
+/* All types of the formats with their sizes, those we cannot run too, so that a file can be listed. */
+typedef struct tfm__file_type { int number; const char *name; int block, bytes; } tfm__file_type;
+static const tfm__file_type tfm__gguf_types[] = {
+#define TFM__X(name, number, block, bytes) { number, #name, block, bytes },
+    TFM_TYPES(TFM__X)
+#undef TFM__X
+    { 9, "Q8_1", 32, 36 }, { 15, "Q8_K", 256, 292 }, { 16, "IQ2_XXS", 256, 66 }, { 17, "IQ2_XS", 256, 74 },
+    { 18, "IQ3_XXS", 256, 98 }, { 19, "IQ1_S", 256, 50 }, { 21, "IQ3_S", 256, 110 }, { 22, "IQ2_S", 256, 82 },
+    { 23, "IQ4_XS", 256, 136 }, { 29, "IQ1_M", 256, 56 }, { 34, "TQ1_0", 256, 54 }, { 35, "TQ2_0", 256, 66 },
+    { 39, "MXFP4", 32, 17 }, { -1, NULL, 0, 0 },
+};
+static const tfm__file_type tfm__safetensors_types[] = {
+    { TFM_F32, "F32", 1, 4 }, { TFM_F16, "F16", 1, 2 }, { TFM_BF16, "BF16", 1, 2 }, { TFM_F64, "F64", 1, 8 },
+    { TFM_I8, "I8", 1, 1 }, { TFM_I16, "I16", 1, 2 }, { TFM_I32, "I32", 1, 4 }, { TFM_I64, "I64", 1, 8 },
+    { -1, "U8", 1, 1 }, { -1, "U16", 1, 2 }, { -1, "U32", 1, 4 }, { -1, "U64", 1, 8 }, { -1, "BOOL", 1, 1 },
+    { -1, "F8_E4M3", 1, 1 }, { -1, "F8_E5M2", 1, 1 }, { -1, NULL, 0, 0 },
+};
+/* Fills type and byte count from the one table; a product that wraps is an error. */
+static bool tfm__entry_type(tfm__entry *t, const tfm__file_type *y, tfm_error *e) {
+    uint64_t bytes = (uint64_t)y->bytes;
+    bool empty = false;
+    t->type_name = tfm__str(y->name);
+    t->type = tfm__type_of((tfm_type)y->number) ? (tfm_type)y->number : TFM_TYPE_NONE;
+    for (int i = 0; i < t->shape.rank; i++) empty |= t->shape.dim[i] == 0;
+    int64_t row = t->shape.dim[t->shape.rank - 1];
+    if (row % y->block) return tfm__fail(e, TFM_MISMATCH, "%q: rows of %i elements are not whole %s blocks of %i", &t->name, row, y->name, (int64_t)y->block);
+    for (int i = 0; !empty && i < t->shape.rank; i++) {
+        uint64_t n = (uint64_t)(i == t->shape.rank - 1 ? row / y->block : t->shape.dim[i]);
+        if (bytes > (uint64_t)INT64_MAX / n) return tfm__fail(e, TFM_MALFORMED, "%q: %d elements of %s are too many", &t->name, &t->shape, y->name);
+        bytes *= n;
+    }
+    t->bytes = empty ? 0 : bytes;
+    return true;
+}
+/* Sorts and checks: no two tensors share a name or a byte, and no two keys are the same. `whole`:
+   nothing may lie between tensors either, from `start` to the end of the file. */
+static bool tfm__file_check(tfm_file *f, bool whole, uint64_t start, tfm_error *e) {
+    uint64_t end = start;
+    tfm__sort(f->entries, f->entry_order, f->entry_count, tfm__by_offset);
+    for (int64_t i = 0; i < f->entry_count; i++) {
+        const tfm__entry *t = &f->entries[f->entry_order[i]];
+        if (t->bytes == 0 && !whole) continue;
+        if (t->offset < end) return tfm__fail(e, TFM_MALFORMED, "%q: begins at byte %u, inside the tensor before, which ends at %u", &t->name, t->offset, end);
+        if (whole && t->offset != end) return tfm__fail(e, TFM_MALFORMED, "%q: begins at byte %u, %u bytes after the tensor before", &t->name, t->offset, t->offset - end);
+        end = t->offset + t->bytes;
+    }
+    if (whole && end != f->size) return tfm__fail(e, TFM_MALFORMED, "the tensors end at byte %u, the file at %u", end, (uint64_t)f->size);
+    tfm__sort(f->entries, f->entry_order, f->entry_count, tfm__by_name);
+    for (int64_t i = 1; i < f->entry_count; i++)
+        if (tfm__by_name(f->entries, f->entry_order[i - 1], f->entry_order[i]) == 0)
+            return tfm__fail(e, TFM_MALFORMED, "%q: two tensors have this name", &f->entries[f->entry_order[i]].name);
+    tfm__sort(f->meta, f->meta_order, f->meta_count, tfm__by_key);
+    for (int64_t i = 1; i < f->meta_count; i++)
+        if (tfm__by_key(f->meta, f->meta_order[i - 1], f->meta_order[i]) == 0)
+            return tfm__fail(e, TFM_MALFORMED, "%q: the key appears twice", &f->meta[f->meta_order[i]].key);
+    return true;
+}
+
+/* ---- GGUF --------------------------------------------------------------------- [IMPL.FILES.GGUF]
+   "GGUF", version u32, tensor count u64, key count u64; keys: name, type, value; tensors: name,
+   rank u32, dimensions u64 innermost first, type u32, offset u64; padding; data.                 */
+
+static const uint8_t tfm__value_bytes[TFM_VALUE_TYPES] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
+
+static bool tfm__take_value(tfm__cursor *k, tfm_value *v) {
+    uint32_t type = tfm__take_u32(k, "value type");
+    if (!tfm__cursor_ok(k)) return false;
+    memset(v, 0, sizeof *v);
+    v->type = v->element = (tfm_value_type)type;
+    v->count = 1;
+    size_t begin = k->at;
+    if (type == TFM_VALUE_ARRAY) {
+        uint32_t element = tfm__take_u32(k, "array type");
+        if (element >= TFM_VALUE_TYPES || element == TFM_VALUE_ARRAY)
+            return tfm__fail(k->err, TFM_MALFORMED, "array of type %u at byte %u", (uint64_t)element, (uint64_t)begin);
+        size_t each = element == TFM_VALUE_STRING ? 8 : tfm__value_bytes[element];
+        v->element = (tfm_value_type)element;
+        v->count = tfm__take_count(k, each, "array");
+        begin = k->at;
+        if (element == TFM_VALUE_STRING)
+            for (uint64_t i = 0; i < v->count && tfm__cursor_ok(k); i++) tfm__take_string(k, "string in an array");
+        else tfm__take(k, v->count * each, "array");
+    } else if (type == TFM_VALUE_STRING) {
+        v->count = tfm__take_u64(k, "string");
+        begin = k->at;
+        tfm__take(k, v->count, "string");
+    } else if (type < TFM_VALUE_TYPES) tfm__take(k, tfm__value_bytes[type], "value");
+    else return tfm__fail(k->err, TFM_MALFORMED, "value type %u at byte %u", (uint64_t)type, (uint64_t)begin - 4);
+    v->data = k->data + begin;
+    v->size = k->at - begin;
+    return tfm__cursor_ok(k);
+}
+static bool tfm__take_entry(tfm__cursor *k, tfm__entry *t) {
+    uint64_t dims[4] = { 1, 1, 1, 1 };
+    memset(t, 0, sizeof *t);
+    t->name = tfm__take_string(k, "tensor name");
+    uint32_t rank = tfm__take_u32(k, "tensor rank");
+    if (!tfm__cursor_ok(k)) return false;
+    if (!tfm__name_ok(t->name, 63)) return tfm__fail(k->err, TFM_MALFORMED, "tensor name of %u bytes: %q", (uint64_t)t->name.size, &t->name);
+    if (rank > 4) return tfm__fail(k->err, TFM_MALFORMED, "%q: rank %u, at most 4", &t->name, (uint64_t)rank);
+    for (uint32_t i = 0; i < rank; i++) dims[i] = tfm__take_u64(k, "tensor dimension");
+    uint32_t type = tfm__take_u32(k, "tensor type");
+    t->offset = tfm__take_u64(k, "tensor offset");
+    if (!tfm__cursor_ok(k)) return false;
+    t->rank = (int)rank;
+    t->shape.rank = rank ? (int)rank : 1;
+    for (int i = 0; i < 4; i++) t->shape.dim[i] = 1;
+    for (int i = 0; i < t->shape.rank; i++) {
+        uint64_t d = dims[t->shape.rank - 1 - i];
+        if (d > INT64_MAX) return tfm__fail(k->err, TFM_MALFORMED, "%q: dimension %u", &t->name, d);
+        t->shape.dim[i] = (int64_t)d;
+    }
+    for (const tfm__file_type *y = tfm__gguf_types; y->name; y++)
+        if ((uint32_t)y->number == type) return tfm__entry_type(t, y, k->err);
+    return tfm__fail(k->err, TFM_UNSUPPORTED, "%q: tensor type %u is unknown", &t->name, (uint64_t)type);
+}
+
+/* Reads the counts; which order the file is in shows in the version. */
+static bool tfm__gguf_header(tfm__cursor *k, uint64_t *tensors, uint64_t *keys, bool *swapped, uint32_t *version) {
+    tfm__take(k, 4, "magic");
+    uint32_t v = tfm__take_u32(k, "version");
+    *swapped = v && (v & 0xffff) == 0;
+    *version = *swapped ? v >> 24 | (v >> 8 & 0xff00) : v;
+    if (!tfm__cursor_ok(k)) return false;
+    if (*version < 2 || *version > 3) return tfm__fail(k->err, TFM_UNSUPPORTED, "GGUF version %u, versions 2 and 3 are read", (uint64_t)*version);
+    if (*swapped) return true;
+    uint64_t n = tfm__take_count(k, 24, "tensors");
+    *keys = tfm__take_count(k, 13, "metadata keys");
+    *tensors = n;
+    if (tfm__cursor_ok(k) && (n > INT32_MAX || *keys > INT32_MAX)) return tfm__fail(k->err, TFM_UNSUPPORTED, "%u tensors and %u keys are too many", n, *keys);
+    return tfm__cursor_ok(k);
+}
+static bool tfm__gguf_alignment(tfm_file *f, tfm__cursor *k, size_t *alignment) {
+    *alignment = 32;
+    for (int64_t i = 0; i < f->meta_count; i++) {
+        if (!tfm__str_eq(f->meta[i].key, "general.alignment")) continue;
+        uint64_t a = 0;
+        if (f->meta[i].value.type != TFM_VALUE_U32 || !tfm_value_u64(&f->meta[i].value, &a) || a == 0 || (a & (a - 1)) || a > 1 << 20)
+            return tfm__fail(k->err, TFM_MALFORMED, "general.alignment is %u, not a power of two up to 1048576 as UINT32", a);
+        *alignment = (size_t)a;
+    }
+    return true;
+}
+static bool tfm__gguf_parse(tfm_file *f, tfm_error *e) {
+    tfm__cursor k;
+    uint64_t tensors, keys;
+    uint32_t version;
+    size_t alignment, data;
+    bool swapped;
+    memset(&k, 0, sizeof k);
+    k.data = f->data;
+    k.size = f->size;
+    k.err = e;
+    if (!tfm__gguf_header(&k, &tensors, &keys, &swapped, &version)) return false;
+    f->format = version == 2 ? "GGUF v2" : "GGUF v3";
+    for (f->meta_count = 0; f->meta_count < (int64_t)keys; f->meta_count++) {
+        tfm__meta *m = &f->meta[f->meta_count];
+        m->key = tfm__take_string(&k, "key");
+        if (tfm__cursor_ok(&k) && !tfm__name_ok(m->key, 65535)) return tfm__fail(e, TFM_MALFORMED, "key of %u bytes: %q", (uint64_t)m->key.size, &m->key);
+        if (!tfm__take_value(&k, &m->value)) return false;
+    }
+    if (!tfm__gguf_alignment(f, &k, &alignment)) return false;
+    for (f->entry_count = 0; f->entry_count < (int64_t)tensors; f->entry_count++)
+        if (!tfm__take_entry(&k, &f->entries[f->entry_count])) return false;
+    if (!tfm__round_up(k.at, alignment, &data)) data = f->size;
+    for (int64_t i = 0; i < f->entry_count; i++) {
+        tfm__entry *t = &f->entries[i];
+        uint64_t left = data <= f->size ? f->size - data : 0;
+        if (t->offset > left || t->bytes > left - t->offset)
+            return tfm__fail(e, TFM_TRUNCATED, "%q: %u bytes at offset %u, the file has %u bytes of data", &t->name, t->bytes, t->offset, left);
+        t->offset += data;
+    }
+    return tfm__file_check(f, false, 0, e);
+}
+
+/* Turns the numbers of a file in the other byte order around, in a copy. The walk is the parser's:
+   turn the next number, then take it. */
+static void tfm__flip(uint8_t *p, size_t n) {
+    for (size_t i = 0; i < n / 2; i++) { uint8_t b = p[i]; p[i] = p[n - 1 - i]; p[n - 1 - i] = b; }
+}
+static uint64_t tfm__flip_take(tfm__cursor *k, uint8_t *data, size_t n) {
+    if (tfm__left(k) >= n) tfm__flip(data + k->at, n);
+    return n == 4 ? tfm__take_u32(k, "number") : tfm__take_u64(k, "number");
+}
+static void tfm__flip_value(tfm__cursor *k, uint8_t *data) {
+    uint64_t type = tfm__flip_take(k, data, 4), count = 1;
+    if (type == TFM_VALUE_ARRAY) {
+        type = tfm__flip_take(k, data, 4);
+        count = tfm__flip_take(k, data, 8);
+    }
+    if (type >= TFM_VALUE_TYPES || type == TFM_VALUE_ARRAY) { tfm__fail(k->err, TFM_MALFORMED, "value type %u", type); return; }
+    size_t each = tfm__value_bytes[type];
+    for (uint64_t i = 0; i < count && tfm__cursor_ok(k); i++) {
+        if (type == TFM_VALUE_STRING) { tfm__take(k, tfm__flip_take(k, data, 8), "string"); continue; }
+        uint8_t *p = data + k->at;
+        if (tfm__take(k, each, "value")) tfm__flip(p, each);
+    }
+}
+static void tfm__gguf_flip_directory(uint8_t *data, size_t size, tfm_error *e) {
+    tfm__cursor k;
+    memset(&k, 0, sizeof k);
+    k.data = data;
+    k.size = size;
+    k.err = e;
+    tfm__take(&k, 4, "magic");
+    tfm__flip_take(&k, data, 4);
+    uint64_t tensors = tfm__flip_take(&k, data, 8), keys = tfm__flip_take(&k, data, 8);
+    for (uint64_t i = 0; i < keys && tfm__cursor_ok(&k); i++) {
+        tfm__take(&k, tfm__flip_take(&k, data, 8), "key");
+        tfm__flip_value(&k, data);
+    }
+    for (uint64_t i = 0; i < tensors && tfm__cursor_ok(&k); i++) {
+        tfm__take(&k, tfm__flip_take(&k, data, 8), "tensor name");
+        uint64_t rank = tfm__flip_take(&k, data, 4);
+        for (uint64_t d = 0; d < rank && tfm__cursor_ok(&k); d++) tfm__flip_take(&k, data, 8);
+        tfm__flip_take(&k, data, 4);
+        tfm__flip_take(&k, data, 8);
+    }
+}
+static void tfm__gguf_flip_data(const tfm_file *f, uint8_t *data) {
+    for (int64_t i = 0; i < f->entry_count; i++) {
+        const tfm__entry *t = &f->entries[i];
+        const tfm__type *y = tfm__type_of(t->type);
+        if (!y) continue;
+        for (uint64_t at = 0; at < t->bytes; at += (uint64_t)y->bytes)
+            for (int n = 0; n < y->swap_count; n++) tfm__flip(data + t->offset + at + y->swap_at + n * y->swap_size, (size_t)y->swap_size);
+    }
+}
+
+/* ---- safetensors ---------------------------------------------------------- [IMPL.FILES.SAFETENSORS]
+   Header length u64, little-endian; a JSON object: name -> { dtype, shape, data_offsets }; data.
+   The reader takes just this shape of JSON, so that nothing nests without bound.                 */
+
+static void tfm__json_space(tfm__cursor *k) {
+    while (k->at < k->size && (k->data[k->at] == ' ' || k->data[k->at] == '\n' || k->data[k->at] == '\r' || k->data[k->at] == '\t')) k->at++;
+}
+static bool tfm__json_is(tfm__cursor *k, char want) {           /* takes it if it is next */
+    tfm__json_space(k);
+    if (!tfm__cursor_ok(k) || k->at >= k->size || k->data[k->at] != (uint8_t)want) return false;
+    k->at++;
+    return true;
+}
+static bool tfm__json_need(tfm__cursor *k, char want) {
+    char text[2] = { want, 0 };
+    if (tfm__json_is(k, want)) return true;
+    return tfm__fail(k->err, TFM_MALFORMED, "header: '%s' expected at byte %u", text, (uint64_t)k->at);
+}
+/* The bytes between the quotes. Names and types with escapes are refused: their spelling would not
+   be their bytes; metadata texts keep theirs as written. */
+static tfm_string tfm__json_string(tfm__cursor *k, bool escapes) {
+    tfm_string s = tfm__str("");
+    if (!tfm__json_need(k, '"')) return s;
+    size_t begin = k->at;
+    while (k->at < k->size && k->data[k->at] != '"') {
+        int n = tfm__utf8_length(k->data + k->at, k->size - k->at);
+        bool escape = k->data[k->at] == '\\';
+        if (n == 0 || k->data[k->at] < 0x20 || (escape && (!escapes || k->at + 1 >= k->size))) {
+            tfm__fail(k->err, escape ? TFM_UNSUPPORTED : TFM_MALFORMED, "header: %s in the string at byte %u",
+                      escape ? "an escape" : "a control character or invalid UTF-8", (uint64_t)k->at);
+            return s;
+        }
+        k->at += escape ? 2 : (size_t)n;
+    }
+    s.data = (const char *)k->data + begin;
+    s.size = (k->at < k->size ? k->at : k->size) - begin;
+    tfm__json_need(k, '"');
+    return s;
+}
+static uint64_t tfm__json_number(tfm__cursor *k) {              /* a plain non-negative integer */
+    uint64_t v = 0;
+    tfm__json_space(k);
+    size_t begin = k->at;
+    for (; k->at < k->size && k->data[k->at] >= '0' && k->data[k->at] <= '9'; k->at++) {
+        uint64_t digit = k->data[k->at] - (uint64_t)'0';
+        if (v > (UINT64_MAX - digit) / 10 || (v == 0 && k->at > begin)) break;
+        v = v * 10 + digit;
+    }
+    uint8_t next = k->at < k->size ? k->data[k->at] : 0;
+    if (k->at == begin || (next != ',' && next != ']' && next != ' ' && next != '\n' && next != '\r' && next != '\t'))
+        tfm__fail(k->err, TFM_MALFORMED, "header: a whole number expected at byte %u", (uint64_t)begin);
+    return v;
+}
+/* [1, 2, 3]: returns how many, at most `most`. */
+static int tfm__json_numbers(tfm__cursor *k, uint64_t *out, int most) {
+    int n = 0;
+    tfm__json_need(k, '[');
+    if (tfm__json_is(k, ']')) return 0;
+    do {
+        uint64_t v = tfm__json_number(k);
+        if (n == most) tfm__fail(k->err, TFM_UNSUPPORTED, "header: more than %i numbers at byte %u", (int64_t)most, (uint64_t)k->at);
+        if (tfm__cursor_ok(k)) out[n++] = v;
+    } while (tfm__cursor_ok(k) && tfm__json_is(k, ','));
+    tfm__json_need(k, ']');
+    return n;
+}
+static bool tfm__json_tensor(tfm__cursor *k, tfm__entry *t, uint64_t data_size) {
+    uint64_t dims[4] = { 0, 0, 0, 0 }, range[2] = { 0, 0 };
+    unsigned seen = 0;
+    int ranges = 0;
+    tfm__json_need(k, '{');
+    do {
+        tfm_string key = tfm__json_string(k, false);
+        tfm__json_need(k, ':');
+        unsigned which = tfm__str_eq(key, "dtype") ? 1 : tfm__str_eq(key, "shape") ? 2 : tfm__str_eq(key, "data_offsets") ? 4 : 0;
+        if (!which || (seen & which)) tfm__fail(k->err, TFM_MALFORMED, "%q: unexpected or repeated \"%q\"", &t->name, &key);
+        seen |= which;
+        if (which == 1) t->type_name = tfm__json_string(k, false);
+        if (which == 2) t->rank = tfm__json_numbers(k, dims, 4);
+        if (which == 4) ranges = tfm__json_numbers(k, range, 2);
+    } while (tfm__cursor_ok(k) && tfm__json_is(k, ','));
+    if (!tfm__json_need(k, '}')) return false;
+    if (seen != 7 || ranges != 2) return tfm__fail(k->err, TFM_MALFORMED, "%q: dtype, shape and two data_offsets are needed", &t->name);
+    t->shape = tfm_shape1(1);
+    if (t->rank) t->shape.rank = t->rank;
+    for (int i = 0; i < t->rank; i++) {
+        if (dims[i] > INT64_MAX) return tfm__fail(k->err, TFM_MALFORMED, "%q: dimension %u", &t->name, dims[i]);
+        t->shape.dim[i] = (int64_t)dims[i];
+    }
+    const tfm__file_type *y = tfm__safetensors_types;
+    while (y->name && !tfm__str_eq(t->type_name, y->name)) y++;
+    if (!y->name) return tfm__fail(k->err, TFM_UNSUPPORTED, "%q: type %q is unknown", &t->name, &t->type_name);
+    if (!tfm__entry_type(t, y, k->err)) return false;
+    if (range[0] > range[1] || range[1] > data_size)
+        return tfm__fail(k->err, range[0] > range[1] ? TFM_MALFORMED : TFM_TRUNCATED, "%q: bytes %u to %u of %u", &t->name, range[0], range[1], data_size);
+    if (range[1] - range[0] != t->bytes)
+        return tfm__fail(k->err, TFM_MISMATCH, "%q: %d of %q are %u bytes, the offsets span %u", &t->name, &t->shape, &t->type_name, t->bytes, range[1] - range[0]);
+    t->offset = range[0];
+    return true;
+}
+/* Reads the header, into f's tables if they are there, else only counting. */
+static bool tfm__safetensors_parse(tfm_file *f, tfm_error *e) {
+    tfm__cursor k;
+    uint64_t n = 0;
+    memset(&k, 0, sizeof k);
+    for (int i = 0; i < 8 && f->size >= 8; i++) n |= (uint64_t)f->data[i] << (8 * i);
+    if (f->size < 10 || n > f->size - 8 || n > 100000000) return tfm__fail(e, TFM_TRUNCATED, "safetensors: a header of %u bytes in a file of %u", n, (uint64_t)f->size);
+    uint64_t start = n + 8;
+    k.data = f->data;
+    k.size = (size_t)start;
+    k.at = 8;
+    k.err = e;
+    f->format = "safetensors";
+    f->entry_count = f->meta_count = 0;
+    if (!tfm__json_need(&k, '{')) return false;
+    bool more = !tfm__json_is(&k, '}');
+    while (more && tfm__cursor_ok(&k)) {
+        tfm__entry t;
+        memset(&t, 0, sizeof t);
+        t.name = tfm__json_string(&k, false);
+        tfm__json_need(&k, ':');
+        if (tfm__str_eq(t.name, "__metadata__")) {
+            tfm__json_need(&k, '{');
+            for (bool inside = !tfm__json_is(&k, '}'); inside && tfm__cursor_ok(&k); f->meta_count++) {
+                tfm__meta m;
+                memset(&m, 0, sizeof m);
+                m.key = tfm__json_string(&k, true);
+                tfm__json_need(&k, ':');
+                tfm_string v = tfm__json_string(&k, true);
+                m.value.type = m.value.element = TFM_VALUE_STRING;
+                m.value.data = (const uint8_t *)v.data;
+                m.value.count = m.value.size = v.size;
+                if (f->meta) f->meta[f->meta_count] = m;
+                inside = tfm__json_is(&k, ',');
+                if (!inside) tfm__json_need(&k, '}');
+            }
+        } else {
+            if (tfm__cursor_ok(&k) && !tfm__name_ok(t.name, 65535)) tfm__fail(e, TFM_MALFORMED, "tensor name of %u bytes: %q", (uint64_t)t.name.size, &t.name);
+            if (!tfm__cursor_ok(&k) || !tfm__json_tensor(&k, &t, f->size - start)) return false;
+            t.offset += start;
+            if (f->entries) f->entries[f->entry_count] = t;
+            f->entry_count++;
+        }
+        more = tfm__json_is(&k, ',');
+        if (!more) tfm__json_need(&k, '}');
+    }
+    tfm__json_space(&k);
+    if (tfm__cursor_ok(&k) && k.at != k.size) tfm__fail(e, TFM_MALFORMED, "header: unexpected text at byte %u", (uint64_t)k.at);
+    if (!tfm__cursor_ok(&k)) return false;
+    return !f->entries || tfm__file_check(f, true, start, e);
+}
+
+/* What kind of file, and how many keys and tensors: all that the size of its object depends on. */
+typedef struct tfm__file_counts { bool gguf, swapped; uint64_t tensors, keys; } tfm__file_counts;
+
+static bool tfm__file_count(const void *data, size_t size, tfm__file_counts *out, tfm_error *e) {
+    const uint8_t *p = (const uint8_t *)data;
+    tfm__cursor k;
+    uint32_t version;
+    uint16_t one = 1;
+    memset(out, 0, sizeof *out);
+    memset(&k, 0, sizeof k);
+    if (!data || size == 0) return tfm__fail(e, data ? TFM_TRUNCATED : TFM_ARGUMENT, data ? "the file is empty" : "the data is NULL");
+    k.data = p;
+    k.size = size;
+    k.err = e;
+    out->gguf = size >= 4 && memcmp(p, "GGUF", 4) == 0;
+    if (out->gguf) return tfm__gguf_header(&k, &out->tensors, &out->keys, &out->swapped, &version);
+    if (size < 9) return tfm__fail(e, TFM_TRUNCATED, "%u bytes are neither a GGUF nor a safetensors file", (uint64_t)size);
+    if (p[8] != '{') return tfm__fail(e, TFM_MALFORMED, "neither GGUF nor safetensors: the file begins with bytes %u %u %u %u", (uint64_t)p[0], (uint64_t)p[1], (uint64_t)p[2], (uint64_t)p[3]);
+    if (*(const uint8_t *)&one != 1) return tfm__fail(e, TFM_UNSUPPORTED, "safetensors files are read on little-endian machines only");
+    tfm_file f;
+    memset(&f, 0, sizeof f);
+    f.data = p;
+    f.size = size;
+    if (!tfm__safetensors_parse(&f, e)) return false;
+    out->tensors = (uint64_t)f.entry_count;
+    out->keys = (uint64_t)f.meta_count;
+    return true;
+}
+static tfm_file *tfm__file_carve(tfm__carver *k, const tfm__file_counts *n) {
+    tfm_file *f = (tfm_file *)tfm__carve(k, 1, sizeof *f);
+    tfm__meta *meta = (tfm__meta *)tfm__carve(k, (size_t)n->keys, sizeof *meta);
+    tfm__entry *entries = (tfm__entry *)tfm__carve(k, (size_t)n->tensors, sizeof *entries);
+    int32_t *meta_order = (int32_t *)tfm__carve(k, (size_t)n->keys, sizeof *meta_order);
+    int32_t *entry_order = (int32_t *)tfm__carve(k, (size_t)n->tensors, sizeof *entry_order);
+    if (!f || k->overflow) return NULL;
+    memset(f, 0, sizeof *f);
+    f->meta = meta;
+    f->entries = entries;
+    f->meta_order = meta_order;
+    f->entry_order = entry_order;
+    return f;
+}
+static tfm_file *tfm__file_make(tfm__carver *k, const tfm__mapping *map, const tfm__file_counts *n, tfm_error *e) {
+    tfm_file *f = tfm__file_carve(k, n);
+    if (!f) { tfm__fail(e, TFM_MEMORY, "file: the directory does not fit in %u bytes", (uint64_t)k->size); return NULL; }
+    f->map = *map;
+    f->data = map->data;
+    f->size = map->size;
+    return (n->gguf ? tfm__gguf_parse(f, e) : tfm__safetensors_parse(f, e)) ? f : NULL;
+}
+TFMDEF size_t tfm_file_size(const void *data, size_t size, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    tfm__file_counts n;
+    tfm__carver k;
+    memset(&k, 0, sizeof k);
+    if (!tfm__file_count(data, size, &n, e)) return 0;
+    if (n.swapped) { tfm__fail(e, TFM_UNSUPPORTED, "GGUF in the other byte order: it must be copied, which needs an allocator"); return 0; }
+    tfm__file_carve(&k, &n);
+    return k.used;
+}
+TFMDEF tfm_file *tfm_file_in(const void *data, size_t size, void *mem, size_t mem_size, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    size_t need = tfm_file_size(data, size, e);
+    tfm__file_counts n;
+    tfm__mapping map;
+    tfm__carver k;
+    memset(&k, 0, sizeof k);
+    memset(&map, 0, sizeof map);
+    if (!need || !tfm__object(NULL, mem, mem_size, need, "file", e) || !tfm__file_count(data, size, &n, e)) return NULL;
+    map.data = (const uint8_t *)data;
+    map.size = size;
+    k.base = (char *)mem;
+    k.size = mem_size;
+    return tfm__file_make(&k, &map, &n, e);
+}
+/* Replaces the mapping of a file in the other byte order by a turned copy. */
+static bool tfm__file_turn(tfm__mapping *map, const tfm_allocator *a, tfm_error *e) {
+    size_t size = map->size;
+    uint8_t *copy = (uint8_t *)tfm__heap_alloc(a, size, e);
+    if (!copy) return false;
+    memcpy(copy, map->data, size);
+    tfm__unmap(map, a);
+    memset(map, 0, sizeof *map);
+    map->data = copy;
+    map->size = size;
+    map->owned = true;
+    tfm__gguf_flip_directory(copy, size, e);
+    return e->status == TFM_OK;
+}
+static tfm_file *tfm__file_own(tfm__mapping *map, const tfm_allocator *allocator, tfm_error *e) {
+    tfm_allocator a = tfm__allocator(allocator);
+    tfm__file_counts n;
+    tfm__carver k;
+    tfm_file *f = NULL;
+    bool turned = false;
+    memset(&k, 0, sizeof k);
+    bool ok = tfm__file_count(map->data, map->size, &n, e);
+    if (ok && n.swapped) {
+        turned = true;
+        ok = tfm__file_turn(map, &a, e) && tfm__file_count(map->data, map->size, &n, e);
+    }
+    if (ok) {
+        tfm__file_carve(&k, &n);
+        k.size = k.used;
+        k.used = 0;
+        k.base = k.overflow ? NULL : (char *)tfm__heap_alloc(&a, k.size, e);
+        if (k.base) f = tfm__file_make(&k, map, &n, e);
+        if (f && turned) tfm__gguf_flip_data(f, (uint8_t *)(uintptr_t)map->data);
+    }
+    if (!f) {
+        tfm__heap_free(&a, k.base);
+        tfm__unmap(map, &a);
+        return NULL;
+    }
+    f->allocator = a;
+    f->owns_memory = true;
+    return f;
+}
+TFMDEF tfm_file *tfm_file_from_memory(const void *data, size_t size, const tfm_allocator *allocator, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    tfm__mapping map;
+    memset(&map, 0, sizeof map);
+    map.data = (const uint8_t *)data;
+    map.size = size;
+    return tfm__file_own(&map, allocator, e);
+}
+/* Puts "path: " before a message about the file's content. */
+static void tfm__name_file(tfm_error *e, const char *path) {
+#ifndef TFM_NO_MESSAGES
+    tfm_error inner = *e;
+    if (e->status == TFM_OK) return;
+    e->status = TFM_OK;
+    tfm__fail(e, inner.status, "%s: %s", path, inner.message);
+#else
+    (void)e; (void)path;
+#endif
+}
+TFMDEF tfm_file *tfm_file_open(const char *path, const tfm_allocator *allocator, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+#ifdef TFM_NO_STDIO
+    (void)allocator;
+    tfm__fail(e, TFM_UNSUPPORTED, "%s: this build opens no files (TFM_NO_STDIO)", path ? path : "NULL");
+    return NULL;
+#else
+    tfm__mapping map;
+    tfm_allocator a = tfm__allocator(allocator);
+    if (!tfm__map_file(path, &a, &map, e)) return NULL;
+    tfm_file *f = tfm__file_own(&map, allocator, e);
+    if (!f) tfm__name_file(e, path);
+    return f;
+#endif
+}
+TFMDEF void tfm_file_free(tfm_file *f) {
+    if (!f) return;
+    tfm_allocator a = f->allocator;
+    tfm__unmap(&f->map, &a);
+    if (f->owns_memory) tfm__heap_free(&a, f);
+}
+
+TFMDEF const char *tfm_file_format(const tfm_file *f) { return f ? f->format : "?"; }
+TFMDEF int64_t tfm_file_tensor_count(const tfm_file *f) { return f ? f->entry_count : 0; }
+TFMDEF bool tfm_file_tensor_at(const tfm_file *f, int64_t index, tfm_tensor_info *out) {
+    if (!f || index < 0 || index >= f->entry_count) return false;
+    const tfm__entry *t = &f->entries[index];
+    memset(out, 0, sizeof *out);
+    out->name = t->name;
+    out->type_name = t->type_name;
+    out->tensor = tfm__layout(t->bytes ? (void *)(uintptr_t)(f->data + t->offset) : NULL, t->type, t->shape);
+    out->rank = t->rank;
+    out->offset = t->offset;
+    out->bytes = t->bytes;
+    return true;
+}
+TFMDEF bool tfm_file_tensor(const tfm_file *f, const char *name, tfm_tensor_info *out) {
+    int64_t low = 0, high = f ? f->entry_count : 0;
+    while (low < high) {
+        int64_t mid = (low + high) / 2;
+        int r = tfm__string_order(f->entries[f->entry_order[mid]].name, tfm__str(name));
+        if (r == 0) return tfm_file_tensor_at(f, f->entry_order[mid], out);
+        if (r < 0) low = mid + 1;
+        else high = mid;
+    }
+    return false;
+}
+TFMDEF int64_t tfm_file_meta_count(const tfm_file *f) { return f ? f->meta_count : 0; }
+TFMDEF bool tfm_file_meta_at(const tfm_file *f, int64_t index, tfm_string *key, tfm_value *out) {
+    if (!f || index < 0 || index >= f->meta_count) return false;
+    if (key) *key = f->meta[index].key;
+    if (out) *out = f->meta[index].value;
+    return true;
+}
+/* A file that was only counted has no table: its keys are walked. */
+static bool tfm__gguf_scan(const tfm_file *f, const char *key, tfm_value *out) {
+    tfm__cursor k;
+    tfm_error e;
+    memset(&k, 0, sizeof k);
+    k.data = f->data;
+    k.size = f->size;
+    k.at = 24;
+    k.err = tfm__begin(&e, NULL);
+    for (int64_t i = 0; i < f->meta_count; i++) {
+        tfm_string name = tfm__take_string(&k, "key");
+        if (!tfm__take_value(&k, out)) return false;
+        if (tfm__str_eq(name, key)) return true;
+    }
+    return false;
+}
+TFMDEF bool tfm_file_meta(const tfm_file *f, const char *key, tfm_value *out) {
+    if (f && !f->meta) return tfm__gguf_scan(f, key, out);
+    int64_t low = 0, high = f ? f->meta_count : 0;
+    while (low < high) {
+        int64_t mid = (low + high) / 2;
+        int r = tfm__string_order(f->meta[f->meta_order[mid]].key, tfm__str(key));
+        if (r == 0) return tfm_file_meta_at(f, f->meta_order[mid], NULL, out);
+        if (r < 0) low = mid + 1;
+        else high = mid;
+    }
+    return false;
+}
+
+/* Any integer value as sign and magnitude. */
+static bool tfm__value_integer(const tfm_value *v, bool *negative, uint64_t *magnitude) {
+    uint64_t u = 0;
+    size_t n = v && v->type < TFM_VALUE_TYPES ? tfm__value_bytes[v->type] : 0;
+    if (!n || v->type == TFM_VALUE_F32 || v->type == TFM_VALUE_F64 || v->type == TFM_VALUE_BOOL) return false;
+    bool is_signed = v->type == TFM_VALUE_I8 || v->type == TFM_VALUE_I16 || v->type == TFM_VALUE_I32 || v->type == TFM_VALUE_I64;
+    if (n == 1) u = v->data[0];
+    if (n == 2) u = tfm__load_u16(v->data);
+    if (n == 4) { uint32_t w; memcpy(&w, v->data, 4); u = w; }
+    if (n == 8) memcpy(&u, v->data, 8);
+    *negative = is_signed && (u >> (8 * n - 1) & 1);
+    if (*negative && n < 8) u |= ~(uint64_t)0 << (8 * n);
+    *magnitude = *negative ? 0 - u : u;
+    return true;
+}
+TFMDEF bool tfm_value_u64(const tfm_value *v, uint64_t *out) {
+    bool negative;
+    uint64_t u;
+    if (!tfm__value_integer(v, &negative, &u) || negative) return false;
+    *out = u;
+    return true;
+}
+TFMDEF bool tfm_value_i64(const tfm_value *v, int64_t *out) {
+    bool negative;
+    uint64_t u;
+    if (!tfm__value_integer(v, &negative, &u) || u > (uint64_t)INT64_MAX + (negative ? 1 : 0)) return false;
+    *out = negative ? (int64_t)(0 - u) : (int64_t)u;
+    return true;
+}
+TFMDEF bool tfm_value_f64(const tfm_value *v, double *out) {
+    bool negative;
+    uint64_t u;
+    if (v && v->type == TFM_VALUE_F32) { float f; memcpy(&f, v->data, sizeof f); *out = (double)f; return true; }
+    if (v && v->type == TFM_VALUE_F64) { memcpy(out, v->data, sizeof *out); return true; }
+    if (!tfm__value_integer(v, &negative, &u)) return false;
+    *out = negative ? -(double)u : (double)u;
+    return true;
+}
+TFMDEF bool tfm_value_bool(const tfm_value *v, bool *out) {
+    if (!v || v->type != TFM_VALUE_BOOL) return false;
+    *out = v->data[0] != 0;
+    return true;
+}
+TFMDEF bool tfm_value_string(const tfm_value *v, tfm_string *out) {
+    if (!v || v->type != TFM_VALUE_STRING) return false;
+    out->data = (const char *)v->data;
+    out->size = v->size;
+    return true;
+}
+TFMDEF bool tfm_value_next(tfm_value *array, tfm_value *element) {
+    if (!array || array->type != TFM_VALUE_ARRAY || array->count == 0) return false;
+    size_t at = 0, size = tfm__value_bytes[array->element];
+    if (array->element == TFM_VALUE_STRING) {           /* lengths were checked when the file was read */
+        uint64_t n;
+        memcpy(&n, array->data, sizeof n);
+        at = sizeof n;
+        size = (size_t)n;
+    }
+    element->type = element->element = array->element;
+    element->count = array->element == TFM_VALUE_STRING ? size : 1;
+    element->data = array->data + at;
+    element->size = size;
+    array->data += at + size;
+    array->size -= at + size;
+    array->count--;
+    return true;
+}
+#ifndef TFM_NO_TOKENIZER
+/* ---- Tokenizers ---------------------------------------------------------- [IMPL.TOKENIZER]
+   Token texts stay in the file. Each is spelled in one of three ways, and a search for text
+   compares what the spelling stands for, so that neither text nor vocabulary is ever rewritten:
+
+     "gpt2"   every byte as a character of GPT-2's byte alphabet (a space is U+0120)
+     "llama"  a space as U+2581, some bytes as <0xNN>
+     "char"   as it is
+
+   Text becomes ids in three steps: special tokens are cut out, what lies between is split into
+   words that no merge can cross, and each word is merged, best pair first, until no pair of
+   neighbours is known. For "gpt2" the best pair is the earliest in the list of merges; for
+   "llama" it is the one whose union is the token of the highest score.                        */
+
+enum { TFM__SPELL_BYTES, TFM__SPELL_SPACE, TFM__SPELL_PLAIN };                  /* gpt2, llama, char */
+
+/* GGUF's token types less those that change nothing here; with the flag of end tokens. */
+enum { TFM__TOKEN_NORMAL = 1, TFM__TOKEN_UNKNOWN, TFM__TOKEN_CONTROL, TFM__TOKEN_USER,
+       TFM__TOKEN_BYTE = 6, TFM__TOKEN_KIND = 0x7f, TFM__TOKEN_END = 0x80 };
+
+/* Longer special tokens are not looked for in text: a bound on the time that this takes. */
+enum { TFM__SPECIAL_BYTES = 256 };
+
+/* Classes of characters as bits; 0 stands for the end of the text. */
+enum { TFM__OTHER = 1, TFM__LETTER = 2, TFM__NUMBER = 4, TFM__MARK = 8, TFM__PUNCT = 16, TFM__SYMBOL = 32,
+       TFM__SPACE = 64 };
+
+/* How a byte-level vocabulary's text is split into words: the first of these that matches, in
+   this order, the longest way it can. S is white space, L a letter, N a number.
+     contraction   's 't 'm 'd 're 've 'll
+     letters       L+ after at most one other character: a space, or any but L, N, CR, LF
+     digits        N+ after at most one space; or `digits` of N, without the space
+     punctuation   a space or none, then one or more of neither S, L nor N; with `newlines`,
+                   then [\r\n]*
+     newlines      S*[\r\n]+, only with `newlines`
+     space         S+ up to the last one before the next word, which that takes; else S+
+   A character of the classes `isolate` is a word of its own and ends the text before it. */
+typedef struct tfm__splitter {
+    const char *name;                   /* tokenizer.ggml.pre */
+    uint8_t isolate;
+    uint8_t digits;                     /* most digits in a word; 0: any number, after a space */
+    bool any_case;                      /* contractions in capitals too */
+    bool any_lead;                      /* what may stand before letters: any, or only a space */
+    bool newlines;
+    bool whole;                         /* a word that is a token is taken before any merge */
+    bool bos;                           /* BOS is added when the file does not say */
+} tfm__splitter;
+
+static const tfm__splitter tfm__splitters[] = {
+    /* name            isolate    digits any_case any_lead newlines whole  bos */
+    {"gpt-2",            0,           0, false,   false,   false,   false, false},
+    {"smollm",           TFM__NUMBER, 0, false,   false,   false,   false, false},
+    {"llama-bpe",        0,           3, true,    true,    true,    true,  true},
+    {"llama3",           0,           3, true,    true,    true,    true,  true},
+    {"llama-v3",         0,           3, true,    true,    true,    true,  true},
+    {"qwen2",            0,           1, true,    true,    true,    false, false},
+    {"deepseek-r1-qwen", 0,           1, true,    true,    true,    false, false}
+};
+
+/* Tokens that end a text or a turn whatever the file says of them, as the reference has it. */
+static const char *const tfm__end_names[] = {
+    "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<|end_of_text|>", "<end_of_turn>", "</s>",
+    "<|eom_id|>", "<EOT>", "< EOT >", "_<EOT>"
+};
+
+typedef struct tfm__merge { int32_t right, rank; } tfm__merge;
+
+struct tfm_tokenizer {
+    tfm_allocator allocator;
+    bool owned;                         /* the memory is the allocator's */
+    bool add_bos, add_eos, space_prefix;
+    bool words;                         /* llama: no token has a space after another character */
+    int spell;
+    const tfm__splitter *splitter;      /* gpt2 only */
+    int32_t count, bos, eos, unknown;   /* ids: -1 is none */
+    size_t longest;                     /* bytes of the longest token, as spelled */
+    const uint8_t *text;                /* the array of token texts in the file */
+    const uint8_t *score;               /* llama: count floats in the file, or NULL: all 0 */
+    uint32_t *offset;                   /* [count] of a token's text in `text`; 8 bytes of length before it */
+    uint8_t *kind;                      /* [count] */
+    uint32_t *slot;                     /* text -> id, open addressing; see tfm__slot_find */
+    uint32_t slot_mask;
+    /* Merges by their left token: pair[first[left]] up to pair[first[left + 1]], sorted by right. */
+    int32_t *first;                     /* [count + 1] */
+    tfm__merge *pair;                   /* [merges] */
+    int32_t *result;                    /* [merges] by rank: the token that the merge makes, or -1 */
+    int32_t merges;
+    size_t longest_special;
+    uint8_t starts[2][32];              /* bits: first bytes of user-defined, of all special tokens */
+    int32_t byte[256];                  /* id of the token for one byte, or -1 */
+};
+
+/* Characters. */
+
+/* Bytes of the UTF-8 character whose first n >= 1 bytes are at p; more than n if it is cut short
+   there, 0 if no character begins so. Surrogates, overlong forms and what lies beyond U+10FFFF
+   are no characters. */
+static int tfm__utf8_need(const uint8_t *p, size_t n) {
+    uint8_t a = p[0], low = 0x80, high = 0xbf;
+    if (a < 0x80) return 1;
+    if (a < 0xc2 || a > 0xf4) return 0;
+    if (a == 0xe0) low = 0xa0;
+    if (a == 0xed) high = 0x9f;
+    if (a == 0xf0) low = 0x90;
+    if (a == 0xf4) high = 0x8f;
+    int length = a < 0xe0 ? 2 : a < 0xf0 ? 3 : 4;
+    for (int i = 1; i < length && (size_t)i < n; i++) {
+        if (p[i] < low || p[i] > high) return 0;
+        low = 0x80;
+        high = 0xbf;
+    }
+    return length;
+}
+/* The character at p and its length in bytes; an invalid byte is U+FFFD of length 1. */
+static uint32_t tfm__utf8_decode(const uint8_t *p, size_t n, int *length) {
+    int k = tfm__utf8_need(p, n);
+    *length = 1;
+    if (k == 1) return p[0];
+    if (k == 0 || (size_t)k > n) return 0xfffd;
+    *length = k;
+    uint32_t c = p[0] & (0xffu >> (k + 1));
+    for (int i = 1; i < k; i++) c = c << 6 | (p[i] & 0x3fu);
+    return c;
+}
+
+TFMDEF size_t tfm_utf8_feed(tfm_utf8 *u, const char *bytes, size_t size, bool replace, bool final, char *out) {
+    size_t n = 0;
+    if (u->count < 0 || u->count > 3) u->count = 0;
+    for (size_t i = 0; i < size || (final && u->count);) {
+        bool flush = i == size;
+        if (!flush) u->pending[u->count++] = (unsigned char)bytes[i++];
+        int length = tfm__utf8_need(u->pending, (size_t)u->count);
+        if (length > u->count && !flush) continue;
+        int take = length ? u->count : u->count > 1 ? u->count - 1 : 1;         /* the last byte may begin anew */
+        if (length == u->count || !replace) memcpy(out + n, u->pending, (size_t)take);
+        else memcpy(out + n, "\xef\xbf\xbd", 3);
+        n += length == u->count || !replace ? (size_t)take : 3;
+        i -= (size_t)(u->count - take);
+        u->count = 0;
+    }
+    return n;
+}
+
+typedef struct tfm__unicode_row { uint32_t first; const char *runs; } tfm__unicode_row;
+static uint32_t tfm__unicode_class(uint32_t c);
+
+TFM__INLINE uint32_t tfm__char_class(uint32_t c) {
+    if ((c | 32) - 'a' < 26) return TFM__LETTER;
+    if (c - '0' < 10) return TFM__NUMBER;
+    if (c == ' ' || c - 9 < 5) return TFM__SPACE;
+    return tfm__unicode_class(c);
+}
+
+/* Spelling: what the next character of a token's text stands for. Gives the number of bytes read;
+   *value is the byte meant, or -1 if the spelling has no such character (it is taken as it is). */
+static size_t tfm__spelled(int spell, const uint8_t *p, size_t n, int *value) {
+    *value = p[0];
+    if (spell == TFM__SPELL_SPACE) {
+        if (p[0] == ' ') *value = -1;
+        if (p[0] != 0xe2 || n < 3 || p[1] != 0x96 || p[2] != 0x81) return 1;
+        *value = ' ';
+        return 3;
+    }
+    if (spell == TFM__SPELL_PLAIN || (p[0] > 0x20 && p[0] < 0x7f)) return 1;
+    /* GPT-2's alphabet: printable Latin-1 stands for itself, U+0100 on for the other 68 bytes, in order. */
+    int length;
+    uint32_t c = tfm__utf8_decode(p, n, &length);
+    *value = -1;
+    if (length == 2 && c >= 0xa1 && c <= 0xff && c != 0xad) *value = (int)c;
+    else if (c >= 0x100 && c < 0x100 + 33) *value = (int)(c - 0x100);           /* 0..32 */
+    else if (c >= 0x121 && c < 0x143) *value = (int)(c - 0x121 + 127);          /* 127..160 */
+    else if (c == 0x143) *value = 0xad;
+    return (size_t)length;
+}
+
+/* Token texts and the table from text to id. */
+
+static tfm_string tfm__token_text(const tfm_tokenizer *t, int32_t id) {
+    tfm_string s;
+    uint64_t size;
+    s.data = (const char *)t->text + t->offset[id];
+    memcpy(&size, s.data - 8, 8);       /* GGUF strings have their length before them */
+    s.size = (size_t)size;
+    return s;
+}
+static int tfm__token_kind(const tfm_tokenizer *t, int32_t id) { return t->kind[id] & TFM__TOKEN_KIND; }
+/* Is the token cut out of text before anything else? Control and unknown tokens only if `all`. */
+static bool tfm__token_special(const tfm_tokenizer *t, int32_t id, bool all) {
+    int kind = tfm__token_kind(t, id);
+    return kind == TFM__TOKEN_USER || (all && (kind == TFM__TOKEN_CONTROL || kind == TFM__TOKEN_UNKNOWN));
+}
+/* May plain text become this token? */
+static bool tfm__token_plain(const tfm_tokenizer *t, int32_t id) {
+    return tfm__token_kind(t, id) != TFM__TOKEN_CONTROL && tfm__token_kind(t, id) != TFM__TOKEN_UNKNOWN;
+}
+
+/* Hashes (FNV-1a) are of the bytes that a spelling stands for, so that text and token meet. */
+static const uint32_t tfm__hash_start = 2166136261u;
+TFM__INLINE uint32_t tfm__hash_byte(uint32_t h, uint8_t b) { return (h ^ b) * 16777619u; }
+TFM__INLINE uint32_t tfm__hash_end(uint32_t h) {
+    h ^= h >> 15;
+    h *= 0x2c1b3c6du;
+    return h ^ h >> 13;
+}
+/* Adds one character as tfm__spelled read it, and a whole spelled text. */
+static uint32_t tfm__hash_spelled(uint32_t h, const uint8_t *p, size_t n, int value) {
+    if (value >= 0) return tfm__hash_byte(h, (uint8_t)value);
+    for (size_t i = 0; i < n; i++) h = tfm__hash_byte(h, p[i]);
+    return h;
+}
+static uint32_t tfm__hash_text(uint32_t h, int spell, tfm_string s) {
+    const uint8_t *p = (const uint8_t *)s.data;
+    for (size_t i = 0, n; i < s.size; i += n) {
+        int value;
+        n = tfm__spelled(spell, p + i, s.size - i, &value);
+        h = tfm__hash_spelled(h, p + i, n, value);
+    }
+    return h;
+}
+/* Does the token stand for exactly these bytes? */
+static bool tfm__token_means(const tfm_tokenizer *t, int32_t id, const uint8_t *p, size_t n) {
+    tfm_string s = tfm__token_text(t, id);
+    const uint8_t *q = (const uint8_t *)s.data;
+    size_t i = 0, at = 0;
+    while (i < s.size && at < n) {
+        int value;
+        i += tfm__spelled(t->spell, q + i, s.size - i, &value);
+        if (value != p[at++]) return false;
+    }
+    return i == s.size && at == n;
+}
+/* Is the token spelled as these two parts in a row? */
+static bool tfm__token_is(const tfm_tokenizer *t, int32_t id, tfm_string a, tfm_string b) {
+    tfm_string s = tfm__token_text(t, id);
+    return s.size == a.size + b.size && (!a.size || memcmp(s.data, a.data, a.size) == 0) &&
+           (!b.size || memcmp(s.data + a.size, b.data, b.size) == 0);
+}
+
+/* A slot holds id + 1 in the bits of slot_mask and, above them, those bits of the hash: most
+   mismatches are seen without looking at the token. 0 is an empty slot; there always is one. */
+static int32_t tfm__find_hashed(const tfm_tokenizer *t, uint32_t h, tfm_string a, tfm_string b) {
+    for (uint32_t at = h;; at++) {
+        uint32_t s = t->slot[at & t->slot_mask];
+        if (!s) return -1;
+        if ((s ^ h) & ~t->slot_mask) continue;
+        int32_t id = (int32_t)(s & t->slot_mask) - 1;
+        if (tfm__token_is(t, id, a, b)) return id;
+    }
+}
+static int32_t tfm__find_spelled(const tfm_tokenizer *t, tfm_string a, tfm_string b) {
+    uint32_t h = tfm__hash_text(tfm__hash_text(tfm__hash_start, t->spell, a), t->spell, b);
+    return tfm__find_hashed(t, tfm__hash_end(h), a, b);
+}
+static int32_t tfm__find_bytes(const tfm_tokenizer *t, const uint8_t *p, size_t n) {
+    uint32_t h = tfm__hash_start;
+    if (n > t->longest) return -1;
+    for (size_t i = 0; i < n; i++) h = tfm__hash_byte(h, p[i]);
+    h = tfm__hash_end(h);
+    for (uint32_t at = h;; at++) {
+        uint32_t s = t->slot[at & t->slot_mask];
+        if (!s) return -1;
+        if ((s ^ h) & ~t->slot_mask) continue;
+        int32_t id = (int32_t)(s & t->slot_mask) - 1;
+        if (tfm__token_plain(t, id) && tfm__token_means(t, id, p, n)) return id;
+    }
+}
+/* Empty tokens are left out, and of equal ones all but the first. */
+static void tfm__slot_add(tfm_tokenizer *t, int32_t id) {
+    tfm_string s = tfm__token_text(t, id), none = tfm__str(NULL);
+    uint32_t h = tfm__hash_end(tfm__hash_text(tfm__hash_start, t->spell, s)), at = h;
+    if (!s.size || tfm__find_hashed(t, h, s, none) >= 0) return;
+    while (t->slot[at & t->slot_mask]) at++;
+    t->slot[at & t->slot_mask] = (h & ~t->slot_mask) | ((uint32_t)id + 1);
+}
+
+/* The byte that a token spelled <0xNN> stands for, or -1. */
+static int tfm__byte_name(tfm_string s) {
+    int value = 0;
+    if (s.size != 6 || memcmp(s.data, "<0x", 3) != 0 || s.data[5] != '>') return -1;
+    for (int i = 3; i < 5; i++) {
+        char ch = s.data[i];
+        int digit = ch >= '0' && ch <= '9' ? ch - '0' : ch >= 'A' && ch <= 'F' ? ch - 'A' + 10
+                  : ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
+        if (digit < 0) return -1;
+        value = value * 16 + digit;
+    }
+    return value;
+}
+
+/* Loading. First everything is read and counted, then tables are carved, then filled. */
+
+typedef struct tfm__vocab_keys { tfm_value tokens, types, merges; bool has_types, has_merges; } tfm__vocab_keys;
+
+static bool tfm__vocab_array(const tfm_file *f, const char *key, tfm_value_type element, tfm_value *v, bool *has,
+                             tfm_error *e) {
+    *has = tfm_file_meta(f, key, v);
+    if (!*has) return true;
+    if (v->type != TFM_VALUE_ARRAY || v->element != element)
+        return tfm__fail(e, TFM_MALFORMED, "%s: not an array of %s", key, element == TFM_VALUE_STRING ? "strings"
+                         : element == TFM_VALUE_F32 ? "f32 numbers" : "i32 numbers");
+    if (v->count >= INT32_MAX || v->size >= UINT32_MAX)
+        return tfm__fail(e, TFM_UNSUPPORTED, "%s: %u elements in %u bytes are too many", key, v->count,
+                         (uint64_t)v->size);
+    return true;
+}
+static bool tfm__vocab_length(const char *key, const tfm_value *v, const tfm_value *tokens, tfm_error *e) {
+    if (v->count == tokens->count) return true;
+    return tfm__fail(e, TFM_MISMATCH, "%s has %u elements, tokenizer.ggml.tokens has %u", key, v->count, tokens->count);
+}
+/* A key of another type, or an id outside of the vocabulary, counts as absent. */
+static int32_t tfm__vocab_id(const tfm_file *f, const char *key, int32_t count, int32_t absent) {
+    tfm_value v;
+    uint64_t id;
+    if (absent >= count) absent = -1;
+    return tfm_file_meta(f, key, &v) && tfm_value_u64(&v, &id) && id < (uint64_t)count ? (int32_t)id : absent;
+}
+static bool tfm__vocab_flag(const tfm_file *f, const char *key, bool absent) {
+    tfm_value v;
+    bool flag;
+    return tfm_file_meta(f, key, &v) && tfm_value_bool(&v, &flag) ? flag : absent;
+}
+
+static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) {
+    tfm_value v;
+    tfm_string name;
+    if (!tfm_file_meta(f, "tokenizer.ggml.model", &v))
+        return tfm__fail(e, TFM_UNSUPPORTED, "the file has no tokenizer (tokenizer.ggml.model)");
+    if (!tfm_value_string(&v, &name)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.model: not a string");
+    if (tfm__str_eq(name, "llama")) { t->spell = TFM__SPELL_SPACE; return true; }
+    if (tfm__str_eq(name, "char")) { t->spell = TFM__SPELL_PLAIN; return true; }
+    if (!tfm__str_eq(name, "gpt2"))
+        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is none that runs here (gpt2, llama, char)", &name);
+    t->spell = TFM__SPELL_BYTES;
+    if (!tfm_file_meta(f, "tokenizer.ggml.pre", &v))
+        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.pre is missing: how to split text is unknown");
+    if (!tfm_value_string(&v, &name)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.pre: not a string");
+    for (size_t i = 0; i < sizeof tfm__splitters / sizeof *tfm__splitters; i++)
+        if (tfm__str_eq(name, tfm__splitters[i].name)) t->splitter = &tfm__splitters[i];
+    return t->splitter || tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.pre '%q' is none that runs here", &name);
+}
+
+static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *keys, int32_t id, tfm_string s) {
+    int32_t type = TFM__TOKEN_NORMAL;
+    bool byte = t->spell != TFM__SPELL_PLAIN && tfm__byte_name(s) >= 0;
+    for (size_t i = 0; i < sizeof tfm__end_names / sizeof *tfm__end_names; i++)
+        if (tfm__str_eq(s, tfm__end_names[i])) return TFM__TOKEN_CONTROL | TFM__TOKEN_END;
+    if (keys->has_types) memcpy(&type, keys->types.data + (size_t)id * 4, 4);
+    else if (byte && t->spell == TFM__SPELL_SPACE) type = TFM__TOKEN_BYTE;
+    if (type == TFM__TOKEN_BYTE) return byte ? TFM__TOKEN_BYTE : TFM__TOKEN_NORMAL;
+    return type == TFM__TOKEN_UNKNOWN || type == TFM__TOKEN_CONTROL || type == TFM__TOKEN_USER ? (uint8_t)type
+         : TFM__TOKEN_NORMAL;
+}
+/* Reads and checks all keys; counts what the tables depend on. */
+static bool tfm__vocab_scan(tfm_tokenizer *t, tfm__vocab_keys *keys, const tfm_file *f, tfm_error *e) {
+    tfm_value scores, array, v;
+    bool has;
+    memset(t, 0, sizeof *t);
+    if (!f) return tfm__fail(e, TFM_ARGUMENT, "the file is NULL");
+    if (!tfm__vocab_model(t, f, e)) return false;
+    if (!tfm__vocab_array(f, "tokenizer.ggml.tokens", TFM_VALUE_STRING, &keys->tokens, &has, e)) return false;
+    if (!has || !keys->tokens.count) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.tokens is missing or empty");
+    if (!tfm__vocab_array(f, "tokenizer.ggml.token_type", TFM_VALUE_I32, &keys->types, &keys->has_types, e) ||
+        (keys->has_types && !tfm__vocab_length("tokenizer.ggml.token_type", &keys->types, &keys->tokens, e)) ||
+        !tfm__vocab_array(f, "tokenizer.ggml.scores", TFM_VALUE_F32, &scores, &has, e) ||
+        (has && !tfm__vocab_length("tokenizer.ggml.scores", &scores, &keys->tokens, e)) ||
+        !tfm__vocab_array(f, "tokenizer.ggml.merges", TFM_VALUE_STRING, &keys->merges, &keys->has_merges, e)) return false;
+    t->count = (int32_t)keys->tokens.count;
+    t->text = keys->tokens.data;
+    t->score = has ? scores.data : NULL;
+    t->merges = keys->has_merges && t->spell == TFM__SPELL_BYTES ? (int32_t)keys->merges.count : 0;
+    t->words = t->spell == TFM__SPELL_SPACE;
+
+    array = keys->tokens;
+    for (int32_t id = 0; id < t->count; id++) {
+        tfm_string s;
+        if (!tfm_value_next(&array, &v) || !tfm_value_string(&v, &s))
+            return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.tokens: element %i cannot be read", (int64_t)id);
+        if (s.size > t->longest) t->longest = s.size;
+        for (size_t i = 1; t->words && i + 2 < s.size; i++)
+            if (!memcmp(s.data + i, "\xe2\x96\x81", 3) && (i < 3 || memcmp(s.data + i - 3, "\xe2\x96\x81", 3)))
+                t->words = false;
+    }
+    bool llama = t->spell == TFM__SPELL_SPACE;
+    t->bos = tfm__vocab_id(f, "tokenizer.ggml.bos_token_id", t->count, llama ? 1 : -1);
+    t->eos = tfm__vocab_id(f, "tokenizer.ggml.eos_token_id", t->count, llama ? 2 : -1);
+    t->unknown = tfm__vocab_id(f, "tokenizer.ggml.unknown_token_id", t->count, llama ? 0 : -1);
+    bool adds = llama || (t->splitter && t->splitter->bos);
+    t->add_bos = tfm__vocab_flag(f, "tokenizer.ggml.add_bos_token", adds) && t->bos >= 0;
+    t->add_eos = tfm__vocab_flag(f, "tokenizer.ggml.add_eos_token", false) && t->eos >= 0;
+    t->space_prefix = llama && tfm__vocab_flag(f, "tokenizer.ggml.add_space_prefix", true);
+    return true;
+}
+
+static tfm_tokenizer *tfm__vocab_carve(tfm__carver *k, tfm_tokenizer *t) {
+    size_t count = (size_t)t->count, slots = 16;
+    while (slots - slots / 8 < count && slots <= UINT32_MAX / 2) slots *= 2;
+    tfm_tokenizer *self = (tfm_tokenizer *)tfm__carve(k, 1, sizeof *t);
+    t->slot_mask = (uint32_t)(slots - 1);
+    t->slot = (uint32_t *)tfm__carve(k, slots, sizeof *t->slot);
+    t->offset = (uint32_t *)tfm__carve(k, count, sizeof *t->offset);
+    t->kind = (uint8_t *)tfm__carve(k, count, 1);
+    if (t->merges) {
+        t->first = (int32_t *)tfm__carve(k, count + 1, sizeof *t->first);
+        t->pair = (tfm__merge *)tfm__carve(k, (size_t)t->merges, sizeof *t->pair);
+        t->result = (int32_t *)tfm__carve(k, (size_t)t->merges, sizeof *t->result);
+    }
+    return self;
+}
+
+/* Heapsort of merges by right token, then rank: in place, no recursion, n log n on any input. */
+static bool tfm__merge_before(tfm__merge a, tfm__merge b) {
+    return a.right < b.right || (a.right == b.right && a.rank < b.rank);
+}
+static void tfm__merge_sift(tfm__merge *p, int32_t root, int32_t n) {
+    tfm__merge moved = p[root];
+    for (int32_t child; (child = 2 * root + 1) < n; root = child) {
+        if (child + 1 < n && tfm__merge_before(p[child], p[child + 1])) child++;
+        if (!tfm__merge_before(moved, p[child])) break;
+        p[root] = p[child];
+    }
+    p[root] = moved;
+}
+static void tfm__merge_sort(tfm__merge *p, int32_t n) {
+    for (int32_t i = n / 2 - 1; i >= 0; i--) tfm__merge_sift(p, i, n);
+    for (int32_t i = n - 1; i > 0; i--) {
+        tfm__merge last = p[i];
+        p[i] = p[0];
+        p[0] = last;
+        tfm__merge_sift(p, 0, i);
+    }
+}
+
+/* "left right": the parts of a merge. It is ignored where a part or the union is no token that
+   text can become, for such a merge could never end in a token. */
+static int32_t tfm__merge_left(tfm_string m, tfm_string *left, tfm_string *right) {
+    const char *space = m.size > 1 ? (const char *)memchr(m.data + 1, ' ', m.size - 1) : NULL;
+    *left = *right = m;
+    if (!space) return -1;
+    left->size = (size_t)(space - m.data);
+    right->data = space + 1;
+    right->size = m.size - left->size - 1;
+    return 0;
+}
+static bool tfm__fill_merges(tfm_tokenizer *t, const tfm__vocab_keys *keys, tfm_error *e) {
+    tfm_value array = keys->merges, v;
+    tfm_string m, left, right, none = tfm__str(NULL);
+    memset(t->first, 0, ((size_t)t->count + 1) * sizeof *t->first);
+    for (int32_t i = 0; i < t->merges; i++) {           /* result[i] holds the left token for now */
+        if (!tfm_value_next(&array, &v) || !tfm_value_string(&v, &m))
+            return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.merges: element %i cannot be read", (int64_t)i);
+        t->result[i] = tfm__merge_left(m, &left, &right) < 0 ? -1 : tfm__find_spelled(t, left, none);
+        if (t->result[i] >= 0) t->first[t->result[i]]++;
+    }
+    int32_t sum = 0;
+    for (int32_t id = 0; id <= t->count; id++) {
+        int32_t n = t->first[id];
+        t->first[id] = sum;
+        sum += n;
+    }
+    array = keys->merges;
+    for (int32_t i = 0; i < t->merges; i++) {
+        if (!tfm_value_next(&array, &v) || !tfm_value_string(&v, &m)) return false;
+        int32_t l = t->result[i];
+        if (l < 0) continue;
+        tfm__merge_left(m, &left, &right);
+        tfm__merge *p = &t->pair[t->first[l]++];
+        p->rank = i;
+        p->right = tfm__find_spelled(t, right, none);
+        t->result[i] = tfm__find_spelled(t, left, right);
+        if (t->result[i] < 0 || !tfm__token_plain(t, t->result[i])) p->right = -1;
+    }
+    memmove(t->first + 1, t->first, (size_t)t->count * sizeof *t->first);       /* ends became begins */
+    t->first[0] = 0;
+    for (int32_t id = 0; id < t->count; id++)
+        tfm__merge_sort(t->pair + t->first[id], t->first[id + 1] - t->first[id]);
+    return true;
+}
+
+static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const tfm_file *f, tfm_error *e) {
+    tfm_value array = keys->tokens, v;
+    memset(t->slot, 0, ((size_t)t->slot_mask + 1) * sizeof *t->slot);
+    for (int b = 0; b < 256; b++) t->byte[b] = -1;
+    for (int32_t id = 0; id < t->count; id++) {
+        tfm_value_next(&array, &v);     /* the scan saw that it can be read */
+        t->offset[id] = (uint32_t)(v.data - t->text);
+        tfm_string s = tfm__token_text(t, id);
+        t->kind[id] = tfm__vocab_kind(t, keys, id, s);
+        tfm__slot_add(t, id);
+        int byte = t->spell == TFM__SPELL_SPACE ? tfm__byte_name(s) : -1;
+        if (byte >= 0 && t->byte[byte] < 0) t->byte[byte] = id;
+        if (!s.size || s.size > TFM__SPECIAL_BYTES || !tfm__token_special(t, id, true)) continue;
+        uint8_t first = (uint8_t)s.data[0];
+        if (s.size > t->longest_special) t->longest_special = s.size;
+        t->starts[1][first >> 3] |= (uint8_t)(1 << (first & 7));
+        if (tfm__token_special(t, id, false)) t->starts[0][first >> 3] |= (uint8_t)(1 << (first & 7));
+    }
+    for (int b = 0; b < 256; b++) {
+        uint8_t one = (uint8_t)b;
+        if (t->byte[b] < 0) t->byte[b] = tfm__find_bytes(t, &one, 1);
+    }
+    static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    for (int i = 0; i < 3; i++) {
+        int32_t id = i ? tfm__vocab_id(f, ends[i], t->count, -1) : t->eos;
+        if (id >= 0) t->kind[id] |= TFM__TOKEN_END;
+    }
+    return !t->merges || tfm__fill_merges(t, keys, e);
+}
+
+/* The three faces: *needed gets the size, and nothing is made, if `make` is false. */
+static tfm_tokenizer *tfm__tokenizer_make(const tfm_file *f, const tfm_allocator *a, void *mem, size_t size,
+                                          bool make, size_t *needed, tfm_error *e) {
+    tfm_tokenizer t;
+    tfm__vocab_keys keys;
+    tfm__carver k;
+    memset(&k, 0, sizeof k);
+    *needed = 0;
+    if (!tfm__vocab_scan(&t, &keys, f, e)) return NULL;
+    tfm__vocab_carve(&k, &t);
+    if (k.overflow) tfm__fail(e, TFM_MEMORY, "out of memory: a vocabulary of %i tokens", (int64_t)t.count);
+    if (k.overflow) return NULL;
+    *needed = k.used;
+    k.base = make ? (char *)tfm__object(a, mem, size, k.used, "tokenizer", e) : NULL;
+    if (!k.base) return NULL;
+    k.size = k.used;
+    k.used = 0;
+    tfm_tokenizer *self = tfm__vocab_carve(&k, &t);
+    *self = t;
+    self->owned = mem == NULL;
+    if (a) self->allocator = *a;
+    if (tfm__vocab_fill(self, &keys, f, e)) return self;
+    tfm_tokenizer_free(self);
+    return NULL;
+}
+TFMDEF tfm_tokenizer *tfm_tokenizer_new(const tfm_file *f, const tfm_allocator *allocator, tfm_error *err) {
+    tfm_error local;
+    tfm_allocator a = tfm__allocator(allocator);
+    size_t needed;
+    return tfm__tokenizer_make(f, &a, NULL, 0, true, &needed, tfm__begin(err, &local));
+}
+TFMDEF size_t tfm_tokenizer_size(const tfm_file *f, tfm_error *err) {
+    tfm_error local;
+    size_t needed;
+    tfm__tokenizer_make(f, NULL, NULL, 0, false, &needed, tfm__begin(err, &local));
+    return needed;
+}
+TFMDEF tfm_tokenizer *tfm_tokenizer_in(const tfm_file *f, void *mem, size_t size, tfm_error *err) {
+    tfm_error local;
+    size_t needed;
+    return tfm__tokenizer_make(f, NULL, mem, size, true, &needed, tfm__begin(err, &local));
+}
+TFMDEF void tfm_tokenizer_free(tfm_tokenizer *t) {
+    if (!t || !t->owned) return;
+    tfm_allocator a = t->allocator;
+    tfm__heap_free(&a, t);
+}
+
+/* Splitting text into words. */
+
+typedef struct tfm__text_view {
+    const uint8_t *p;
+    size_t n;
+    const tfm__splitter *rules;
+} tfm__text_view;
+
+/* The class of the character at `at`, which is *length bytes; 0 at the end of what a word may see. */
+static uint32_t tfm__text_peek(const tfm__text_view *x, size_t at, size_t *length) {
+    *length = 0;
+    if (at >= x->n) return 0;
+    int k;
+    uint32_t kind = tfm__char_class(tfm__utf8_decode(x->p + at, x->n - at, &k));
+    *length = (size_t)k;
+    return kind & x->rules->isolate ? 0 : kind;
+}
+/* The end of the longest run of characters of the classes, at most `most` of them. */
+static size_t tfm__text_run(const tfm__text_view *x, size_t at, uint32_t classes, size_t most) {
+    size_t length;
+    for (; most && tfm__text_peek(x, at, &length) & classes; most--) at += length;
+    return at;
+}
+static bool tfm__text_newline(const tfm__text_view *x, size_t at) {
+    return at < x->n && (x->p[at] == '\n' || x->p[at] == '\r');
+}
+static size_t tfm__text_contraction(const tfm__text_view *x, size_t at) {
+    if (x->p[at] != '\'' || at + 1 >= x->n) return 0;
+    uint8_t fold = x->rules->any_case ? 32 : 0;
+    uint8_t a = x->p[at + 1] | fold, b = at + 2 < x->n ? x->p[at + 2] | fold : 0;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+}
+/* White space from `at` on: to the last newline; else all of it, less the last before a word. */
+static size_t tfm__text_spaces(const tfm__text_view *x, size_t at) {
+    size_t end = at, last = at, newline = at, length;
+    uint32_t kind;
+    while ((kind = tfm__text_peek(x, end, &length)) & TFM__SPACE) {
+        last = end;
+        end += length;
+        if (x->rules->newlines && tfm__text_newline(x, last)) newline = end;
+    }
+    if (newline > at) return newline;
+    return kind && last > at ? last : end;
+}
+/* The end of the word that begins at `at`, which is before the end of the text. */
+static size_t tfm__text_word(const tfm__text_view *x, size_t at) {
+    const uint32_t word = TFM__LETTER | TFM__NUMBER, others = ~(uint32_t)(TFM__SPACE | TFM__LETTER | TFM__NUMBER);
+    size_t length, unused, end;
+    uint32_t kind = tfm__text_peek(x, at, &length);
+    if (!kind) return at + length;      /* isolated */
+    if (kind & TFM__LETTER) return tfm__text_run(x, at, TFM__LETTER, SIZE_MAX);
+    bool space = x->p[at] == ' ';
+    uint32_t next = tfm__text_peek(x, at + length, &unused);
+    if ((end = tfm__text_contraction(x, at)) != 0) return at + end;
+    if (next & TFM__LETTER && (space || (x->rules->any_lead && !(kind & word) && !tfm__text_newline(x, at))))
+        return tfm__text_run(x, at + length, TFM__LETTER, SIZE_MAX);
+    if (kind & TFM__NUMBER) return tfm__text_run(x, at, TFM__NUMBER, x->rules->digits ? x->rules->digits : SIZE_MAX);
+    if (space && next & TFM__NUMBER && !x->rules->digits) return tfm__text_run(x, at + length, TFM__NUMBER, SIZE_MAX);
+    if (!(kind & TFM__SPACE) || (space && next & others)) {
+        end = tfm__text_run(x, at + length, others, SIZE_MAX);
+        while (x->rules->newlines && tfm__text_newline(x, end)) end++;
+        return end;
+    }
+    return tfm__text_spaces(x, at);
+}
+
+/* Merging one word. Symbols are numbered by the place of their first byte. A tournament over all
+   neighbours keeps the best pair at hand: the winner of n pairs is read in one step, and a change
+   costs log n. So a word of n bytes takes n log n, whatever it holds. */
+
+typedef struct tfm__merge_symbol {
+    int32_t span;                       /* bytes; stored at the symbol's first byte and at its last */
+    int32_t id;                         /* gpt2: the symbol's token. llama: of the pair with the next */
+    uint32_t key;                       /* of the pair with the next symbol: less is better */
+    int32_t best;                       /* of the tournament, numbered as a heap: root is 1 */
+} tfm__merge_symbol;
+
+#define TFM__NO_PAIR UINT32_MAX
+
+typedef struct tfm__writer {
+    tfm_context *c;
+    const tfm_tokenizer *t;
+    tfm__merge_symbol *symbols;               /* [bytes of the longest word] */
+    uint8_t *copy;                      /* llama: [bytes of the text + 1] */
+    int32_t *ids;
+    int64_t capacity, count;
+} tfm__writer;
+
+static void tfm__write_id(tfm__writer *w, int32_t id) {
+    if (w->count < w->capacity) w->ids[w->count] = id;
+    w->count++;
+}
+/* Text that has no token: the unknown token, or an error if there is none. */
+static void tfm__write_unknown(tfm__writer *w, const uint8_t *p, size_t n) {
+    if (w->t->unknown >= 0) { tfm__write_id(w, w->t->unknown); return; }
+    tfm_string s;
+    s.data = (const char *)p;
+    s.size = n;
+    if (n == 1 && (*p < 32 || *p > 126))
+        tfm__fail(&w->c->err, TFM_ARGUMENT, "the vocabulary has no token for the byte %u", (uint64_t)*p);
+    else tfm__fail(&w->c->err, TFM_ARGUMENT, "the vocabulary has no token for '%q'", &s);
+}
+static void tfm__write_byte(tfm__writer *w, uint8_t b) {
+    if (w->t->byte[b] >= 0) tfm__write_id(w, w->t->byte[b]);
+    else tfm__write_unknown(w, &b, 1);
+}
+
+static uint32_t tfm__merge_key(const tfm_tokenizer *t, int32_t left, int32_t right) {
+    if (left < 0 || right < 0 || !t->merges) return TFM__NO_PAIR;
+    int32_t low = t->first[left], end = t->first[left + 1], high = end;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (t->pair[middle].right < right) low = middle + 1;
+        else high = middle;
+    }
+    return low < end && t->pair[low].right == right ? (uint32_t)t->pair[low].rank : TFM__NO_PAIR;
+}
+/* Scores in order: the float's bits, made to compare as unsigned numbers, the highest becoming
+   the least. NaN is lowest of all; both zeros are one. */
+static uint32_t tfm__score_key(const tfm_tokenizer *t, int32_t id) {
+    uint32_t bits = 0;
+    if (t->score) memcpy(&bits, t->score + (size_t)id * 4, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return TFM__NO_PAIR - 1;
+    if (bits == 0x80000000u) bits = 0;
+    return bits >> 31 ? bits : ~(bits | 0x80000000u);
+}
+/* Looks the pair of symbol i and the next one up. */
+static void tfm__merge_lookup(const tfm__writer *w, const uint8_t *p, int32_t n, int32_t i) {
+    tfm__merge_symbol *s = w->symbols;
+    int32_t j = i + s[i].span;
+    s[i].key = TFM__NO_PAIR;
+    if (j >= n) return;
+    if (w->t->spell == TFM__SPELL_BYTES) {
+        s[i].key = tfm__merge_key(w->t, s[i].id, s[j].id);
+    } else {
+        s[i].id = tfm__find_bytes(w->t, p + i, (size_t)(s[i].span + s[j].span));
+        if (s[i].id >= 0) s[i].key = tfm__score_key(w->t, s[i].id);
+    }
+}
+/* Of the two below node k, the pair with the lesser key; of equal ones the leftmost. */
+static int32_t tfm__merge_winner(const tfm__merge_symbol *s, int32_t n, int32_t k) {
+    int32_t a = 2 * k >= n ? 2 * k - n : s[2 * k].best, b = 2 * k + 1 >= n ? 2 * k + 1 - n : s[2 * k + 1].best;
+    if (s[a].key != s[b].key) return s[a].key < s[b].key ? a : b;
+    return a < b ? a : b;
+}
+static void tfm__merge_replay(tfm__merge_symbol *s, int32_t n, int32_t i) {
+    for (int32_t k = (i + n) / 2; k; k /= 2) {
+        int32_t was = s[k].best;
+        s[k].best = tfm__merge_winner(s, n, k);
+        if (s[k].best == was && was != i) return;       /* i neither won nor wins here, nor above */
+    }
+}
+static void tfm__merge_word(const tfm__writer *w, const uint8_t *p, int32_t n) {
+    tfm__merge_symbol *s = w->symbols;
+    bool bytes = w->t->spell == TFM__SPELL_BYTES;
+    for (int32_t i = 0, k = 1; i < n; i += k) {
+        if (!bytes) k = tfm__utf8_need(p + i, (size_t)(n - i));
+        if (k < 1 || k > n - i) k = 1;
+        for (int32_t j = i; j < i + k; j++) s[j].key = TFM__NO_PAIR;
+        s[i].span = s[i + k - 1].span = k;
+        s[i].id = w->t->byte[p[i]];
+    }
+    for (int32_t i = 0; i < n; i += s[i].span) tfm__merge_lookup(w, p, n, i);
+    for (int32_t k = n - 1; k > 0; k--) s[k].best = tfm__merge_winner(s, n, k);
+    while (n > 1 && s[s[1].best].key != TFM__NO_PAIR) {
+        int32_t i = s[1].best, j = i + s[i].span, span = s[i].span + s[j].span;
+        if (bytes) s[i].id = w->t->result[s[i].key];
+        s[i].span = s[i + span - 1].span = span;
+        s[j].key = TFM__NO_PAIR;
+        tfm__merge_lookup(w, p, n, i);
+        if (i) tfm__merge_lookup(w, p, n, i - s[i - 1].span);
+        tfm__merge_replay(s, n, j);
+        tfm__merge_replay(s, n, i);
+        if (i) tfm__merge_replay(s, n, i - s[i - 1].span);
+    }
+}
+
+static void tfm__write_bytes_word(tfm__writer *w, const uint8_t *p, size_t n) {
+    const tfm_tokenizer *t = w->t;
+    int32_t id = n == 1 ? t->byte[*p] : t->splitter->whole ? tfm__find_bytes(t, p, n) : -1;
+    if (id >= 0) { tfm__write_id(w, id); return; }
+    tfm__merge_word(w, p, (int32_t)n);
+    for (size_t i = 0; i < n; i += (size_t)w->symbols[i].span)
+        if (w->symbols[i].id >= 0) tfm__write_id(w, w->symbols[i].id);
+        else tfm__write_unknown(w, p + i, 1);
+}
+/* What is no token after all merges is one character; it goes byte by byte. */
+static void tfm__write_space_word(tfm__writer *w, const uint8_t *p, size_t n) {
+    tfm__merge_word(w, p, (int32_t)n);
+    for (size_t i = 0; i < n; i += (size_t)w->symbols[i].span) {
+        size_t span = (size_t)w->symbols[i].span;
+        int32_t id = tfm__find_bytes(w->t, p + i, span);
+        if (id >= 0) tfm__write_id(w, id);
+        else if (p[i] == ' ') for (int k = 0; k < 3; k++) tfm__write_byte(w, (uint8_t)"\xe2\x96\x81"[k]);
+        else for (size_t k = 0; k < span; k++) tfm__write_byte(w, p[i + k]);
+    }
+}
+/* A piece of text without special tokens: at the beginning, or after such a token. */
+static void tfm__write_piece(tfm__writer *w, const uint8_t *p, size_t n) {
+    const tfm_tokenizer *t = w->t;
+    if (t->spell == TFM__SPELL_BYTES) {
+        tfm__text_view x = {p, n, t->splitter};
+        for (size_t at = 0, end; at < n; at = end) {
+            end = tfm__text_word(&x, at);
+            tfm__write_bytes_word(w, p + at, end - at);
+        }
+    } else if (t->spell == TFM__SPELL_PLAIN) {
+        for (size_t at = 0; at < n;) {
+            int k;
+            tfm__utf8_decode(p + at, n - at, &k);
+            int32_t id = tfm__find_bytes(t, p + at, (size_t)k);
+            if (id >= 0) tfm__write_id(w, id);
+            else tfm__write_unknown(w, p + at, (size_t)k);
+            at += (size_t)k;
+        }
+    } else {
+        size_t size = 0, end;           /* U+2581 written in the text cannot be told from a space */
+        if (t->space_prefix) w->copy[size++] = ' ';
+        for (size_t i = 0; i < n; i++) {
+            bool block = p[i] == 0xe2 && n - i > 2 && p[i + 1] == 0x96 && p[i + 2] == 0x81;
+            w->copy[size++] = block ? ' ' : p[i];
+            if (block) i += 2;
+        }
+        for (size_t at = 0; at < size; at = end) {
+            end = at + 1;
+            while (end < size && !(t->words && w->copy[end] == ' ' && w->copy[end - 1] != ' ')) end++;
+            tfm__write_space_word(w, w->copy + at, end - at);
+        }
+    }
+}
+
+/* The longest special token that begins at p, or -1. */
+static int32_t tfm__match_special(const tfm_tokenizer *t, const uint8_t *p, size_t n, bool all) {
+    int32_t found = -1;
+    uint32_t h = tfm__hash_start;
+    tfm_string s, none = tfm__str(NULL);
+    s.data = (const char *)p;
+    if (n > t->longest_special) n = t->longest_special;
+    for (size_t at = 0, k; at < n; at += k) {
+        int value;
+        k = tfm__spelled(t->spell, p + at, n - at, &value);
+        h = tfm__hash_spelled(h, p + at, k, value);
+        s.size = at + k;
+        int32_t id = tfm__find_hashed(t, tfm__hash_end(h), s, none);
+        if (id >= 0 && tfm__token_special(t, id, all)) found = id;
+    }
+    return found;
+}
+
+/* 16 bytes for each byte of text and one more; for "llama" a 17th. Each rounded up to TFM_ALIGN. */
+static size_t tfm__writer_symbols(const tfm_tokenizer *t, size_t size) {
+    return t->spell == TFM__SPELL_PLAIN ? 0 : size + 1;
+}
+static size_t tfm__writer_copy(const tfm_tokenizer *t, size_t size) {
+    return t->spell == TFM__SPELL_SPACE ? size + 1 : 0;
+}
+TFMDEF size_t tfm_tokenize_memory(const tfm_tokenizer *t, size_t size) {
+    tfm__carver k;
+    memset(&k, 0, sizeof k);
+    if (!t || size > INT32_MAX / 2) return SIZE_MAX;
+    tfm__carve(&k, tfm__writer_symbols(t, size), sizeof(tfm__merge_symbol));
+    tfm__carve(&k, tfm__writer_copy(t, size), 1);
+    return k.overflow ? SIZE_MAX : k.used;
+}
+
+static void tfm__write_text(tfm__writer *w, const uint8_t *p, size_t n, const tfm_tokenize_opts *o) {
+    const tfm_tokenizer *t = w->t;
+    const uint8_t *starts = t->starts[o->parse_special];
+    size_t from = 0;
+    if (o->add_special && t->add_bos) tfm__write_id(w, t->bos);
+    for (size_t at = 0; at < n;) {
+        bool may = starts[p[at] >> 3] >> (p[at] & 7) & 1;
+        int32_t id = may ? tfm__match_special(t, p + at, n - at, o->parse_special) : -1;
+        if (id < 0) { at++; continue; }
+        if (at > from) tfm__write_piece(w, p + from, at - from);
+        tfm__write_id(w, id);
+        from = at += tfm__token_text(t, id).size;
+    }
+    if (n > from) tfm__write_piece(w, p + from, n - from);
+    if (o->add_special && t->add_eos) tfm__write_id(w, t->eos);
+}
+TFMDEF int64_t tfm_tokenize(tfm_context *c, const tfm_tokenizer *t, const char *text, size_t size,
+                            const tfm_tokenize_opts *opts, int32_t *ids, int64_t capacity) {
+    tfm_tokenize_opts o;
+    tfm__writer w;
+    memset(&o, 0, sizeof o);
+    memset(&w, 0, sizeof w);
+    if (!c || c->err.status != TFM_OK) return -1;
+    if (!t || (!text && size)) tfm__fail(&c->err, TFM_ARGUMENT, "tokenize: no %s", t ? "text" : "tokenizer");
+    else if (size > INT32_MAX / 2) tfm__fail(&c->err, TFM_ARGUMENT, "tokenize: %u bytes are too many", (uint64_t)size);
+    if (c->err.status != TFM_OK) return -1;
+    if (opts) o = *opts;
+    w.c = c;
+    w.t = t;
+    w.ids = ids;
+    w.capacity = ids ? capacity : 0;
+    tfm_mark mark = tfm_arena_mark(c);
+    w.symbols = (tfm__merge_symbol *)tfm__arena(c, tfm__writer_symbols(t, size), sizeof *w.symbols);
+    w.copy = (uint8_t *)tfm__arena(c, tfm__writer_copy(t, size), 1);
+    if (c->err.status == TFM_OK && !c->measure) tfm__write_text(&w, (const uint8_t *)text, size, &o);
+    tfm_arena_rewind(c, mark);
+    return c->err.status == TFM_OK ? w.count : -1;
+}
+
+/* Tokens, one by one. */
+
+static bool tfm__has_token(const tfm_tokenizer *t, int32_t id) { return t && id >= 0 && id < t->count; }
+
+TFMDEF int64_t tfm_vocab_size(const tfm_tokenizer *t) { return t ? t->count : 0; }
+TFMDEF tfm_string tfm_token_text(const tfm_tokenizer *t, int32_t id) {
+    return tfm__has_token(t, id) ? tfm__token_text(t, id) : tfm__str("");
+}
+TFMDEF int32_t tfm_token_find(const tfm_tokenizer *t, const char *text, size_t size) {
+    tfm_string s;
+    s.data = text;
+    s.size = size;
+    return t && text && size ? tfm__find_spelled(t, s, tfm__str(NULL)) : -1;
+}
+TFMDEF bool tfm_token_is_control(const tfm_tokenizer *t, int32_t id) {
+    return tfm__has_token(t, id) && tfm__token_kind(t, id) == TFM__TOKEN_CONTROL;
+}
+TFMDEF bool tfm_token_is_end(const tfm_tokenizer *t, int32_t id) {
+    return tfm__has_token(t, id) && t->kind[id] & TFM__TOKEN_END;
+}
+TFMDEF int32_t tfm_token_bos(const tfm_tokenizer *t) { return t ? t->bos : -1; }
+TFMDEF int32_t tfm_token_eos(const tfm_tokenizer *t) { return t ? t->eos : -1; }
+TFMDEF bool tfm_adds_bos(const tfm_tokenizer *t) { return t && t->add_bos; }
+TFMDEF bool tfm_adds_eos(const tfm_tokenizer *t) { return t && t->add_eos; }
+
+TFMDEF size_t tfm_token_bytes(const tfm_tokenizer *t, int32_t id, bool special, char *out, size_t capacity) {
+    size_t n = 0;
+    if (!tfm__has_token(t, id) || (!special && !tfm__token_plain(t, id))) return 0;
+    tfm_string s = tfm__token_text(t, id);
+    int kind = tfm__token_kind(t, id), spell = kind == TFM__TOKEN_NORMAL ? t->spell : TFM__SPELL_PLAIN;
+    if (!out) capacity = 0;
+    if (kind == TFM__TOKEN_BYTE) {
+        if (capacity) out[0] = (char)tfm__byte_name(s);
+        return 1;
+    }
+    for (size_t i = 0; i < s.size;) {
+        int value;
+        size_t taken = tfm__spelled(spell, (const uint8_t *)s.data + i, s.size - i, &value);
+        for (size_t j = 0; j < (value < 0 ? taken : 1); j++, n++)
+            if (n < capacity) out[n] = value < 0 ? s.data[i + j] : (char)value;
+        i += taken;
+    }
+    return n;
+}
+
+/* Classes of characters, Unicode 15.1: {first character, runs}, as tools/unicode_table.py prints
+   it and explains. Made by: pip install unicodedata2==15.1.0; python3 tools/unicode_table.py */
+static const tfm__unicode_row tfm__unicode[] = {
+    {0x00000, "+u/(#qYd dZFXfX<0#YdWd<0#WdWd(q/0#qWhWe0Wd#g>d0Xd=0W!W<-#d<5#d<t'g;p$#4j0d0p'#V+$4d1$3W0&e0W2#0#<*#"},
+    {0x003a3, "<i#d<F$dP<a$#<<#$0 <!#X$f#VC#WJWKWKWJ*<1#&3X/'#fXdXeTW#Y<A#V+#FZ1J<y#W0P#dO1KdM1F2e0c$#$0J<4#V1#$"},
+    {0x0074d, "<o#T0/$#F<7#R1dY0$Je<,#M0R0L0N$c%##</#L$W#:'<.#d5+Q<@#V.##V7#<L#L0V(#0P9KXFW<&#L#7$1$<,##6#0%3$J0"},
+    {0x009be, "P$K$L0*J&1#2K$F1eBe0WJ$L#5&1$<,##6#1#1#1$J#N&K$L%J)3#0)FK2JW,L#8#2#<,##6#1#4$J0Q#L#L$0/%#1K$FWd)0"},
+    {0x00afa, "O#L#7$1$<,##6#1#4$J0P$K$L)L&1#2K$Fd0B,J0#5%2#3%1#0#1%1%2%;&N%L#M$0(J/$#I##k'N7#2#<-##<&#$J0P#L#M)"},
+    {0x00c55, "K#2$0$1K$F)WCd0LW7#2#<-##9#4$J0P#L#M)K(1#1K$F#1J.M8#2#<!#K0P#L#M0d&2JC2K$I)#d5#L#<(#%<.##8#0$6%J&"},
+    {0x00dcf, "O#J#Q(F$KW.<F#J1P&d6QWFX/;#1#0#4#<.##0#9J1R0$4#0#P#F$3/6#0fc%#dWfKiI*#dJdJdJZK7#<:#&V*#WK4T#V:##k"},
+    {0x00fc6, "Ji#e[gX/;#<A#V*#0F 5M3L0L1P2M<##U0JFMe<<##0'0$<A#W<R&#3$6#0#3$<!##3$<7##3$6#0#3$<%##<O##3$<Y#$L_I*#"},
+    {0x01380, "<&#m(<l#$5$W<`)dW<'#q<0#X%<a#Y!7)<(#M+<)#LX+<(#K.<###2#K.<J#V6#Y0Yd0J$F(F(aL#JF(<o#)4K<8#J0'< #,<5#"},
+    {0x01920, "U&U&d%XF<4#$4-<B#&<0#(G%p8#<-#N$X<K#S#V3#$JF(F(]0 $V5#/G#N<E#V'#7%F]mRlX#L<4#V##1F<B#V$#*Z<:#V*#%"},
+    {0x01c3b, "[F%2F<:#X8)<A#$2^*LWV+#3J5J1L0'<{$VV#<v%$5$<<#$5$7#0#0#0#<5#$<K##6d0f2#6f3$5#f<##f$2#6e#{'c.#r'qc*#"},
+    {0x02044, "dc##dbq/&#=0$BfX0FfX#<##%p7#/%#V7#/%#e0g0e9d0f4i0d0d0d3d:e3h4g0dII#1Ae&p}&Zp3#Xp %//#n/+#IR#pd#I,#"},
+    {0x02500, "p )c$#I4#pG#Xp5#`p='c,#pU#Zp6#Xp{&$p6##p$$<E%i3L1'Z=X<<##0'0$<N#)0W/$#J<-#+6#6#6#6#6#6#6#6#V6#cE#"},
+    {0x02e2f, "0c6#eb/8#p0##po#.p6%/0#p&#qYd1=`ebdEOW4e!1We#<l#$Ke2W<p#W3'<A##<t##e@m<6#p:#-d<&#p5##Fp4#DdI%#p6#"},
+    {0x03280, "Fp=#I%#pE&<>kpV#<}}<}}<*`%pM#+<D#X<m%Y<&#F1/*#<E#MWSW<5#K< #FK *p-#8e<}#e<V#'1#0#4/.#<&#J2J3J<-#N"},
+    {0x0a828, "gJ%Bg(<J#Z*K<H#V(#*XF(V(#5Y0W1JF<2#QX<-#V##-W<3#%M<E#V$#c###0F&X4J9F4#<!#V$#+2J7K$F$Z<-#f0L<H#J0L"},
+    {0x0aab5, "1K4K0J0/.#2X:NX2K,5$5$5+6#6#<A#d<$#e&<.$QWK$F(<}}<PB.<-#&<G#"},
+    {0x0f900, "<s&$<%$/<#6.4'0J9d<###4#0#1#1#<'$p'#/&#<p&Xp&#<V#$<L#)d/6#;gV&#`(V&#c9##c$#dWf#WdX&4#<B$&Yd dZFXf"},
+    {0x0ff1f, "X<0#YdWd<0#WdWd]<o#%5$5$5$2%j#j/##e$;#<0##<)##1#<%#$<$#/8#<6$'Y&IC#%lIO#p'#>f#p##%d/E#pC#J/=$<3#%"},
+    {0x102a0, "<G#/%#JI1#&<6#@+<*#=7='<<#N'<4##W<:#&7WA/@#<Y$$F(<:#&<:#&<>#*<J#-W:#<%##6#1#:#<%##6#1/Y#<<&+<,#,7"},
+    {0x10780, "5#<@##8/[#5$0#<B##1%0$<-##WD<-#eC<5#*E/F#<)##1'A<,#B%W<0#'W/V#<N#&>1I&#$ID#0L#K'M3#2#<3#$L&JE)_)<3#"},
+    {0x10a7d, ">W<3#!/6#7d<2#K&A]+<L#%]<,#$D<)#'D<(#)Z.C/f#<_#/M#<I#/##<I#)B<:#M*F"},
+    {0x10e60, "I5##<@##KW$1/a#L<3#F0*<,#T@[/,#<(#MZ/<#<+#C/*#<-#+L<K#V%#]&I4#J1K0+M<C#TX#ZJ/##</#)F(L<:#V$##FZ0K"},
+    {0x11147, "0*<9#JX0+L<F#V$#3ZMWKF0W0Y#I*#-<(##</#U J1J/T#6#0#3#<%##9W(<E#U'F(M#7$1$<,##6#1#4#K0P$K$L$0(J'4K$"},
+    {0x11366, "P%N/F$<K#V(#3[FX#WJ2/4#<F#V*#1W0*F/a$<E#P$Rc-#3K/8#<F#V'#Y0-F(c##/)#<A#V##0W(F/L#<1#$V%#&HYd6/t$<B#"},
+    {0x1182c, "V%#W/z#<V#I)#.7$0$7#1#<.#O#K$M0J0KY+F/ #7$<=#P$P0W0J/1#0S<>#P0M^J*0T<D#V&#Y0[/##<_#)`"},
+    {0x11c00, "8#<;#Q#Q0[,I3#%X<4#$V,##V$#/_#6#1#<<#O%J#K#P0J*F(5#1#<6#N#K#N0)F"},
+    {0x11ee0, "<)#MX)K0J<###<8#P%Nc##F/l#0/%#I+#p3#/##W<},/|#I*$#[-<$%"},
+    {0x12f90, "<w#X/##<]./&#J5V%#"},
+    {0x14400, "<;)"},
+    {0x16800, "<-))<5##F&X<e##F(<4#$NW,<F#P[g3Wd,F#C#<+#'<)#"},
+    {0x16e40, "<V#I-#Z/{#<a#&J0VM#)M<##/V#1W0J-K/$#<=f*<M0/@#8"},
+    {0x1aff0, "3#6#1#<(&/%#0/3#2$0/$#3*<6'"},
+    {0x1bc00, "<&$'<##%8)9$dKW"},
+    {0x1cf00, "VD#$V-#+p/$/R#pV%,p=#$pR#NfO*QePp4#MpS#/+#pX#Ld/5$I*#.I*#.pm#+I/#/B$<k##<]##1$0$1$3#;#0#6#<W##3$7"},
+    {0x1d516, "6#<2##3#4#0%6#<Y&$</#d</#d<5#d</#d<5#d</#d<5#d</#d<5#d</#d7$IH#pO(VM#gVH#kJp$#Je[/%#N#V%#"},
+    {0x1df00, "<5#(5"},
+    {0x1e000, "P#V'#$P#K#N'<T#/7#J/+$<C#%P6$F&0d"},
+    {0x1e290, "<4#J/'#<B#MF'd"},
+    {0x1e4d0, "<2#MF"},
+    {0x1e7e0, "6#3#1#<%##<%%$EP/!#<Z#P0&F&X"},
+    {0x1ec71, "IQ#d!d@/b#IC#dI%#/}$3#<1##1#0$0#9#3#0#0(0&0#0#0#2#1#0$0#0#0#0#0#1#0$3#6#3#3#0#9#<'#'2#4#<'#/J#e"},
+    {0x1f000, "pB#&pz#.p%#$p%##p%##p;#,I##p $/N#p3#/##pB#&l)e/$#i/U$p`-&p'#%p##%p2$&pu#(o&d/%#o&pN#*m(p>#*p4#$e/d#"},
+    {0x1f900, "pY&.p$#$p##%l)pD##j*p$#&l)l)pN$#pM#/;#F"},
+    {0x20000, "<}}<}}<}}<}}<}}<^0/6#<QP(<>%$<3b/$#<|t/%#<b)"},
+    {0x2f800, "<m("},
+    {0x30000, "</Y'<wP"},
+    {0xe0100, "VP%"}
+};
+
+static int tfm__unicode_digit(char ch) { return (ch == ' ' ? '\\' : ch == '!' ? '?' : ch) - '#'; }
+
+static uint32_t tfm__unicode_class(uint32_t c) {
+    size_t low = 0, high = sizeof tfm__unicode / sizeof *tfm__unicode;
+    while (high - low > 1) {            /* the last row that begins at c or before */
+        size_t middle = (low + high) / 2;
+        if (tfm__unicode[middle].first <= c) low = middle;
+        else high = middle;
+    }
+    uint32_t at = tfm__unicode[low].first;
+    for (const char *p = tfm__unicode[low].runs; *p; p++) {
+        int v = tfm__unicode_digit(*p), length = v % 13 + 1;
+        if (length == 13) {             /* two digits follow */
+            length += tfm__unicode_digit(p[1]) + 91 * tfm__unicode_digit(p[2]);
+            p += 2;
+        }
+        at += (uint32_t)length;
+        if (c < at) return 1u << v / 13;
+    }
+    return TFM__OTHER;
+}
+#endif /* TFM_NO_TOKENIZER */
+
+#ifndef TFM_NO_MODEL
+/* ---- Models ------------------------------------------------------------------------ [IMPL.MODEL]
+   One row per architecture; what a row does not say, the file's metadata and tensors do: biases,
+   fused Q/K/V, an output of its own, grouped heads.                                             */
+
+typedef struct tfm__arch {
+    const char *name;                   /* general.architecture, and the prefix of its keys */
+    bool layer_norm;                    /* LayerNorm, else RMSNorm */
+    bool rotary;                        /* rotary positions, else learned ones */
+    bool half_split;                    /* how pairs of the rotation lie */
+    tfm__unary activation;
+} tfm__arch;
+
+static const tfm__arch tfm__archs[] = {
+    { "gpt2",  true,  false, false, TFM__GELU_TANH },
+    { "llama", false, true,  false, TFM__SILU },
+};
+
+typedef struct tfm__linear { tfm_tensor w, b; } tfm__linear;    /* a norm too: weight and bias [D] */
+
+typedef struct tfm__layer {
+    tfm__linear attn_norm, attn_qkv, attn_q, attn_k, attn_v, attn_output;   /* qkv, or q, k and v */
+    tfm__linear ffn_norm, ffn_gate, ffn_up, ffn_down;           /* no gate: a plain MLP */
+} tfm__layer;
+
+struct tfm_model {
+    tfm_file *file;
+#ifndef TFM_NO_TOKENIZER
+    tfm_tokenizer *tokenizer;           /* NULL: none in the file */
+#endif
+    tfm_allocator allocator;
+    bool owns_memory;                   /* else everything lies in the caller's */
+    const tfm__arch *arch;
+    tfm_hparams hp;
+    tfm_tensor token_embd, position_embd;
+    tfm__linear output_norm, output;
+    tfm__layer *layers;
+    float *freq_factors;                /* [rope_dims / 2] */
+    int64_t used, missing;              /* tensors, while loading */
+};
+
+/* Metadata: "<architecture>.<key>". */
+typedef struct tfm__reader { const tfm_file *file; const char *arch; tfm_error *err; } tfm__reader;
+
+static bool tfm__key_value(const tfm__reader *r, const char *key, char *name, size_t size, tfm_value *v) {
+    size_t a = strlen(r->arch), n = strlen(key);
+    if (a + n + 2 > size) return false;
+    memcpy(name, r->arch, a);
+    name[a] = '.';
+    memcpy(name + a + 1, key, n + 1);
+    return tfm_file_meta(r->file, name, v);
+}
+static int32_t tfm__key_int(const tfm__reader *r, const char *key, int32_t low, int32_t high, int32_t missing) {
+    char name[96];
+    tfm_value v;
+    uint64_t u;
+    if (!tfm__key_value(r, key, name, sizeof name, &v)) {
+        if (missing < low) tfm__fail(r->err, TFM_MISMATCH, "%s: the key is missing", name);
+        return missing;
+    }
+    if (!tfm_value_u64(&v, &u)) tfm__fail(r->err, TFM_MISMATCH, "%s: not a whole number of at least 0", name);
+    else if (u < (uint64_t)low || u > (uint64_t)high) tfm__fail(r->err, TFM_MISMATCH, "%s is %u, not between %i and %i", name, u, (int64_t)low, (int64_t)high);
+    else return (int32_t)u;
+    return low;
+}
+static float tfm__key_float(const tfm__reader *r, const char *key, float low, float high, float missing) {
+    char name[96];
+    tfm_value v;
+    double d;
+    if (!tfm__key_value(r, key, name, sizeof name, &v)) {
+        if (missing < low) tfm__fail(r->err, TFM_MISMATCH, "%s: the key is missing", name);
+        return missing;
+    }
+    if (tfm_value_f64(&v, &d) && d >= (double)low && d <= (double)high) return (float)d;
+    tfm__fail(r->err, TFM_MISMATCH, "%s: not a number in its range", name);
+    return low;
+}
+static void tfm__rope_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__arch *arch) {
+    char name[96];
+    tfm_value v;
+    tfm_string kind = tfm__str("");
+    hp->rope_dims = arch->rotary ? tfm__key_int(r, "rope.dimension_count", 2, hp->key_size, hp->key_size) : 0;
+    if (!arch->rotary) return;
+    if (hp->rope_dims % 2) tfm__fail(r->err, TFM_MISMATCH, "%s.rope.dimension_count is %i, which is odd", r->arch, (int64_t)hp->rope_dims);
+    hp->rope.half_split = arch->half_split;
+    hp->rope.dims = hp->rope_dims;
+    hp->rope.base = tfm__key_float(r, "rope.freq_base", 1e-3f, 1e30f, 10000.0f);
+    hp->rope.factor = tfm__key_float(r, "rope.scaling.factor", 1e-6f, 1e9f, 1.0f);
+    if (tfm__key_value(r, "rope.scaling.type", name, sizeof name, &v) && !tfm_value_string(&v, &kind)) tfm__fail(r->err, TFM_MISMATCH, "%s: not a string", name);
+    bool stretched = hp->rope.factor < 1.0f || hp->rope.factor > 1.0f;
+    if (tfm__str_eq(kind, "yarn")) hp->rope.scaling = TFM_ROPE_YARN;
+    else if (tfm__str_eq(kind, "linear") || (tfm__str_eq(kind, "") && stretched)) hp->rope.scaling = TFM_ROPE_LINEAR;
+    else if (!tfm__str_eq(kind, "") && !tfm__str_eq(kind, "none")) tfm__fail(r->err, TFM_UNSUPPORTED, "%s.rope.scaling.type \"%q\" is not supported", r->arch, &kind);
+    hp->rope.original_context = tfm__key_int(r, "rope.scaling.original_context_length", 1, INT32_MAX, hp->context);
+    hp->rope.attn_factor = tfm__key_float(r, "rope.scaling.attn_factor", 1e-3f, 1e3f, 1.0f);
+    hp->rope.beta_fast = tfm__key_float(r, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32.0f);
+    hp->rope.beta_slow = tfm__key_float(r, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1.0f);
+}
+/* Everything that metadata say; the vocabulary's size comes with its tensor. */
+static const tfm__arch *tfm__read_hparams(const tfm_file *f, tfm_hparams *hp, tfm_error *e) {
+    const tfm__arch *arch = NULL;
+    tfm_value v;
+    tfm_string name;
+    memset(hp, 0, sizeof *hp);
+    if (!tfm_file_meta(f, "general.architecture", &v) || !tfm_value_string(&v, &name)) {
+        tfm__fail(e, TFM_UNSUPPORTED, "general.architecture: the key is missing, so this is no model that runs here");
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof tfm__archs / sizeof *tfm__archs; i++)
+        if (tfm__str_eq(name, tfm__archs[i].name)) arch = &tfm__archs[i];
+    if (!arch) {
+        tfm__fail(e, TFM_UNSUPPORTED, "architecture \"%q\" is not supported", &name);
+        return NULL;
+    }
+    tfm__reader r;
+    r.file = f;
+    r.arch = arch->name;
+    r.err = e;
+    hp->architecture = name;
+    hp->context = tfm__key_int(&r, "context_length", 1, INT32_MAX, 0);
+    hp->width = tfm__key_int(&r, "embedding_length", 1, 1 << 24, 0);
+    hp->layers = tfm__key_int(&r, "block_count", 1, 65536, 0);
+    hp->heads = tfm__key_int(&r, "attention.head_count", 1, 65536, 0);
+    hp->kv_heads = tfm__key_int(&r, "attention.head_count_kv", 1, 65536, hp->heads > 0 ? hp->heads : 1);
+    hp->feed_forward = tfm__key_int(&r, "feed_forward_length", 1, 1 << 24, 0);
+    hp->window = tfm__key_int(&r, "attention.sliding_window", 0, INT32_MAX, 0);
+    hp->eps = tfm__key_float(&r, arch->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 0, 1, -1);
+    if (e->status != TFM_OK) return NULL;
+    if (hp->heads % hp->kv_heads) tfm__fail(e, TFM_MISMATCH, "%s: %i heads are not a multiple of %i key/value heads", arch->name, (int64_t)hp->heads, (int64_t)hp->kv_heads);
+    int32_t size = hp->width / hp->heads;
+    hp->key_size = tfm__key_int(&r, "attention.key_length", 1, TFM__HEAD_MAX, size);
+    hp->value_size = tfm__key_int(&r, "attention.value_length", 1, TFM__HEAD_MAX, size);
+    if (e->status == TFM_OK && (hp->key_size < 1 || hp->key_size > TFM__HEAD_MAX || hp->value_size < 1 || hp->value_size > TFM__HEAD_MAX))
+        tfm__fail(e, TFM_MISMATCH, "%s: width %i for %i heads gives heads of %i, not between 1 and %i", arch->name, (int64_t)hp->width,
+                  (int64_t)hp->heads, (int64_t)size, (int64_t)TFM__HEAD_MAX);
+    if (e->status == TFM_OK) tfm__rope_hparams(&r, hp, arch);
+    return e->status == TFM_OK ? arch : NULL;
+}
+
+/* A tensor of the file, by "blk.<layer>.<name>.<suffix>" (layer < 0: without the block), if it has
+   the shape needed. A missing one is counted unless it is optional. */
+static tfm_tensor tfm__weight(tfm_model *m, int layer, const char *part, const char *suffix, tfm_shape want, bool optional, tfm_error *e) {
+    char name[80];
+    size_t n = 0;
+    tfm_tensor_info info;
+    const char *pieces[3];
+    char digits[16], *d = digits + sizeof digits - 1;
+    *d = 0;
+    for (int i = layer; i > 0 || !*d; i /= 10) *--d = (char)('0' + i % 10);
+    pieces[0] = layer < 0 ? "" : "blk.";
+    pieces[1] = layer < 0 ? "" : d;
+    pieces[2] = layer < 0 ? "" : ".";
+    for (int i = 0; i < 3; i++) { memcpy(name + n, pieces[i], strlen(pieces[i])); n += strlen(pieces[i]); }
+    memcpy(name + n, part, strlen(part));
+    n += strlen(part);
+    name[n++] = '.';
+    memcpy(name + n, suffix, strlen(suffix) + 1);
+    if (e->status != TFM_OK) return tfm_none();
+    if (!tfm_file_tensor(m->file, name, &info)) {
+        if (!optional && m->missing++ == 0) tfm__fail(e, TFM_MISMATCH, "%s: the tensor is missing, %d needed", name, &want);
+        return tfm_none();
+    }
+    tfm_shape have = tfm__shape_of(info.tensor);
+    bool same = have.rank == want.rank;
+    for (int i = 0; same && i < want.rank; i++) same = have.dim[i] == want.dim[i];
+    if (!same) tfm__fail(e, TFM_MISMATCH, "%s: %d in the file, %d needed", name, &have, &want);
+    else if (!tfm__is_numeric(info.tensor.type)) tfm__fail(e, TFM_UNSUPPORTED, "%s: type %q is not supported", name, &info.type_name);
+    m->used++;
+    return info.tensor;
+}
+static tfm__linear tfm__linear_of(tfm_model *m, int layer, const char *part, int64_t out, int64_t in, bool optional, tfm_error *e) {
+    tfm__linear l;
+    l.w = tfm__weight(m, layer, part, "weight", tfm_shape2(out, in), optional, e);
+    l.b = tfm__weight(m, layer, part, "bias", tfm_shape1(out), true, e);
+    return l;
+}
+static tfm__linear tfm__norm_of(tfm_model *m, int layer, const char *part, tfm_error *e) {
+    tfm__linear l;
+    l.w = tfm__weight(m, layer, part, "weight", tfm_shape1(m->hp.width), false, e);
+    l.b = tfm__weight(m, layer, part, "bias", tfm_shape1(m->hp.width), true, e);
+    return l;
+}
+static void tfm__load_layer(tfm_model *m, int i, tfm_error *e) {
+    const tfm_hparams *h = &m->hp;
+    tfm__layer *l = &m->layers[i];
+    int64_t q = (int64_t)h->heads * h->key_size, k = (int64_t)h->kv_heads * h->key_size, v = (int64_t)h->kv_heads * h->value_size;
+    l->attn_norm = tfm__norm_of(m, i, "attn_norm", e);
+    l->attn_qkv = tfm__linear_of(m, i, "attn_qkv", q + k + v, h->width, true, e);
+    if (!l->attn_qkv.w.rank) {
+        l->attn_q = tfm__linear_of(m, i, "attn_q", q, h->width, false, e);
+        l->attn_k = tfm__linear_of(m, i, "attn_k", k, h->width, false, e);
+        l->attn_v = tfm__linear_of(m, i, "attn_v", v, h->width, false, e);
+    }
+    l->attn_output = tfm__linear_of(m, i, "attn_output", h->width, (int64_t)h->heads * h->value_size, false, e);
+    l->ffn_norm = tfm__norm_of(m, i, "ffn_norm", e);
+    l->ffn_gate = tfm__linear_of(m, i, "ffn_gate", h->feed_forward, h->width, m->arch->activation != TFM__SILU, e);
+    l->ffn_up = tfm__linear_of(m, i, "ffn_up", h->feed_forward, h->width, false, e);
+    l->ffn_down = tfm__linear_of(m, i, "ffn_down", h->width, h->feed_forward, false, e);
+}
+/* A tensor that no part of the model took means that we would compute something else. */
+static bool tfm__all_used(const tfm_model *m, tfm_error *e) {
+    int64_t count = tfm_file_tensor_count(m->file);
+    if (m->used == count) return true;
+    return tfm__fail(e, TFM_UNSUPPORTED, "%i of the file's %i tensors have no place in architecture %s", count - m->used, count, m->arch->name);
+}
+static bool tfm__load_tensors(tfm_model *m, tfm_error *e) {
+    tfm_hparams *h = &m->hp;
+    tfm_tensor_info info;
+    int64_t vocab = tfm_file_tensor(m->file, "token_embd.weight", &info) && info.tensor.rank == 2 ? info.tensor.dim[0] : 1;
+    if (vocab < 1 || vocab > INT32_MAX) return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: %i rows", vocab);
+    h->vocab = (int32_t)vocab;
+#ifndef TFM_NO_TOKENIZER
+    if (m->tokenizer && tfm_vocab_size(m->tokenizer) > vocab)
+        return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: %i rows for a vocabulary of %i", vocab, tfm_vocab_size(m->tokenizer));
+#endif
+    m->token_embd = tfm__weight(m, -1, "token_embd", "weight", tfm_shape2(vocab, h->width), false, e);
+    if (!m->arch->rotary) m->position_embd = tfm__weight(m, -1, "position_embd", "weight", tfm_shape2(h->context, h->width), false, e);
+    m->output_norm = tfm__norm_of(m, -1, "output_norm", e);
+    m->output = tfm__linear_of(m, -1, "output", vocab, h->width, true, e);
+    if (!m->output.w.rank) m->output.w = m->token_embd;
+    for (int i = 0; i < h->layers && e->status == TFM_OK; i++) tfm__load_layer(m, i, e);
+    if (m->arch->rotary) {
+        tfm_tensor factors = tfm__weight(m, -1, "rope_freqs", "weight", tfm_shape1(h->rope_dims / 2), true, e);
+        if (factors.rank && e->status == TFM_OK) {
+            tfm__decode(factors.type, factors.data, m->freq_factors, h->rope_dims / 2);
+            h->rope.freq_factors = m->freq_factors;
+        }
+    }
+    return e->status == TFM_OK && tfm__all_used(m, e);
+}
+
+static tfm_model *tfm__model_carve(tfm__carver *k, const tfm_hparams *hp) {
+    tfm_model *m = (tfm_model *)tfm__carve(k, 1, sizeof *m);
+    tfm__layer *layers = (tfm__layer *)tfm__carve(k, (size_t)hp->layers, sizeof *layers);
+    float *factors = (float *)tfm__carve(k, (size_t)hp->rope_dims / 2, sizeof *factors);
+    if (!m || k->overflow) return NULL;
+    memset(m, 0, sizeof *m);
+    m->layers = layers;
+    m->freq_factors = factors;
+    return m;
+}
+static bool tfm__has_tokenizer(const tfm_file *f) {
+    tfm_value v;
+    return tfm_file_meta(f, "tokenizer.ggml.model", &v);
+}
+/* Makes the model over a file, in mem (size bytes) or from the allocator. Takes the file if it
+   succeeds. */
+static tfm_model *tfm__model_make(tfm_file *f, const tfm_allocator *a, void *mem, size_t size, tfm_error *e) {
+    tfm_hparams hp;
+    tfm__carver k;
+    const tfm__arch *arch = tfm__read_hparams(f, &hp, e);
+    memset(&k, 0, sizeof k);
+    if (arch && hp.layers > tfm_file_tensor_count(f)) {
+        tfm__fail(e, TFM_MISMATCH, "%s.block_count is %i, the file has %i tensors", arch->name, (int64_t)hp.layers, tfm_file_tensor_count(f));
+        arch = NULL;
+    }
+    if (!arch) return NULL;
+    tfm__model_carve(&k, &hp);
+    size_t own = k.used;
+    char *base = (char *)tfm__object(a, mem, size, own, "model", e);
+    if (!base) return NULL;
+    memset(&k, 0, sizeof k);
+    k.base = base;
+    k.size = own;
+    tfm_model *m = tfm__model_carve(&k, &hp);
+    m->file = f;
+    m->arch = arch;
+    m->hp = hp;
+    bool ok = true;
+#ifndef TFM_NO_TOKENIZER
+    if (tfm__has_tokenizer(f)) {
+        m->tokenizer = a ? tfm_tokenizer_new(f, a, e) : tfm_tokenizer_in(f, base + own, size - own, e);
+        ok = m->tokenizer != NULL;
+    }
+#endif
+    if (ok && tfm__load_tensors(m, e)) {
+        if (a) m->allocator = *a;
+        m->owns_memory = a != NULL;
+        return m;
+    }
+#ifndef TFM_NO_TOKENIZER
+    if (a) tfm_tokenizer_free(m->tokenizer);
+#endif
+    if (a) tfm__heap_free(a, base);
+    return NULL;
+}
+static tfm_model *tfm__model_over(tfm_file *f, const tfm_model_opts *opts, tfm_error *e) {
+    tfm_allocator a = tfm__allocator(opts ? opts->allocator : NULL);
+    tfm_model *m = f ? tfm__model_make(f, &a, NULL, 0, e) : NULL;
+    if (!m) tfm_file_free(f);
+    return m;
+}
+TFMDEF tfm_model *tfm_model_open(const char *path, const tfm_model_opts *opts, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    tfm_file *f = tfm_file_open(path, opts ? opts->allocator : NULL, e);
+    tfm_model *m = tfm__model_over(f, opts, e);
+    if (f && !m) tfm__name_file(e, path);
+    return m;
+}
+TFMDEF tfm_model *tfm_model_from_memory(const void *data, size_t size, const tfm_model_opts *opts, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    return tfm__model_over(tfm_file_from_memory(data, size, opts ? opts->allocator : NULL, e), opts, e);
+}
+/* The sizes of the file, the model's tables and the tokenizer; 0 and an error if it cannot be one. */
+static size_t tfm__model_sizes(const void *data, size_t size, size_t *file_size, tfm_error *e) {
+    tfm__file_counts n;
+    tfm_file f;
+    tfm_hparams hp;
+    tfm__carver k;
+    size_t total;
+    memset(&k, 0, sizeof k);
+    memset(&f, 0, sizeof f);
+    *file_size = tfm_file_size(data, size, e);
+    if (!*file_size || !tfm__file_count(data, size, &n, e)) return 0;
+    f.data = (const uint8_t *)data;
+    f.size = size;
+    f.meta_count = n.gguf ? (int64_t)n.keys : 0;
+    if (!tfm__read_hparams(&f, &hp, e)) return 0;
+    if ((uint64_t)hp.layers > n.tensors) { tfm__fail(e, TFM_MISMATCH, "block_count is %i, the file has %u tensors", (int64_t)hp.layers, n.tensors); return 0; }
+    tfm__model_carve(&k, &hp);
+    if (!tfm__add(*file_size, k.used, &total)) return 0;
+#ifndef TFM_NO_TOKENIZER
+    if (tfm__has_tokenizer(&f)) {
+        size_t t = tfm_tokenizer_size(&f, e);
+        if (!t || !tfm__add(total, t, &total)) return 0;
+    }
+#endif
+    return total;
+}
+TFMDEF size_t tfm_model_size(const void *data, size_t size, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    size_t file_size;
+    return tfm__model_sizes(data, size, &file_size, e);
+}
+TFMDEF tfm_model *tfm_model_in(const void *data, size_t size, void *mem, size_t mem_size, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    size_t file_size, total = tfm__model_sizes(data, size, &file_size, e);
+    if (!total || !tfm__object(NULL, mem, mem_size, total, "model", e)) return NULL;
+    tfm_file *f = tfm_file_in(data, size, mem, file_size, e);
+    return f ? tfm__model_make(f, NULL, (char *)mem + file_size, total - file_size, e) : NULL;
+}
+TFMDEF void tfm_model_free(tfm_model *m) {
+    if (!m || !m->owns_memory) return;
+    tfm_allocator a = m->allocator;
+#ifndef TFM_NO_TOKENIZER
+    tfm_tokenizer_free(m->tokenizer);
+#endif
+    tfm_file_free(m->file);
+    tfm__heap_free(&a, m);
+}
+TFMDEF const tfm_hparams *tfm_model_hparams(const tfm_model *m) { return m ? &m->hp : NULL; }
+TFMDEF const tfm_file *tfm_model_file(const tfm_model *m) { return m ? m->file : NULL; }
+#ifndef TFM_NO_TOKENIZER
+TFMDEF const tfm_tokenizer *tfm_model_tokenizer(const tfm_model *m) { return m ? m->tokenizer : NULL; }
+#endif
+
+/* Sessions. The cache is [layer][position][kv head][size], for keys and for values. */
+struct tfm_session {
+    const tfm_model *m;
+    tfm_context *c;
+    tfm_allocator allocator;
+    bool owns_memory;
+    tfm_session_opts o;                 /* defaults filled in */
+    char *keys, *values;
+    int32_t *ids;                       /* [context] what was evaluated */
+    float *logits;                      /* [logit_rows, V] of the last piece */
+    int64_t position, logit_rows;
+    int cancel;
+};
+
+static tfm_tensor tfm__norm(tfm_context *c, const tfm_model *m, tfm_tensor x, tfm__linear w) {
+    return m->arch->layer_norm ? tfm_layernorm(c, x, w.w, w.b, m->hp.eps) : tfm_rmsnorm(c, x, w.w, m->hp.eps);
+}
+/* x += y, both contiguous */
+static void tfm__accumulate(tfm_context *c, tfm_tensor x, tfm_tensor y) {
+    if (!tfm__ok(c) || c->measure) return;
+    for (int64_t i = 0, n = tfm_count(x); i < n; i++) tfm__floats(x)[i] += tfm__floats(y)[i];
+}
+/* One layer's share of a cache: a view [1, KV, positions, size]. */
+static tfm_tensor tfm__cache(const tfm_session *s, char *cache, int layer, int64_t positions, int64_t size) {
+    int64_t element = tfm_type_bytes(s->o.cache), row = s->m->hp.kv_heads * size * element;
+    tfm_tensor t = tfm__layout(cache + layer * (int64_t)s->o.context * row, s->o.cache, tfm_shape4(1, s->m->hp.kv_heads, positions, size));
+    t.stride[1] = size * element;
+    t.stride[2] = row;
+    return t;
+}
+/* Rounds rows [n, kv*size], any row stride, to the cache's type at the session's position. */
+static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_tensor rows) {
+    if (!tfm__ok(s->c) || s->c->measure) return;
+    int64_t n = rows.dim[0], width = rows.dim[1], row = width * tfm_type_bytes(s->o.cache);
+    char *out = cache + (layer * (int64_t)s->o.context + s->position) * row;
+    for (int64_t i = 0; i < n; i++, out += row) {
+        const float *x = (const float *)(const void *)((const char *)rows.data + i * rows.stride[0]);
+        if (s->o.cache == TFM_F32) { memcpy(out, x, (size_t)row); continue; }
+        uint16_t *half = (uint16_t *)(void *)out;
+        for (int64_t k = 0; k < width; k++) half[k] = tfm__f32_to_f16(x[k]);
+    }
+}
+static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, const float *angles) {
+    const tfm_model *m = s->m;
+    const tfm_hparams *h = &m->hp;
+    const tfm__layer *l = &m->layers[layer];
+    tfm_context *c = s->c;
+    int64_t n = x.dim[0], q_width = (int64_t)h->heads * h->key_size, k_width = (int64_t)h->kv_heads * h->key_size;
+    tfm_tensor q, k, v, y;
+    if (l->attn_qkv.w.rank) {
+        tfm_tensor qkv = tfm_dense(c, x, l->attn_qkv.w, l->attn_qkv.b);
+        q = tfm_contiguous(c, tfm_slice(c, qkv, 1, 0, q_width));
+        k = tfm_contiguous(c, tfm_slice(c, qkv, 1, q_width, q_width + k_width));
+        v = tfm_slice(c, qkv, 1, q_width + k_width, qkv.dim[1]);
+    } else {
+        q = tfm_dense(c, x, l->attn_q.w, l->attn_q.b);
+        k = tfm_dense(c, x, l->attn_k.w, l->attn_k.b);
+        v = tfm_dense(c, x, l->attn_v.w, l->attn_v.b);
+    }
+    if (m->arch->rotary && tfm__ok(c) && !c->measure) {
+        tfm__rope_rotate(tfm__floats(q), tfm__floats(q), angles, n, h->heads, h->key_size, h->rope_dims, m->arch->half_split);
+        tfm__rope_rotate(tfm__floats(k), tfm__floats(k), angles, n, h->kv_heads, h->key_size, h->rope_dims, m->arch->half_split);
+    }
+    tfm__cache_store(s, s->keys, layer, k);
+    tfm__cache_store(s, s->values, layer, v);
+    tfm_attention_opts o;
+    memset(&o, 0, sizeof o);
+    o.causal = true;
+    o.offset = s->position;
+    o.window = h->window;
+    y = tfm__new(c, TFM_F32, tfm_shape2(n, (int64_t)h->heads * h->value_size));
+    if (tfm__ok(c))
+        tfm__attend(c, tfm__heads(c, "q", tfm_reshape(c, q, tfm_shape3(1, n, q_width)), h->heads), tfm__cache(s, s->keys, layer, s->position + n, h->key_size),
+                    tfm__cache(s, s->values, layer, s->position + n, h->value_size),
+                    tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), &o);
+    return tfm_dense(c, y, l->attn_output.w, l->attn_output.b);
+}
+static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
+    const tfm__layer *l = &s->m->layers[layer];
+    tfm_tensor up = tfm_dense(s->c, x, l->ffn_up.w, l->ffn_up.b), gate = l->ffn_gate.w.rank ? tfm_dense(s->c, x, l->ffn_gate.w, l->ffn_gate.b) : up;
+    tfm_tensor y = tfm__unary_op(s->c, "activation", s->m->arch->activation, gate);
+    return tfm_dense(s->c, l->ffn_gate.w.rank ? tfm_mul(s->c, y, up) : y, l->ffn_down.w, l->ffn_down.b);
+}
+/* The transformer: n ids at the session's position; logits of the last `rows` of them. */
+static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t rows) {
+    const tfm_model *m = s->m;
+    tfm_context *c = s->c;
+    tfm_mark start = tfm_arena_mark(c);
+    tfm_tensor x = c->measure ? tfm_zeros(c, tfm_shape2(n, m->hp.width)) : tfm_embedding(c, m->token_embd, ids, n);
+    float *angles = (float *)tfm__arena(c, (size_t)n, (size_t)m->hp.rope_dims * sizeof(float));
+    if (m->arch->rotary) {
+        if (tfm__ok(c) && !c->measure) tfm__rope_table(angles, s->position, n, m->hp.rope_dims, &m->hp.rope);
+    } else if (!c->measure) tfm__accumulate(c, x, tfm_to_f32(c, tfm_slice(c, m->position_embd, 0, s->position, s->position + n)));
+    else tfm_zeros(c, tfm_shape2(n, m->hp.width));
+    for (int i = 0; i < m->hp.layers && tfm__ok(c); i++) {
+        tfm_mark layer = tfm_arena_mark(c);
+        tfm__accumulate(c, x, tfm__attention_part(s, i, tfm__norm(c, m, x, m->layers[i].attn_norm), angles));
+        tfm_arena_rewind(c, layer);
+        tfm__accumulate(c, x, tfm__ffn_part(s, i, tfm__norm(c, m, x, m->layers[i].ffn_norm)));
+        tfm_arena_rewind(c, layer);
+    }
+    if (rows > 0) {
+        tfm_tensor y = tfm__norm(c, m, tfm_slice(c, x, 0, n - rows, n), m->output_norm);
+        const float *bias = tfm__vector(c, "output", "bias", m->output.b, m->hp.vocab);
+        tfm__product(c, m->output.w.type, m->output.w.data, m->output.w.stride[0], m->hp.vocab, tfm__floats(y), rows, m->hp.width, bias,
+                     s->logits, 1, m->hp.vocab);
+    }
+    tfm_arena_rewind(c, start);
+}
+
+static bool tfm__session_defaults(const tfm_model *m, const tfm_session_opts *opts, tfm_session_opts *o, tfm_error *e) {
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
+    if (!m) return tfm__fail(e, TFM_ARGUMENT, "session: the model is NULL");
+    if (!o->context) o->context = m->hp.context < 2048 ? m->hp.context : 2048;
+    if (!o->batch) o->batch = 64;
+    if (!o->threads) o->threads = tfm_cpu_count();
+    if (!o->prompt_bytes) o->prompt_bytes = 1024;
+    if (o->context < 1) return tfm__fail(e, TFM_ARGUMENT, "session: context %i, at least 1", (int64_t)o->context);
+    if (o->batch < 1) return tfm__fail(e, TFM_ARGUMENT, "session: batch %i, at least 1", (int64_t)o->batch);
+    if (o->threads < 1 || o->threads > 256) return tfm__fail(e, TFM_ARGUMENT, "session: threads %i, not between 1 and 256", (int64_t)o->threads);
+    if (o->prompt_bytes < 1) return tfm__fail(e, TFM_ARGUMENT, "session: prompt_bytes %i, at least 1", (int64_t)o->prompt_bytes);
+    if (o->cache != TFM_F32 && o->cache != TFM_F16) return tfm__fail(e, TFM_UNSUPPORTED, "session: a cache of %s, F32 or F16 are supported", tfm_type_name(o->cache));
+    if (o->batch > o->context) o->batch = o->context;
+    return true;
+}
+/* The most arena that any call on such a session needs, found by running it without computing. */
+static size_t tfm__session_scratch(const tfm_model *m, const tfm_session_opts *o, tfm_error *e) {
+    tfm_context c;
+    tfm_session s;
+    memset(&c, 0, sizeof c);
+    memset(&s, 0, sizeof s);
+    c.kernels = tfm__kernels_for(o->level);
+    c.measure = true;
+    c.pool.threads = 1;
+    c.top = &c.first;
+    c.first.size = SIZE_MAX / 2;
+    s.m = m;
+    s.c = &c;
+    s.o = *o;
+    tfm__forward(&s, NULL, o->batch, o->all_logits ? o->batch : 1);
+    tfm__arena(&c, (size_t)m->hp.vocab, sizeof(int32_t));           /* tfm_sample */
+    tfm__arena(&c, (size_t)m->hp.vocab, sizeof(float));
+#ifndef TFM_NO_TOKENIZER
+    if (m->tokenizer) {                                             /* tfm_generate */
+        tfm_mark bottom = { &c.first, 0 };
+        tfm_arena_rewind(&c, bottom);
+        tfm__arena(&c, (size_t)o->prompt_bytes + 2, sizeof(int32_t));
+        tfm__arena(&c, tfm_tokenize_memory(m->tokenizer, (size_t)o->prompt_bytes), 1);
+    }
+#endif
+    if (c.err.status != TFM_OK) tfm__fail(e, c.err.status, "%s", c.err.message);
+    return c.peak;
+}
+static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const tfm_session_opts *o, tfm_session_parts *parts, tfm_error *e) {
+    size_t rows = 0, row = (size_t)m->hp.kv_heads * (size_t)tfm_type_bytes(o->cache), logits = (size_t)m->hp.vocab * sizeof(float), at;
+    tfm_context_opts co;
+    memset(parts, 0, sizeof *parts);
+    memset(&co, 0, sizeof co);
+    co.threads = o->threads;
+    co.level = o->level;
+    parts->scratch = tfm__kernels_for(o->level) ? tfm__session_scratch(m, o, e) : 0;
+    if (e->status != TFM_OK) return NULL;
+    if (!tfm__mul((size_t)m->hp.layers, (size_t)o->context, &rows)) k->overflow = true;
+    tfm_session *s = (tfm_session *)tfm__carve(k, 1, sizeof *s);
+    int32_t *ids = (int32_t *)tfm__carve(k, (size_t)o->context, sizeof *ids);
+    at = k->used;
+    char *keys = (char *)tfm__carve(k, rows, row * (size_t)m->hp.key_size);
+    char *values = (char *)tfm__carve(k, rows, row * (size_t)m->hp.value_size);
+    parts->cache = k->used - at;
+    at = k->used;
+    float *y = (float *)tfm__carve(k, o->all_logits ? (size_t)o->batch : 1, logits);
+    parts->logits = k->used - at;
+    tfm_context *c = tfm__context_carve(k, &co, parts->scratch, e);
+    parts->total = k->used;
+    parts->other = k->used - parts->cache - parts->logits - parts->scratch;
+    if (!s || !c || k->overflow) return NULL;
+    memset(s, 0, sizeof *s);
+    s->m = m;
+    s->c = c;
+    s->o = *o;
+    s->ids = ids;
+    s->keys = keys;
+    s->values = values;
+    s->logits = y;
+    return s;
+}
+TFMDEF size_t tfm_session_size(const tfm_model *m, const tfm_session_opts *opts, tfm_session_parts *parts, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    tfm_session_opts o;
+    tfm_session_parts p;
+    tfm__carver k;
+    memset(&k, 0, sizeof k);
+    if (!tfm__session_defaults(m, opts, &o, e)) return 0;
+    tfm__session_carve(&k, m, &o, &p, e);
+    if (k.overflow) tfm__fail(e, TFM_MEMORY, "session: a context of %i positions does not fit in memory", (int64_t)o.context);
+    if (parts) *parts = p;
+    return e->status == TFM_OK ? k.used : 0;
+}
+TFMDEF tfm_session *tfm_session_in(const tfm_model *m, const tfm_session_opts *opts, void *mem, size_t size, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    tfm_session_opts o;
+    tfm_session_parts parts;
+    tfm__carver k;
+    memset(&k, 0, sizeof k);
+    size_t need = tfm_session_size(m, opts, NULL, e);
+    if (!need || !tfm__object(NULL, mem, size, need, "session", e) || !tfm__session_defaults(m, opts, &o, e)) return NULL;
+    k.base = (char *)mem;
+    k.size = need;
+    tfm_session *s = tfm__session_carve(&k, m, &o, &parts, e);
+    return s && tfm__pool_start(&s->c->pool, e) ? s : NULL;
+}
+TFMDEF tfm_session *tfm_session_new(const tfm_model *m, const tfm_session_opts *opts, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    tfm_allocator a = tfm__allocator(opts ? opts->allocator : NULL);
+    size_t need = tfm_session_size(m, opts, NULL, e);
+    void *mem = need ? tfm__heap_alloc(&a, need, e) : NULL;
+    tfm_session *s = mem ? tfm_session_in(m, opts, mem, need, e) : NULL;
+    if (!s) { tfm__heap_free(&a, mem); return NULL; }
+    s->allocator = s->c->allocator = a;
+    s->owns_memory = s->c->grows = true;
+    return s;
+}
+TFMDEF void tfm_session_free(tfm_session *s) {
+    if (!s) return;
+    tfm_allocator a = s->allocator;
+    tfm_context_free(s->c);
+    if (s->owns_memory) tfm__heap_free(&a, s);
+}
+TFMDEF tfm_context *tfm_session_context(tfm_session *s) { return s ? s->c : NULL; }
+TFMDEF int64_t tfm_position(const tfm_session *s) { return s ? s->position : 0; }
+TFMDEF int64_t tfm_session_capacity(const tfm_session *s) {
+    if (!s) return 0;
+    return s->m->arch->rotary ? s->o.context : tfm__min64(s->o.context, s->m->hp.context);
+}
+TFMDEF float *tfm_logits_at(tfm_session *s, int64_t i) {
+    return s && i >= 0 && i < s->logit_rows ? s->logits + i * s->m->hp.vocab : NULL;
+}
+TFMDEF float *tfm_logits(tfm_session *s) { return s ? tfm_logits_at(s, s->logit_rows - 1) : NULL; }
+TFMDEF void tfm_cancel(tfm_session *s) {
+#if defined(__GNUC__) || defined(__clang__)
+    if (s) __atomic_store_n(&s->cancel, 1, __ATOMIC_RELAXED);
+#else
+    if (s) *(volatile int *)&s->cancel = 1;
+#endif
+}
+/* True once after a tfm_cancel; the error is set. */
+static bool tfm__cancelled(tfm_session *s) {
+#if defined(__GNUC__) || defined(__clang__)
+    if (!__atomic_exchange_n(&s->cancel, 0, __ATOMIC_RELAXED)) return false;
+#else
+    if (!*(volatile int *)&s->cancel) return false;
+    s->cancel = 0;
+#endif
+    tfm__fail(&s->c->err, TFM_CANCELLED, "cancelled at position %i", s->position);
+    return true;
+}
+TFMDEF tfm_status tfm_rewind(tfm_session *s, int64_t position) {
+    if (!s) return TFM_ARGUMENT;
+    if (position < 0 || position > s->position) tfm__fail(&s->c->err, TFM_ARGUMENT, "rewind to %i: the session is at %i", position, s->position);
+    if (!tfm__ok(s->c)) return s->c->err.status;
+    if (position != s->position) s->logit_rows = 0;
+    s->position = position;
+    return TFM_OK;
+}
+static bool tfm__eval_check(tfm_session *s, const int32_t *ids, int64_t n) {
+    tfm_error *e = &s->c->err;
+    if (!tfm__ok(s->c)) return false;
+    if (n < 0 || (n && !ids)) return tfm__fail(e, TFM_ARGUMENT, "eval: %i ids", n);
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->m->hp.vocab)
+            return tfm__fail(e, TFM_ARGUMENT, "token id %i at %i is not between 0 and %i", (int64_t)ids[i], i, (int64_t)s->m->hp.vocab - 1);
+    if (s->o.all_logits && n > s->o.batch) return tfm__fail(e, TFM_ARGUMENT, "eval: %i ids at once with all_logits, the batch is %i", n, (int64_t)s->o.batch);
+    if (n > tfm_session_capacity(s) - s->position)
+        return tfm__fail(e, TFM_FULL, "context full: %i positions in use, %i more asked, %i in all", s->position, n, tfm_session_capacity(s));
+    return true;
+}
+TFMDEF tfm_status tfm_eval(tfm_session *s, const int32_t *ids, int64_t n) {
+    if (!s) return TFM_ARGUMENT;
+    if (!tfm__eval_check(s, ids, n)) return s->c->err.status;
+    tfm__fpenv env = tfm__fp_set();
+    for (int64_t done = 0; done < n && tfm__ok(s->c);) {
+        int64_t piece = tfm__min64(s->o.batch, n - done);
+        bool last = done + piece == n;
+        if (tfm__cancelled(s)) break;
+        s->logit_rows = 0;
+        tfm__forward(s, ids + done, piece, s->o.all_logits ? piece : last);
+        if (!tfm__ok(s->c)) break;
+        memcpy(s->ids + s->position, ids + done, (size_t)piece * sizeof *ids);
+        s->position += piece;
+        done += piece;
+        if (last) s->logit_rows = s->o.all_logits ? piece : 1;
+        if (s->o.progress && !s->o.progress(s->o.progress_user, done, n))
+            tfm__fail(&s->c->err, TFM_CANCELLED, "cancelled at position %i", s->position);
+    }
+    tfm__fp_restore(env);
+    return s->c->err.status;
+}
+
+/* ---- Sampling and generation ------------------------------------------------------ [IMPL.SAMPLER] */
+
+TFMDEF uint64_t tfm_random(tfm_rng *rng) {
+    uint64_t z = rng->state += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+static bool tfm__sampling_check(tfm_context *c, const tfm_sampling *o) {
+    if (!tfm__ok(c)) return false;
+    if (!(o->temperature >= 0) || !tfm__finite(o->temperature)) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: temperature must be a number of at least 0");
+    if (o->top_k < 0) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: top_k is %i, at least 0", (int64_t)o->top_k);
+    if (!(o->top_p >= 0 && o->top_p <= 1)) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: top_p must lie between 0 and 1");
+    if (!(o->min_p >= 0 && o->min_p <= 1)) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: min_p must lie between 0 and 1");
+    if (!(o->repeat_penalty >= 0) || !tfm__finite(o->repeat_penalty)) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_penalty must be a number above 0");
+    if (o->repeat_last < 0) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_last is %i, at least 0", (int64_t)o->repeat_last);
+    return true;
+}
+/* Each id among the recent ones is penalised once. */
+static void tfm__penalise(float *logits, int64_t n, const tfm_sampling *o, const int32_t *recent, int64_t count) {
+    int64_t last = o->repeat_last ? o->repeat_last : 64, begin = tfm__max64(0, count - last);
+    if (o->repeat_penalty == 0) return;
+    for (int64_t i = begin; i < count; i++) {
+        bool seen = recent[i] < 0 || recent[i] >= n;
+        for (int64_t k = begin; k < i && !seen; k++) seen = recent[k] == recent[i];
+        if (!seen) logits[recent[i]] = logits[recent[i]] > 0 ? logits[recent[i]] / o->repeat_penalty : logits[recent[i]] * o->repeat_penalty;
+    }
+}
+static int32_t tfm__greedy(const float *logits, int64_t n) {
+    int32_t best = 0;
+    for (int32_t i = 1; i < n; i++) if (tfm__ranks_before(logits, i, best)) best = i;
+    return best;
+}
+/* Draws from the candidates ids[0..count-1], best first, whose weights relative to the best are p. */
+static int32_t tfm__draw(const int32_t *ids, float *p, int64_t count, const tfm_sampling *o, tfm_rng *rng) {
+    float total = 0, sum = 0;
+    for (int64_t i = 0; i < count; i++) total += p[i];
+    if (o->top_p > 0 && o->top_p < 1) {
+        int64_t kept = 0;
+        float reached = 0;
+        while (kept < count && (kept == 0 || reached < o->top_p * total)) reached += p[kept++];
+        count = kept;
+    }
+    while (count > 1 && p[count - 1] < o->min_p * p[0]) count--;
+    total = 0;
+    for (int64_t i = 0; i < count; i++) total += p[i];
+    float u = (float)(tfm_random(rng) >> 40) / 16777216.0f * total;
+    for (int64_t i = 0; i < count; i++) {
+        sum += p[i];
+        if (sum > u) return ids[i];
+    }
+    return ids[count - 1];
+}
+TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sampling *opts, const int32_t *recent,
+                          int64_t recent_count, tfm_rng *rng) {
+    tfm_sampling o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!tfm__sampling_check(c, &o)) return -1;
+    if (!logits || n < 1 || n > INT32_MAX || recent_count < 0 || (recent_count && !recent) || (o.temperature > 0 && !rng)) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "sample: %i logits, %i recent ids", n, recent_count);
+        return -1;
+    }
+    if (o.hook) o.hook(o.hook_user, logits, n);
+    tfm__penalise(logits, n, &o, recent, recent_count);
+    if (o.temperature == 0) return tfm__greedy(logits, n);
+    for (int64_t i = 0; i < n; i++) logits[i] /= o.temperature;
+    int64_t count = o.top_k ? tfm__min64(o.top_k, n) : n;
+    tfm_mark mark = tfm_arena_mark(c);
+    int32_t *ids = (int32_t *)tfm__arena(c, (size_t)count, sizeof *ids), result = -1;
+    float *p = (float *)tfm__arena(c, (size_t)count, sizeof *p);
+    if (tfm__ok(c)) {
+        tfm__top(logits, n, ids, count);
+        float best = logits[ids[0]];
+        if (!tfm__finite(best)) result = ids[0];        /* nothing to weigh: the first of the order */
+        else {
+            for (int64_t i = 0; i < count; i++) {       /* NaN counts as -inf */
+                float l = logits[ids[i]];
+                p[i] = l == l ? (float)tfm__exp_double((double)(l - best)) : 0;
+            }
+            result = tfm__draw(ids, p, count, &o, rng);
+        }
+    }
+    tfm_arena_rewind(c, mark);
+    return result;
+}
+
+/* Text on its way out: whole characters, and nothing that might be the start of a stop string. */
+#ifndef TFM_NO_TOKENIZER
+enum { TFM__STOP_MAX = 63, TFM__PIECE = 256 };
+typedef struct tfm__stream {
+    const tfm_generate_opts *o;
+    tfm_text_fn on_text;
+    void *user;
+    tfm_utf8 utf8;
+    char held[TFM__STOP_MAX + 1 + 3 * TFM__PIECE + 12];
+    size_t count;
+    bool stopped, refused;              /* a stop string appeared; the callback said no */
+} tfm__stream;
+
+static void tfm__stream_out(tfm__stream *t, size_t size) {
+    if (size && t->on_text && !t->refused && !t->on_text(t->user, t->held, size)) t->refused = true;
+    memmove(t->held, t->held + size, t->count - size);
+    t->count -= size;
+}
+/* Passes on what is safe: up to a stop string, or up to what may yet become one. */
+static void tfm__stream_flush(tfm__stream *t, bool final) {
+    for (size_t at = 0; at < t->count; at++)
+        for (int i = 0; i < t->o->stop_count; i++) {
+            const char *stop = t->o->stop[i];
+            size_t n = strlen(stop), left = t->count - at;
+            if (n <= left && memcmp(t->held + at, stop, n) == 0) {
+                tfm__stream_out(t, at);
+                t->stopped = true;
+                return;
+            }
+            if (!final && n > left && memcmp(t->held + at, stop, left) == 0) {
+                tfm__stream_out(t, at);
+                return;
+            }
+        }
+    tfm__stream_out(t, t->count);
+}
+static void tfm__stream_bytes(tfm__stream *t, const char *bytes, size_t size, bool final) {
+    do {
+        size_t n = size < TFM__PIECE ? size : (size_t)TFM__PIECE;
+        t->count += tfm_utf8_feed(&t->utf8, bytes, n, !t->o->raw_bytes, final && n == size, t->held + t->count);
+        bytes += n;
+        size -= n;
+        tfm__stream_flush(t, final && size == 0);
+    } while (size && !t->stopped && !t->refused);
+}
+static void tfm__stream_token(tfm__stream *t, tfm_context *c, const tfm_tokenizer *tokenizer, int32_t id) {
+    char piece[TFM__PIECE], *p = piece;
+    tfm_mark mark = tfm_arena_mark(c);
+    size_t size = tfm_token_bytes(tokenizer, id, false, piece, sizeof piece);
+    if (size > sizeof piece) {          /* rare: a token longer than any word */
+        p = (char *)tfm__arena(c, size, 1);
+        if (p) tfm_token_bytes(tokenizer, id, false, p, size);
+    }
+    if (p && size) tfm__stream_bytes(t, p, size, false);
+    tfm_arena_rewind(c, mark);
+}
+#endif
+
+static bool tfm__generate_check(tfm_session *s, const tfm_generate_opts *o) {
+    tfm_error *e = &s->c->err;
+    if (!tfm__sampling_check(s->c, &o->sampling)) return false;
+    if (o->max_tokens < 0) return tfm__fail(e, TFM_ARGUMENT, "generate: max_tokens is %i, at least 0", o->max_tokens);
+    if (o->stop_count < 0 || o->stop_id_count < 0 || (o->stop_count && !o->stop) || (o->stop_id_count && !o->stop_ids))
+        return tfm__fail(e, TFM_ARGUMENT, "generate: %i stop strings, %i stop ids", (int64_t)o->stop_count, (int64_t)o->stop_id_count);
+    for (int i = 0; i < o->stop_count; i++)
+        if (!o->stop[i] || !o->stop[i][0] || strlen(o->stop[i]) > 63)
+            return tfm__fail(e, TFM_ARGUMENT, "generate: stop string %i is empty or longer than 63 bytes", (int64_t)i);
+    return true;
+}
+static bool tfm__is_stop_id(const tfm_session *s, const tfm_generate_opts *o, int32_t id) {
+    for (int i = 0; i < o->stop_id_count; i++) if (o->stop_ids[i] == id) return true;
+#ifndef TFM_NO_TOKENIZER
+    if (!o->ignore_end && s->m->tokenizer && tfm_token_is_end(s->m->tokenizer, id)) return true;
+#else
+    (void)s;
+#endif
+    return false;
+}
+/* An error is turned into the way the run finished; a cancelled run leaves the context clean. */
+static tfm_finish tfm__finish_of(tfm_session *s) {
+    tfm_status status = s->c->err.status;
+    if (status != TFM_CANCELLED && status != TFM_FULL) return TFM_FINISH_ERROR;
+    tfm_clear(s->c);
+    return status == TFM_FULL ? TFM_FINISH_FULL : TFM_FINISH_CANCELLED;
+}
+/* Samples one id and passes it on; LENGTH here only means: go on. */
+static tfm_finish tfm__generate_id(tfm_session *s, const tfm_generate_opts *o, tfm_rng *rng, void *user, int32_t *id) {
+    if (tfm__cancelled(s)) return tfm__finish_of(s);
+    *id = tfm_sample(s->c, tfm_logits(s), s->m->hp.vocab, &o->sampling, s->ids, s->position, rng);
+    if (*id < 0) return tfm__finish_of(s);
+    if (tfm__is_stop_id(s, o, *id)) return TFM_FINISH_END;
+    return o->on_token && !o->on_token(user, *id) ? TFM_FINISH_CANCELLED : TFM_FINISH_LENGTH;
+}
+TFMDEF tfm_finish tfm_continue(tfm_session *s, const tfm_generate_opts *opts, tfm_text_fn on_text, void *user) {
+    tfm_generate_opts o;
+    tfm_rng rng;
+    tfm_finish finish = TFM_FINISH_LENGTH;
+    int64_t made = 0;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.generated) *o.generated = 0;
+    if (!s || !tfm__generate_check(s, &o)) return TFM_FINISH_ERROR;
+    if (!tfm_logits(s)) { tfm__fail(&s->c->err, TFM_ARGUMENT, "generate: nothing was evaluated yet"); return TFM_FINISH_ERROR; }
+#ifndef TFM_NO_TOKENIZER
+    tfm__stream t;
+    memset(&t, 0, sizeof t);
+    t.o = &o;
+    t.on_text = on_text;
+    t.user = user;
+#else
+    (void)on_text;
+#endif
+    tfm__fpenv env = tfm__fp_set();
+    rng.state = o.sampling.seed;
+    while (finish == TFM_FINISH_LENGTH && (!o.max_tokens || made < o.max_tokens)) {
+        int32_t id;
+        finish = tfm__generate_id(s, &o, &rng, user, &id);
+        if (finish != TFM_FINISH_LENGTH) break;
+        made++;
+#ifndef TFM_NO_TOKENIZER
+        if (s->m->tokenizer) tfm__stream_token(&t, s->c, s->m->tokenizer, id);
+        if (t.stopped) finish = TFM_FINISH_STOP;
+        if (t.refused) finish = TFM_FINISH_CANCELLED;
+#endif
+        bool full = s->position == tfm_session_capacity(s), more = !o.max_tokens || made < o.max_tokens;
+        if (full && more && finish == TFM_FINISH_LENGTH) finish = TFM_FINISH_FULL;
+        if (!full && tfm_eval(s, &id, 1) != TFM_OK) finish = tfm__finish_of(s);
+    }
+#ifndef TFM_NO_TOKENIZER
+    if (!t.stopped && !t.refused) tfm__stream_bytes(&t, "", 0, true);
+    if (t.stopped && finish != TFM_FINISH_ERROR) finish = TFM_FINISH_STOP;
+#endif
+    tfm__fp_restore(env);
+    if (o.generated) *o.generated = made;
+    return finish;
+}
+
+#ifndef TFM_NO_TOKENIZER
+/* The ids of a prompt at the session's position, in the arena; -1 after an error. */
+static int64_t tfm__prompt_ids(tfm_session *s, const char *prompt, bool parse_special, int32_t **ids) {
+    const tfm_tokenizer *t = s->m->tokenizer;
+    tfm_error *e = &s->c->err;
+    tfm_tokenize_opts o;
+    size_t size = prompt ? strlen(prompt) : 0;
+    if (!t) { tfm__fail(e, TFM_UNSUPPORTED, "generate: the model has no tokenizer"); return -1; }
+    *ids = (int32_t *)tfm__arena(s->c, size + 2, sizeof **ids);
+    if (!*ids) return -1;
+    if (size == 0 && s->position == 0) {            /* BOS alone, whatever the file adds to prompts */
+        **ids = tfm_token_bos(t);
+        if (**ids < 0) { tfm__fail(e, TFM_UNSUPPORTED, "generate: the prompt is empty and the model has no BOS token"); return -1; }
+        return 1;
+    }
+    o.add_special = s->position == 0 && tfm_adds_bos(t);
+    o.parse_special = parse_special;
+    int64_t n = tfm_tokenize(s->c, t, prompt, size, &o, *ids, (int64_t)size + 2);
+    if (n > 0 && o.add_special && tfm_adds_eos(t)) n--;             /* the text goes on: no EOS yet */
+    return n;
+}
+TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_generate_opts *opts, tfm_text_fn on_text, void *user) {
+    int32_t *ids = NULL;
+    if (opts && opts->generated) *opts->generated = 0;
+    if (!s || !tfm__ok(s->c)) return TFM_FINISH_ERROR;
+    tfm_mark mark = tfm_arena_mark(s->c);
+    int64_t n = tfm__prompt_ids(s, prompt, opts && opts->parse_special, &ids);
+    int64_t room = tfm_session_capacity(s) - s->position;
+    if (n > room)                       /* an error here, not FULL: the caller's prompt is at fault */
+        tfm__fail(&s->c->err, TFM_ARGUMENT, "the prompt has %i tokens, the context has room for %i", n, room);
+    if (n > 0 && tfm__ok(s->c)) tfm_eval(s, ids, n);
+    tfm_arena_rewind(s->c, mark);
+    return tfm__ok(s->c) ? tfm_continue(s, opts, on_text, user) : tfm__finish_of(s);
+}
+#endif
+#endif /* TFM_NO_MODEL */
+
+#ifdef __cplusplus
+}
+#endif
+
+#if defined(__clang__)
+#pragma float_control(pop)
+#elif defined(__GNUC__)
+#pragma GCC pop_options
+#endif
+
+#endif /* TFM_IMPLEMENTATION */
+
+/* ---- Licence ---------------------------------------------------------------------- [LICENSE]
+   Choose one.
+
+   A. MIT. Copyright (c) 2026 the tfm.h authors. Permission is hereby granted, free of charge, to any
+   person obtaining a copy of this software and associated documentation files (the "Software"), to
+   deal in the Software without restriction, including without limitation the rights to use, copy,
+   modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+   persons to whom the Software is furnished to do so, subject to the following conditions: The above
+   copyright notice and this permission notice shall be included in all copies or substantial portions
+   of the Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED,
+   INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES
+   OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+   CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   B. Public domain (Unlicense). This is free and unencumbered software released into the public
+   domain. Anyone is free to copy, modify, publish, use, compile, sell, or distribute this software,
+   either in source code form or as a compiled binary, for any purpose, commercial or non-commercial,
+   and by any means. In jurisdictions that recognize copyright laws, the author or authors dedicate any
+   and all copyright interest in the software to the public domain. THE SOFTWARE IS PROVIDED "AS IS",
+   WITHOUT WARRANTY OF ANY KIND.                                                                   */
