@@ -435,7 +435,8 @@ TFMDEF bool tfm_value_next(tfm_value *array, tfm_value *element);
 /* ---- Tokenizers --------------------------------------------------------- [API.TOKENIZER]
    From the tokenizer.ggml.* metadata: byte-level BPE ("gpt2") with the pre-tokenizers gpt-2,
    smollm, llama-bpe, qwen2; SentencePiece BPE ("llama"); one token per character ("char", our
-   own). Another kind is TFM_UNSUPPORTED, by name. */
+   own). Another kind is TFM_UNSUPPORTED, by name; with another pre-tokenizer all but
+   tfm_tokenize works, so that a model runs by ids. */
 
 typedef struct tfm_tokenizer tfm_tokenizer;
 
@@ -507,7 +508,7 @@ typedef struct tfm_hparams {            /* from the metadata; sizes in elements 
 TFMDEF const tfm_hparams *tfm_model_hparams(const tfm_model *m);
 TFMDEF const tfm_file    *tfm_model_file(const tfm_model *m);
 #ifndef TFM_NO_TOKENIZER
-TFMDEF const tfm_tokenizer *tfm_model_tokenizer(const tfm_model *m);   /* NULL: the file has none */
+TFMDEF const tfm_tokenizer *tfm_model_tokenizer(const tfm_model *m);   /* NULL: none that runs here */
 #endif
 
 /* Called between pieces of a prompt with positions done and to do; false cancels. */
@@ -771,7 +772,8 @@ static void tfm__format(tfm_error *e, const char *format, va_list args) {
                 const tfm_shape *s = va_arg(args, const tfm_shape *);
                 for (int i = 0; i < s->rank; i++) {
                     if (i) tfm__put(e, &at, "x", 1);
-                    tfm__put_number(e, &at, s->dim[i] < 0 ? 0 - (uint64_t)s->dim[i] : (uint64_t)s->dim[i], s->dim[i] < 0);
+                    tfm__put_number(e, &at, s->dim[i] < 0 ? 0 - (uint64_t)s->dim[i] : (uint64_t)s->dim[i],
+                                    s->dim[i] < 0);
                 }
                 if (!s->rank) tfm__put(e, &at, "nothing", 7);
                 break;
@@ -854,7 +856,7 @@ typedef struct tfm__carver {
 } tfm__carver;
 
 static void *tfm__carve(tfm__carver *k, size_t count, size_t element) {
-    size_t bytes, end;
+    size_t bytes = 0, end = 0;
     if (!tfm__mul(count, element, &bytes) || !tfm__round_up(bytes, TFM_ALIGN, &bytes) ||
         !tfm__add(k->used, bytes, &end)) { k->overflow = true; return NULL; }
     void *p = k->base && end <= k->size ? k->base + k->used : NULL;
@@ -867,7 +869,9 @@ static void *tfm__carve(tfm__carver *k, size_t count, size_t element) {
    if it is too small or misaligned. */
 static void *tfm__object(const tfm_allocator *a, void *mem, size_t mem_size, size_t size, const char *what,
                          tfm_error *e) {
-    if (!mem) return a ? tfm__heap_alloc(a, size, e) : (tfm__fail(e, TFM_ARGUMENT, "%s: the buffer is NULL", what), (void *)NULL);
+    if (!mem && a) return tfm__heap_alloc(a, size, e);
+    if (!mem) tfm__fail(e, TFM_ARGUMENT, "%s: the buffer is NULL", what);
+    if (!mem) return NULL;
     if ((uintptr_t)mem % TFM_ALIGN) {
         tfm__fail(e, TFM_ARGUMENT, "%s: the buffer is not aligned to %i bytes", what, (int64_t)TFM_ALIGN);
         return NULL;
@@ -966,16 +970,12 @@ static void tfm__unmap(tfm__mapping *m, const tfm_allocator *a) {
 #define TFM__HAS_FMA 0
 #endif
 
+#if TFM__X86 && !TFM__HAS_FMA
 static bool tfm__cpu_has_fma(void) {
-#if TFM__HAS_FMA
-    return true;
-#elif TFM__X86
     __builtin_cpu_init();
     return __builtin_cpu_supports("fma");
-#else
-    return false;
-#endif
 }
+#endif
 
 /* Sets round-to-nearest without flush-to-zero; gives back what was set before. */
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -1012,7 +1012,8 @@ TFMDEF int tfm_cpu_count(void) {
     int fd = open("/proc/self/status", O_RDONLY);
     if (fd >= 0) {
         size_t size = 0;
-        for (ssize_t n; size < sizeof text - 1 && (n = read(fd, text + size, sizeof text - 1 - size)) > 0;) size += (size_t)n;
+        for (ssize_t n; size < sizeof text - 1 && (n = read(fd, text + size, sizeof text - 1 - size)) > 0;)
+            size += (size_t)n;
         close(fd);
         text[size] = 0;
         const char *p = strstr(text, "Cpus_allowed:");
@@ -1161,7 +1162,8 @@ static bool tfm__pool_start(tfm__pool *p, tfm_error *e) {
         w->index = p->started + 1;
         if (pthread_create(&w->thread, NULL, tfm__worker_main, w) != 0) {
             tfm__pool_stop(p);
-            return tfm__fail(e, TFM_MEMORY, "thread %i of %i could not be started", (int64_t)w->index + 1, (int64_t)p->threads);
+            return tfm__fail(e, TFM_MEMORY, "thread %i of %i could not be started", (int64_t)w->index + 1,
+                             (int64_t)p->threads);
         }
     }
 #endif
@@ -1374,7 +1376,7 @@ static void tfm__unpack_q2_k(const uint8_t *p, tfm__block *o) {     /* 16 (min:4
 }
 #endif
 #ifdef TFM__Q3_K
-static void tfm__unpack_q3_k(const uint8_t *p, tfm__block *o) {     /* 32 bytes of third bits, pairs, 12 bytes of scales, d */
+static void tfm__unpack_q3_k(const uint8_t *p, tfm__block *o) {     /* 32 bytes of third bits, pairs, 12 of scales, d */
     const uint8_t *sc = p + 96;
     tfm__unpack_pairs(o->q, p + 32);
     for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(o->q[i] - ((p[i & 31] >> (i >> 5) & 1) ? 0 : 4));
@@ -1408,7 +1410,7 @@ static void tfm__unpack_q4_k(const uint8_t *p, tfm__block *o) {     /* d, dmin, 
 }
 #endif
 #ifdef TFM__Q5_K
-static void tfm__unpack_q5_k(const uint8_t *p, tfm__block *o) {     /* d, dmin, scales, 32 bytes of fifth bits, nibbles */
+static void tfm__unpack_q5_k(const uint8_t *p, tfm__block *o) {     /* d, dmin, scales, 32 of fifth bits, nibbles */
     tfm__unpack_k4_scales(p, o);
     for (int j = 0; j < 4; j++)
         for (int i = 0; i < 32; i++) {
@@ -1419,7 +1421,7 @@ static void tfm__unpack_q5_k(const uint8_t *p, tfm__block *o) {     /* d, dmin, 
 }
 #endif
 #ifdef TFM__Q6_K
-static void tfm__unpack_q6_k(const uint8_t *p, tfm__block *o) {     /* 128 low nibbles, 64 bytes of high pairs, 16 int8 scales, d */
+static void tfm__unpack_q6_k(const uint8_t *p, tfm__block *o) {     /* nibbles, 64 of high pairs, 16 int8 scales, d */
     for (int half = 0; half < 2; half++)
         for (int i = 0; i < 128; i++) {
             int low = p[64 * half + (i & 63)] >> (i & 64 ? 4 : 0) & 15;
@@ -1541,26 +1543,42 @@ static bool tfm__tensor_bytes(tfm_type type, tfm_shape s, size_t *out) {
     return true;
 }
 
+/* One element of a plain type. */
+static float tfm__element(tfm_type type, const uint8_t *p) {
+    int16_t i16;
+    int32_t i32;
+    int64_t i64;
+    double f64;
+    switch (type) {
+        case TFM_F16: return tfm__f16_to_f32(tfm__load_u16(p));
+        case TFM_BF16: return tfm__bf16_to_f32(tfm__load_u16(p));
+        case TFM_I8: return p[0] < 128 ? (float)p[0] : (float)p[0] - 256.0f;
+        case TFM_I16: memcpy(&i16, p, sizeof i16); return (float)i16;
+        case TFM_I32: memcpy(&i32, p, sizeof i32); return (float)i32;
+        case TFM_I64: memcpy(&i64, p, sizeof i64); return (float)i64;
+        case TFM_F64: memcpy(&f64, p, sizeof f64); return (float)f64;
+        default: return 0;
+    }
+}
 /* Decodes n elements (whole blocks) that may lie at any address. */
 static void tfm__decode(tfm_type type, const void *src, float *dst, int64_t n) {
     const uint8_t *p = (const uint8_t *)src;
     const tfm__type *t = tfm__type_of(type);
-    if (type == TFM_F32) { memcpy(dst, p, (size_t)n * sizeof *dst); return; }
-    if (type == TFM_F16) { for (int64_t i = 0; i < n; i++) dst[i] = tfm__f16_to_f32(tfm__load_u16(p + 2 * i)); return; }
-    if (type == TFM_BF16) { for (int64_t i = 0; i < n; i++) dst[i] = tfm__bf16_to_f32(tfm__load_u16(p + 2 * i)); return; }
-    if (type == TFM_F64) { for (int64_t i = 0; i < n; i++) { double v; memcpy(&v, p + 8 * i, 8); dst[i] = (float)v; } return; }
-    if (type == TFM_I64) { for (int64_t i = 0; i < n; i++) { int64_t v; memcpy(&v, p + 8 * i, 8); dst[i] = (float)v; } return; }
-    if (type == TFM_I32) { for (int64_t i = 0; i < n; i++) { int32_t v; memcpy(&v, p + 4 * i, 4); dst[i] = (float)v; } return; }
-    if (type == TFM_I16) { for (int64_t i = 0; i < n; i++) { int16_t v; memcpy(&v, p + 2 * i, 2); dst[i] = (float)v; } return; }
-    if (type == TFM_I8) { for (int64_t i = 0; i < n; i++) { int8_t v; memcpy(&v, p + i, 1); dst[i] = (float)v; } return; }
-    if (!t || !t->unpack) return;
-    tfm__block b;
-    for (int64_t at = 0; at < n; at += t->block, p += t->bytes) {
-        t->unpack(p, &b);
-        for (int i = 0; i < t->block; i++) {
-            int j = i / t->group;
-            float y = b.d * (float)b.sc[j] * (float)b.q[i];
-            dst[at + i] = t->has_min ? y + b.m * (float)b.mins[j] : y;
+    if (type == TFM_F32) {
+        if (n) memcpy(dst, p, (size_t)n * sizeof *dst);
+    } else if (type == TFM_F16) {
+        for (int64_t i = 0; i < n; i++) dst[i] = tfm__f16_to_f32(tfm__load_u16(p + 2 * i));
+    } else if (t && !t->unpack) {
+        for (int64_t i = 0; i < n; i++) dst[i] = tfm__element(type, p + i * t->bytes);
+    } else if (t) {
+        tfm__block b;
+        for (int64_t at = 0; at < n; at += t->block, p += t->bytes) {
+            t->unpack(p, &b);
+            for (int i = 0; i < t->block; i++) {
+                int j = i / t->group;
+                float y = b.d * (float)b.sc[j] * (float)b.q[i];
+                dst[at + i] = t->has_min ? y + b.m * (float)b.mins[j] : y;
+            }
         }
     }
 }
@@ -1669,8 +1687,12 @@ static void tfm__sincos(double x, double *sine, double *cosine) {
     int64_t n = (int64_t)(k < 0 ? k - 0.5 : k + 0.5);
     k = (double)n;                      /* pi/2 in three parts, products with k exact below 2^20 */
     double r = x - k * 1.5707963267341256 - k * 6.077100506303966e-11 - k * 2.0222662487959506e-21, z = r * r;
-    double s = r * (1 - z / 6 * (1 - z / 20 * (1 - z / 42 * (1 - z / 72 * (1 - z / 110 * (1 - z / 156 * (1 - z / 210)))))));
-    double c = 1 - z / 2 * (1 - z / 12 * (1 - z / 30 * (1 - z / 56 * (1 - z / 90 * (1 - z / 132 * (1 - z / 182 * (1 - z / 240)))))));
+    double s = 1, c = 1;
+    for (int i = 8; i > 0; i--) {
+        s = 1 - z / (2 * i * (2 * i + 1)) * s;
+        c = 1 - z / (2 * i * (2 * i - 1)) * c;
+    }
+    s *= r;
     double a = n & 1 ? c : s, b = n & 1 ? s : c;
     *sine = n & 2 ? -a : a;
     *cosine = (n + 1) & 2 ? -b : b;
@@ -1709,7 +1731,8 @@ static double tfm__exp_double(double x) {
    These bodies define every result; a kernel for an instruction set must give the same bits.
    Each takes a job and a range of its independent outputs.                                     */
 
-enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64, TFM__HEAD_MAX = 1024 };
+enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64,
+       TFM__HEAD_MAX = 1024 };
 
 /* Sums over a row run in `lanes` chains, element k in chain k % lanes: one below 256 elements, else
    16, joined by a tree. */
@@ -1767,7 +1790,8 @@ static void tfm__quantize_rows(void *arg, int64_t begin, int64_t end) {
         for (int64_t g = 0; g < j->k / j->group; g++) {
             const float *xg = x + g * j->group;
             float amax = 0;
-            for (int i = 0; i < j->group; i++) amax = tfm__maxf(tfm__from_bits(tfm__to_bits(xg[i]) & 0x7fffffffu), amax);
+            for (int i = 0; i < j->group; i++)
+                amax = tfm__maxf(tfm__from_bits(tfm__to_bits(xg[i]) & 0x7fffffffu), amax);
             float scale = finite ? amax / 127.0f : TFM__NAN, inverse = 1.0f / scale;
             if (!tfm__finite(inverse)) {            /* zeros, or too small to divide by; or a NaN row */
                 if (finite) scale = 0;
@@ -1830,14 +1854,13 @@ TFM__INLINE void tfm__gemm_float(int fma, const tfm__gemm_job *j, int64_t begin,
 TFM__INLINE void tfm__block_sums(const tfm__type *t, const tfm__block *b, const int8_t *x, const int16_t *sums,
                                  int32_t *isum, int32_t *msum) {
     int32_t total = 0, mins = 0;
-    for (int g = 0; g < t->block / t->group; g++) {
-        int32_t s = 0;
-        const int8_t *q = b->q + g * t->group, *xg = x + g * t->group;
-        for (int i = 0; i < t->group; i++) s += q[i] * xg[i];
-        total += s * b->sc[g];
+    int per_scale = t->group / 16;
+    for (int s = 0; s < t->block / 16; s++) {
+        int32_t dot = 0;
+        for (int i = 0; i < 16; i++) dot += b->q[16 * s + i] * x[16 * s + i];
+        total += dot * b->sc[s / per_scale];
+        if (t->has_min) mins += sums[s] * b->mins[s / per_scale];
     }
-    if (t->has_min)
-        for (int s = 0; s < t->block / 16; s++) mins += sums[s] * b->mins[s * 16 / t->group];
     *isum = total;
     *msum = mins;
 }
@@ -1866,7 +1889,7 @@ TFM__INLINE void tfm__gemm_quantized(int fma, const tfm__gemm_job *j, int64_t be
         }
     }
 }
-TFM__INLINE void tfm__gemm(int fma, const tfm__gemm_job *j, int64_t begin, int64_t end) {
+TFM__INLINE void tfm__gemm_run(int fma, const tfm__gemm_job *j, int64_t begin, int64_t end) {
     if (j->type->unpack) tfm__gemm_quantized(fma, j, begin, end);
     else tfm__gemm_float(fma, j, begin, end);
 }
@@ -1879,7 +1902,8 @@ TFM__INLINE float tfm__activate(int fma, tfm__unary op, float x) {
     switch (op) {
         case TFM__RELU: return x < 0 ? 0 : x;
         case TFM__GELU: return 0.5f * x * (1.0f + tfm__erf(fma, x * 0.707106781f));
-        case TFM__GELU_TANH: return 0.5f * x * (1.0f + tfm__tanh(fma, 0.797884561f * x * tfm__fma(fma, 0.044715f * x, x, 1.0f)));
+        case TFM__GELU_TANH:
+            return 0.5f * x * (1.0f + tfm__tanh(fma, 0.797884561f * x * tfm__fma(fma, 0.044715f * x, x, 1.0f)));
         case TFM__SILU: return x / (1.0f + tfm__exp(fma, -x));
         case TFM__TANH: return tfm__tanh(fma, x);
         case TFM__SIGMOID: return tfm__sigmoid(fma, x);
@@ -1893,14 +1917,14 @@ TFM__INLINE void tfm__unary_run(int fma, const tfm__unary_job *j, int64_t begin,
 /* Rows of d elements: norms, softmax, sums. The row rule of tfm__lanes holds for each sum. */
 typedef enum tfm__row_op { TFM__ROW_LAYERNORM, TFM__ROW_RMSNORM, TFM__ROW_SOFTMAX, TFM__ROW_LOG_SOFTMAX,
                            TFM__ROW_SUM, TFM__ROW_MAX } tfm__row_op;
-typedef struct tfm__row_job {
+typedef struct tfm__rows_job {
     tfm__row_op op;
     const float *x;
     float *y;                           /* [n, d]; [n] for sum and max */
     int64_t d;
     const float *w, *b;                 /* [d] or NULL */
     float eps;
-} tfm__row_job;
+} tfm__rows_job;
 
 TFM__INLINE float tfm__row_sum(const float *x, int64_t d) {
     float t[TFM__LANES] = { 0 };
@@ -1917,7 +1941,7 @@ static float tfm__row_max(const float *x, int64_t d) {
     }
     return nan ? TFM__NAN : m;
 }
-TFM__INLINE void tfm__row_norm(int fma, const tfm__row_job *j, const float *x, float *y) {
+TFM__INLINE void tfm__row_norm(int fma, const tfm__rows_job *j, const float *x, float *y) {
     float t[TFM__LANES] = { 0 }, mean = 0;
     int lanes = tfm__lanes(j->d);
     if (j->op == TFM__ROW_LAYERNORM) mean = tfm__row_sum(x, j->d) / (float)j->d;
@@ -1933,7 +1957,7 @@ TFM__INLINE void tfm__row_norm(int fma, const tfm__row_job *j, const float *x, f
         y[i] = j->b ? v + j->b[i] : v;
     }
 }
-TFM__INLINE void tfm__row_softmax(int fma, const tfm__row_job *j, const float *x, float *y) {
+TFM__INLINE void tfm__row_softmax(int fma, const tfm__rows_job *j, const float *x, float *y) {
     float t[TFM__LANES] = { 0 }, max = tfm__row_max(x, j->d);
     int lanes = tfm__lanes(j->d);
     bool log = j->op == TFM__ROW_LOG_SOFTMAX;
@@ -1949,7 +1973,7 @@ TFM__INLINE void tfm__row_softmax(int fma, const tfm__row_job *j, const float *x
     float sum = tfm__join(t, lanes), shift = log ? (float)tfm__log((double)sum) : 0, scale = 1.0f / sum;
     for (int64_t i = 0; i < j->d; i++) y[i] = log ? y[i] - shift : y[i] * scale;
 }
-TFM__INLINE void tfm__rows_run(int fma, const tfm__row_job *j, int64_t begin, int64_t end) {
+TFM__INLINE void tfm__rows_run(int fma, const tfm__rows_job *j, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
         const float *x = j->x + r * j->d;
         float *y = j->y + r * j->d;
@@ -1959,6 +1983,30 @@ TFM__INLINE void tfm__rows_run(int fma, const tfm__row_job *j, int64_t begin, in
             case TFM__ROW_SUM: j->y[r] = tfm__row_sum(x, j->d); break;
             case TFM__ROW_MAX: j->y[r] = tfm__row_max(x, j->d); break;
         }
+    }
+}
+
+/* Rotary positions. The product that is not fused is written so that no compiler fuses it. */
+typedef struct tfm__rope_job {
+    const float *x;                     /* [T * heads, d]; y the same, and may be x */
+    float *y;
+    const float *table;                 /* [T, n/2, 2]: cosine, sine */
+    int64_t heads, d;
+    int n;                              /* dimensions that turn */
+    bool half_split;
+} tfm__rope_job;
+
+TFM__INLINE void tfm__rope_run(int fma, const tfm__rope_job *j, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = j->x + r * j->d, *angle = j->table + r / j->heads * j->n;
+        float *y = j->y + r * j->d;
+        for (int i = 0; i < j->n / 2; i++) {
+            int a = j->half_split ? i : 2 * i, b = j->half_split ? i + j->n / 2 : 2 * i + 1;
+            float u = x[a], v = x[b], cosine = angle[2 * i], sine = angle[2 * i + 1];
+            y[a] = tfm__fma(fma, u, cosine, -(v * sine));
+            y[b] = tfm__fma(fma, u, sine, v * cosine);
+        }
+        for (int64_t i = j->n; i < j->d; i++) y[i] = x[i];
     }
 }
 
@@ -2004,8 +2052,8 @@ TFM__INLINE float tfm__attention_scores(int fma, const tfm__attention_job *j, co
     }
     return max;
 }
-TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, const float *q, const char *k, const char *v,
-                                      const char *mask, int64_t begin, int64_t end, tfm__partial *a) {
+TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, const float *q, const char *k,
+                                      const char *v, const char *mask, int64_t begin, int64_t end, tfm__partial *a) {
     float s[TFM__KEYS], wide[TFM__HEAD_MAX];
     bool seen[TFM__KEYS], any = false;
     float max = tfm__maxf(tfm__attention_scores(fma, j, q, k, mask, begin, end, s, seen), a->m);
@@ -2097,18 +2145,25 @@ TFM__INLINE void tfm__cell_run(int fma, const tfm__cell_job *j, int64_t begin, i
 
 typedef struct tfm__kernels {
     tfm_level level;
-    tfm__task gemm, unary, rows, attention, cell, quantize;
+    tfm__task gemm, unary, rows, rope, attention, cell, quantize;
 } tfm__kernels;
 
-#define TFM__PORTABLE(suffix, target, fma)                                                                          \
-    target static void tfm__gemm_##suffix(void *j, int64_t b, int64_t e) { tfm__gemm(fma, (const tfm__gemm_job *)j, b, e); }  \
-    target static void tfm__unary_##suffix(void *j, int64_t b, int64_t e) { tfm__unary_run(fma, (const tfm__unary_job *)j, b, e); } \
-    target static void tfm__rows_##suffix(void *j, int64_t b, int64_t e) { tfm__rows_run(fma, (const tfm__row_job *)j, b, e); } \
-    target static void tfm__attention_##suffix(void *j, int64_t b, int64_t e) { tfm__attention_run(fma, (const tfm__attention_job *)j, b, e); } \
-    target static void tfm__cell_##suffix(void *j, int64_t b, int64_t e) { tfm__cell_run(fma, (const tfm__cell_job *)j, b, e); } \
-    static const tfm__kernels tfm__kernels_##suffix = {                                                             \
-        TFM__LEVEL_##suffix, tfm__gemm_##suffix, tfm__unary_##suffix, tfm__rows_##suffix, tfm__attention_##suffix,  \
-        tfm__cell_##suffix, tfm__quantize_rows };
+#define TFM__INSTANCE(target, kernel, suffix, fma)                                     \
+    target static void tfm__##kernel##_##suffix(void *job, int64_t begin, int64_t end) { \
+        tfm__##kernel##_run(fma, (const tfm__##kernel##_job *)job, begin, end);          \
+    }
+#define TFM__PORTABLE(suffix, target, fma)                                             \
+    TFM__INSTANCE(target, gemm, suffix, fma)                                           \
+    TFM__INSTANCE(target, unary, suffix, fma)                                          \
+    TFM__INSTANCE(target, rows, suffix, fma)                                           \
+    TFM__INSTANCE(target, rope, suffix, fma)                                           \
+    TFM__INSTANCE(target, attention, suffix, fma)                                      \
+    TFM__INSTANCE(target, cell, suffix, fma)                                           \
+    static const tfm__kernels tfm__kernels_##suffix = {                                \
+        TFM__LEVEL_##suffix, tfm__gemm_##suffix, tfm__unary_##suffix,                  \
+        tfm__rows_##suffix, tfm__rope_##suffix, tfm__attention_##suffix,               \
+        tfm__cell_##suffix, tfm__quantize_rows                                         \
+    };
 
 #define TFM__LEVEL_unfused TFM_LEVEL_UNFUSED
 #define TFM__LEVEL_exact TFM_LEVEL_EXACT
@@ -2126,6 +2181,7 @@ TFM__PORTABLE(fma, TFM__TARGET("fma"), TFM__FMA_HARD)
 #endif
 #endif
 #undef TFM__PORTABLE
+#undef TFM__INSTANCE
 
 /* The row for a level; NULL if this CPU or build cannot run it. */
 static const tfm__kernels *tfm__kernels_for(tfm_level level) {
@@ -2174,7 +2230,8 @@ static bool tfm__arena_grow(tfm_context *c, size_t bytes) {
     size_t header, size = c->top->size < SIZE_MAX / 4 ? c->top->size * 2 : 0;
     tfm__round_up(sizeof(tfm__slab), TFM_ALIGN, &header);
     if (size < bytes) size = bytes;
-    if (!tfm__add(size, header, &size)) return tfm__fail(&c->err, TFM_MEMORY, "out of memory: %u bytes are too many", (uint64_t)bytes);
+    if (!tfm__add(size, header, &size))
+        return tfm__fail(&c->err, TFM_MEMORY, "out of memory: %u bytes are too many", (uint64_t)bytes);
     char *p = (char *)tfm__heap_alloc(&c->allocator, size, &c->err);
     if (!p) return false;
     tfm__slab *s = (tfm__slab *)(void *)p;
@@ -2192,7 +2249,8 @@ static void *tfm__arena(tfm_context *c, size_t count, size_t element) {
     size_t bytes;
     if (!tfm__ok(c)) return NULL;
     if (!tfm__mul(count, element, &bytes) || !tfm__round_up(bytes, TFM_ALIGN, &bytes) || bytes > SIZE_MAX / 2) {
-        tfm__fail(&c->err, TFM_MEMORY, "out of memory: %u items of %u bytes are too many", (uint64_t)count, (uint64_t)element);
+        tfm__fail(&c->err, TFM_MEMORY, "out of memory: %u items of %u bytes are too many", (uint64_t)count,
+                  (uint64_t)element);
         return NULL;
     }
     if (bytes > c->top->size - c->top->used) {
@@ -2275,35 +2333,43 @@ static tfm_context_opts tfm__context_defaults(const tfm_context_opts *opts) {
     if (o.measure) { o.arena = 0; o.threads = 1; }
     return o;
 }
-TFMDEF size_t tfm_context_size(const tfm_context_opts *opts) {
+/* What the context takes besides its arena; 0 and an error for bad options. */
+static size_t tfm__context_own(const tfm_context_opts *o, tfm_error *e) {
     tfm__carver k;
+    memset(&k, 0, sizeof k);
+    tfm__context_carve(&k, o, 0, e);
+    return e->status == TFM_OK ? k.used : 0;
+}
+/* In mem, all that is left being the arena. */
+static tfm_context *tfm__context_place(void *mem, size_t size, const tfm_context_opts *o, tfm_error *e) {
+    tfm__carver k;
+    memset(&k, 0, sizeof k);
+    size_t own = tfm__context_own(o, e);
+    if (!own || !tfm__object(NULL, mem, size, own, "context", e)) return NULL;
+    k.base = (char *)mem;
+    k.size = size;
+    tfm_context *c = tfm__context_carve(&k, o, (size - own) & ~(size_t)(TFM_ALIGN - 1), e);
+    return c && tfm__pool_start(&c->pool, e) ? c : NULL;
+}
+TFMDEF size_t tfm_context_size(const tfm_context_opts *opts) {
     tfm_error e;
     tfm_context_opts o = tfm__context_defaults(opts);
-    memset(&k, 0, sizeof k);
-    tfm__begin(&e, NULL);
-    tfm__context_carve(&k, &o, 0, &e);
-    return e.status == TFM_OK ? k.used : 0;
+    return tfm__context_own(&o, tfm__begin(&e, NULL));
 }
 TFMDEF tfm_context *tfm_context_in(void *mem, size_t size, const tfm_context_opts *opts, tfm_error *err) {
     tfm_error local, *e = tfm__begin(err, &local);
     tfm_context_opts o = tfm__context_defaults(opts);
-    size_t own = tfm_context_size(&o);
-    if (own && !tfm__object(NULL, mem, size, own, "context", e)) return NULL;
-    tfm__carver k;
-    memset(&k, 0, sizeof k);
-    k.base = (char *)mem;
-    k.size = size;
-    tfm_context *c = tfm__context_carve(&k, &o, own ? (size - own) & ~(size_t)(TFM_ALIGN - 1) : 0, e);
-    return c && tfm__pool_start(&c->pool, e) ? c : NULL;
+    return tfm__context_place(mem, size, &o, e);
 }
 TFMDEF tfm_context *tfm_context_new(const tfm_context_opts *opts, tfm_error *err) {
     tfm_error local, *e = tfm__begin(err, &local);
     tfm_context_opts o = tfm__context_defaults(opts);
     tfm_allocator a = tfm__allocator(o.allocator);
-    size_t own = tfm_context_size(&o), total;
-    if (!own || !tfm__round_up(o.arena, TFM_ALIGN, &o.arena) || !tfm__add(own, o.arena, &total)) total = own;
-    void *mem = tfm__heap_alloc(&a, total, e);
-    tfm_context *c = mem ? tfm_context_in(mem, total, &o, e) : NULL;
+    size_t total = 0, own = tfm__context_own(&o, e);
+    if (own && (!tfm__round_up(o.arena, TFM_ALIGN, &total) || !tfm__add(total, own, &total)))
+        tfm__fail(e, TFM_MEMORY, "context: an arena of %u bytes does not fit in memory", (uint64_t)o.arena);
+    void *mem = e->status == TFM_OK ? tfm__heap_alloc(&a, total, e) : NULL;
+    tfm_context *c = mem ? tfm__context_place(mem, total, &o, e) : NULL;
     if (!c) { tfm__heap_free(&a, mem); return NULL; }
     c->allocator = a;
     c->grows = c->owns_memory = true;
@@ -2480,7 +2546,8 @@ TFMDEF tfm_tensor tfm_slice(tfm_context *c, tfm_tensor t, int axis, int64_t begi
     int64_t step = t.stride[a];
     if (y && y->block > 1 && a == tfm__block_axis(t)) {
         if (begin % y->block || end % y->block) {
-            tfm__fail(&c->err, TFM_ARGUMENT, "slice: %i..%i cuts a %s block of %i", begin, end, y->name, (int64_t)y->block);
+            tfm__fail(&c->err, TFM_ARGUMENT, "slice: %i..%i cuts a %s block of %i", begin, end, y->name,
+                      (int64_t)y->block);
             return tfm_none();
         }
         begin /= y->block;
@@ -2548,6 +2615,27 @@ static tfm_tensor tfm__f32(tfm_context *c, const char *op, tfm_tensor t) {
     return tfm__given_numbers(c, op, t) ? tfm_to_f32(c, t) : tfm_none();
 }
 
+/* Strides of a new shape over the same data. Neighbouring dimensions that follow on without a gap
+   form runs; each new dimension, from the last, must divide what is left of a run. */
+static bool tfm__reshape_view(tfm_tensor t, tfm_shape shape, tfm_tensor *out) {
+    int at = t.rank - 1;
+    int64_t left = 1, stride = 0;       /* elements of the current run not used yet, and their stride */
+    *out = tfm__layout(t.data, t.type, shape);
+    if (tfm__is_contiguous(t)) return true;
+    if (tfm_type_block(t.type) > 1) return false;
+    for (int i = shape.rank - 1; i >= 0; i--) {
+        while (left == 1 && shape.dim[i] != 1 && at >= 0) {
+            left = t.dim[at];
+            stride = t.stride[at--];
+            while (at >= 0 && (t.dim[at] == 1 || t.stride[at] == stride * left)) left *= t.dim[at--];
+        }
+        if (left % shape.dim[i]) return false;
+        out->stride[i] = stride;
+        left /= shape.dim[i];
+        stride *= shape.dim[i];
+    }
+    return true;
+}
 TFMDEF tfm_tensor tfm_reshape(tfm_context *c, tfm_tensor t, tfm_shape shape) {
     if (!tfm__given(c, "reshape", t)) return tfm_none();
     int64_t known = 1, count = tfm_count(t);
@@ -2569,6 +2657,8 @@ TFMDEF tfm_tensor tfm_reshape(tfm_context *c, tfm_tensor t, tfm_shape shape) {
         tfm__fail(&c->err, TFM_ARGUMENT, "reshape: %d does not become %d", &from, &shape);
         return tfm_none();
     }
+    tfm_tensor r;
+    if (count == 0 || tfm__reshape_view(t, shape, &r)) return count ? r : tfm__layout(NULL, t.type, shape);
     t = tfm_contiguous(c, t);
     return tfm__ok(c) ? tfm__layout(t.data, t.type, shape) : tfm_none();
 }
@@ -2576,7 +2666,10 @@ TFMDEF tfm_tensor tfm_reshape(tfm_context *c, tfm_tensor t, tfm_shape shape) {
 TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count, int axis) {
     int a = 0;
     if (!tfm__ok(c)) return tfm_none();
-    if (count < 1 || !parts) { tfm__fail(&c->err, TFM_ARGUMENT, "concat: %i parts", (int64_t)count); return tfm_none(); }
+    if (count < 1 || !parts) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "concat: %i parts", (int64_t)count);
+        return tfm_none();
+    }
     if (!tfm__given(c, "concat", parts[0]) || !tfm__axis(c, "concat", parts[0], axis, &a)) return tfm_none();
     tfm_shape shape = tfm__shape_of(parts[0]);
     for (int p = 1; p < count; p++) {
@@ -2597,7 +2690,8 @@ TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count,
         tfm_tensor t = tfm__f32(c, "concat", parts[p]);
         int64_t run = t.dim[a] * inner;
         for (int64_t o = 0; tfm__ok(c) && !c->measure && t.data && o < outer; o++)
-            memcpy(tfm__floats(r) + o * shape.dim[a] * inner + at, tfm__floats(t) + o * run, (size_t)run * sizeof(float));
+            memcpy(tfm__floats(r) + o * shape.dim[a] * inner + at, tfm__floats(t) + o * run,
+                   (size_t)run * sizeof(float));
         at += run;
         tfm_arena_rewind(c, mark);
     }
@@ -2630,8 +2724,9 @@ static void tfm__product(tfm_context *c, tfm_type type, const void *w, int64_t w
     j.k = k;
     j.n = n;
 #ifdef TFM_USE_OPENBLAS
-    if (type == TFM_F32 && !c->measure && !bias && y_row == 1 && operations > 262144.0 && (uintptr_t)w % sizeof(float) == 0 &&
-        rows < INT_MAX && n < INT_MAX && k < INT_MAX && y_column < INT_MAX && w_stride / 4 < INT_MAX && w_stride % 4 == 0) {
+    if (type == TFM_F32 && !c->measure && !bias && y_row == 1 && operations > 262144.0 &&
+        (uintptr_t)w % sizeof(float) == 0 && w_stride % 4 == 0 && w_stride / 4 < INT_MAX &&
+        rows < INT_MAX && n < INT_MAX && k < INT_MAX && y_column < INT_MAX) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, (int)k, 1.0f, x, (int)k,
                     (const float *)w, (int)(w_stride / 4), 0.0f, y, (int)y_column);
         return;
@@ -2658,7 +2753,8 @@ static bool tfm__broadcast(tfm_context *c, const char *op, tfm_shape a, tfm_shap
     r.rank = a.rank > b.rank ? a.rank : b.rank;
     for (int i = 1; i <= r.rank; i++) {
         int64_t x = i <= a.rank ? a.dim[a.rank - i] : 1, y = i <= b.rank ? b.dim[b.rank - i] : 1;
-        if (x != y && x != 1 && y != 1) return tfm__fail(&c->err, TFM_MISMATCH, "%s: %d and %d do not broadcast", op, &a, &b);
+        if (x != y && x != 1 && y != 1)
+            return tfm__fail(&c->err, TFM_MISMATCH, "%s: %d and %d do not broadcast", op, &a, &b);
         r.dim[r.rank - i] = x == 1 ? y : x;
     }
     *out = r;
@@ -2758,10 +2854,18 @@ static tfm_tensor tfm__binary_op(tfm_context *c, const char *name, tfm__binary o
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
 }
-TFMDEF tfm_tensor tfm_add(tfm_context *c, tfm_tensor a, tfm_tensor b) { return tfm__binary_op(c, "add", TFM__ADD, a, b); }
-TFMDEF tfm_tensor tfm_sub(tfm_context *c, tfm_tensor a, tfm_tensor b) { return tfm__binary_op(c, "sub", TFM__SUB, a, b); }
-TFMDEF tfm_tensor tfm_mul(tfm_context *c, tfm_tensor a, tfm_tensor b) { return tfm__binary_op(c, "mul", TFM__MUL, a, b); }
-TFMDEF tfm_tensor tfm_div(tfm_context *c, tfm_tensor a, tfm_tensor b) { return tfm__binary_op(c, "div", TFM__DIV, a, b); }
+TFMDEF tfm_tensor tfm_add(tfm_context *c, tfm_tensor a, tfm_tensor b) {
+    return tfm__binary_op(c, "add", TFM__ADD, a, b);
+}
+TFMDEF tfm_tensor tfm_sub(tfm_context *c, tfm_tensor a, tfm_tensor b) {
+    return tfm__binary_op(c, "sub", TFM__SUB, a, b);
+}
+TFMDEF tfm_tensor tfm_mul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
+    return tfm__binary_op(c, "mul", TFM__MUL, a, b);
+}
+TFMDEF tfm_tensor tfm_div(tfm_context *c, tfm_tensor a, tfm_tensor b) {
+    return tfm__binary_op(c, "div", TFM__DIV, a, b);
+}
 TFMDEF tfm_tensor tfm_scale(tfm_context *c, tfm_tensor t, float factor) {
     return tfm__binary_op(c, "scale", TFM__MUL, t, tfm_wrap(c, &factor, tfm_shape1(1)));
 }
@@ -2779,7 +2883,9 @@ static tfm_tensor tfm__unary_op(tfm_context *c, const char *name, tfm__unary op,
 }
 TFMDEF tfm_tensor tfm_relu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "relu", TFM__RELU, t); }
 TFMDEF tfm_tensor tfm_gelu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "gelu", TFM__GELU, t); }
-TFMDEF tfm_tensor tfm_gelu_tanh(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "gelu_tanh", TFM__GELU_TANH, t); }
+TFMDEF tfm_tensor tfm_gelu_tanh(tfm_context *c, tfm_tensor t) {
+    return tfm__unary_op(c, "gelu_tanh", TFM__GELU_TANH, t);
+}
 TFMDEF tfm_tensor tfm_silu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "silu", TFM__SILU, t); }
 TFMDEF tfm_tensor tfm_tanh(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "tanh", TFM__TANH, t); }
 TFMDEF tfm_tensor tfm_sigmoid(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "sigmoid", TFM__SIGMOID, t); }
@@ -2793,7 +2899,7 @@ static tfm_tensor tfm__row_op_run(tfm_context *c, const char *name, tfm__row_op 
     if (!tfm__ok(c)) return tfm_none();
     tfm_shape shape = tfm__shape_of(t);
     bool reduces = op == TFM__ROW_SUM || op == TFM__ROW_MAX;
-    tfm__row_job j;
+    tfm__rows_job j;
     memset(&j, 0, sizeof j);
     j.d = shape.dim[shape.rank - 1];
     if (reduces) shape.dim[shape.rank - 1] = 1;
@@ -2867,7 +2973,8 @@ static void tfm__top(const float *x, int64_t n, int32_t *heap, int64_t k) {
         int32_t item;
         int64_t at, limit;
         if (i < n && size < k) {        /* grow: sift up */
-            for (at = size++; at && tfm__ranks_before(x, heap[(at - 1) / 2], (int32_t)i); at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
+            for (at = size++; at && tfm__ranks_before(x, heap[(at - 1) / 2], (int32_t)i); at = (at - 1) / 2)
+                heap[at] = heap[(at - 1) / 2];
             heap[at] = (int32_t)i;
             continue;
         }
@@ -2959,14 +3066,17 @@ TFMDEF tfm_tensor tfm_embedding(tfm_context *c, tfm_tensor table, const int32_t 
     }
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= s.dim[0]) {
-            tfm__fail(&c->err, TFM_ARGUMENT, "token id %i at %i is not between 0 and %i", (int64_t)ids[i], i, s.dim[0] - 1);
+            tfm__fail(&c->err, TFM_ARGUMENT, "token id %i at %i is not between 0 and %i", (int64_t)ids[i], i,
+                      s.dim[0] - 1);
             return tfm_none();
         }
-    bool rows = tfm_type_block(table.type) > 1 ? tfm__block_axis(table) == 1 : table.stride[1] == tfm_type_bytes(table.type);
+    bool rows = table.stride[1] == tfm_type_bytes(table.type);
+    if (tfm_type_block(table.type) > 1) rows = tfm__block_axis(table) == 1;
     if (!rows) table = tfm_contiguous(c, table);
     tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape2(count, s.dim[1]));
     for (int64_t i = 0; tfm__ok(c) && !c->measure && y.data && i < count; i++)
-        tfm__decode(table.type, (const char *)table.data + ids[i] * table.stride[0], tfm__floats(y) + i * s.dim[1], s.dim[1]);
+        tfm__decode(table.type, (const char *)table.data + ids[i] * table.stride[0], tfm__floats(y) + i * s.dim[1],
+                    s.dim[1]);
     return tfm__ok(c) ? y : tfm_none();
 }
 
@@ -2982,9 +3092,11 @@ static void tfm__rope_table(float *table, int64_t first, int64_t count, int n, c
     double magnitude = o->attn_factor != 0 ? (double)o->attn_factor : 1, low = 0, high = 0, log_base = tfm__log(base);
     if (o->scaling == TFM_ROPE_YARN) {
         const double two_pi = 6.283185307179586;
-        double fast = o->beta_fast != 0 ? (double)o->beta_fast : 32, slow = o->beta_slow != 0 ? (double)o->beta_slow : 1;
+        double fast = o->beta_fast != 0 ? (double)o->beta_fast : 32;
+        double slow = o->beta_slow != 0 ? (double)o->beta_slow : 1;
         low = (double)tfm__max64(0, tfm__floor(n * tfm__log(o->original_context / (fast * two_pi)) / (2 * log_base)));
-        high = (double)tfm__min64(n - 1, -tfm__floor(-n * tfm__log(o->original_context / (slow * two_pi)) / (2 * log_base)));
+        high = -n * tfm__log(o->original_context / (slow * two_pi)) / (2 * log_base);
+        high = (double)tfm__min64(n - 1, -tfm__floor(high));
         magnitude *= 1 + 0.1 * tfm__log(factor);
     }
     for (int i = 0; i < n / 2; i++) {
@@ -3003,18 +3115,18 @@ static void tfm__rope_table(float *table, int64_t first, int64_t count, int n, c
         }
     }
 }
-/* Rotates x [T, H, d], contiguous, into y. Products and sums are separate roundings. */
-static void tfm__rope_rotate(const float *x, float *y, const float *table, int64_t t, int64_t heads, int64_t d, int n, bool half_split) {
-    for (int64_t r = 0; r < t * heads; r++, x += d, y += d) {
-        const float *angle = table + r / heads * n;
-        for (int i = 0; i < n / 2; i++) {
-            int a = half_split ? i : 2 * i, b = half_split ? i + n / 2 : 2 * i + 1;
-            float u = x[a], v = x[b], cosine = angle[2 * i], sine = angle[2 * i + 1];
-            y[a] = u * cosine - v * sine;
-            y[b] = u * sine + v * cosine;
-        }
-        if (x != y) memcpy(y + n, x + n, (size_t)(d - n) * sizeof(float));
-    }
+/* Rotates x [T, H, d], contiguous, into y, which may be x. */
+static void tfm__rotate(tfm_context *c, const float *x, float *y, const float *table, int64_t t, int64_t heads,
+                        int64_t d, int n, bool half_split) {
+    tfm__rope_job j;
+    j.x = x;
+    j.y = y;
+    j.table = table;
+    j.heads = heads;
+    j.d = d;
+    j.n = n;
+    j.half_split = half_split;
+    tfm__run(c, c->kernels->rope, &j, t * heads, 2.0 * (double)(t * heads) * n);
 }
 TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tfm_rope_opts *opts) {
     tfm_rope_opts o;
@@ -3024,7 +3136,8 @@ TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tf
     if (!tfm__ok(c)) return tfm_none();
     tfm_shape s = tfm__shape_of(x);
     int64_t n = o.dims ? o.dims : s.dim[2];
-    if (s.rank != 3 || n < 2 || n % 2 || n > s.dim[2] || n > 65536 || first < 0 || (o.scaling == TFM_ROPE_YARN && o.original_context < 1)) {
+    if (s.rank != 3 || n < 2 || n % 2 || n > s.dim[2] || n > 65536 || first < 0 ||
+        (o.scaling == TFM_ROPE_YARN && o.original_context < 1)) {
         tfm__fail(&c->err, TFM_ARGUMENT, "rope: %i dimensions of %d at position %i", n, &s, first);
         return tfm_none();
     }
@@ -3033,7 +3146,7 @@ TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tf
     float *table = (float *)tfm__arena(c, (size_t)s.dim[0], (size_t)n * sizeof(float));
     if (tfm__ok(c) && !c->measure && y.data) {
         tfm__rope_table(table, first, s.dim[0], (int)n, &o);
-        tfm__rope_rotate(tfm__floats(x), tfm__floats(y), table, s.dim[0], s.dim[1], s.dim[2], (int)n, o.half_split);
+        tfm__rotate(c, tfm__floats(x), tfm__floats(y), table, s.dim[0], s.dim[1], s.dim[2], (int)n, o.half_split);
     }
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
@@ -3058,14 +3171,17 @@ static bool tfm__attention_strides(tfm_tensor t, int64_t *stride, int64_t unit) 
     return t.stride[3] == tfm_type_bytes(t.type) || t.dim[3] == 1;
 }
 /* q, k, v [B, H, T, d] as tfm__heads gives them, out like q with v's head size; k and v F32 or F16. */
-static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out, const tfm_attention_opts *o) {
+static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out,
+                        const tfm_attention_opts *o) {
     tfm__attention_job j;
     memset(&j, 0, sizeof j);
     tfm_shape qs = tfm__shape_of(q), ks = tfm__shape_of(k), vs = tfm__shape_of(v);
     if (!tfm__ok(c)) return;
     if (qs.dim[0] != ks.dim[0] || qs.dim[0] != vs.dim[0] || ks.dim[1] != vs.dim[1] || ks.dim[2] != vs.dim[2] ||
-        qs.dim[3] != ks.dim[3] || (ks.dim[1] ? qs.dim[1] % ks.dim[1] : qs.dim[1]) || qs.dim[3] > TFM__HEAD_MAX || vs.dim[3] > TFM__HEAD_MAX) {
-        tfm__fail(&c->err, TFM_MISMATCH, "attention: q is %d, k %d, v %d (batch, heads, positions, size)", &qs, &ks, &vs);
+        qs.dim[3] != ks.dim[3] || (ks.dim[1] ? qs.dim[1] % ks.dim[1] : qs.dim[1]) || qs.dim[3] > TFM__HEAD_MAX ||
+            vs.dim[3] > TFM__HEAD_MAX) {
+        tfm__fail(&c->err, TFM_MISMATCH, "attention: q is %d, k %d, v %d (batch, heads, positions, size)", &qs, &ks,
+                  &vs);
         return;
     }
     if (o->mask.rank) {
@@ -3099,17 +3215,21 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
     j.offset = o->offset;
     j.window = o->window;
     if (!out.data) return;
-    tfm__run(c, c->kernels->attention, &j, qs.dim[0] * j.heads * j.tq, (double)(qs.dim[0] * j.heads * j.tq) * (double)j.tk * (double)(j.d + j.dv));
+    tfm__run(c, c->kernels->attention, &j, qs.dim[0] * j.heads * j.tq,
+             (double)(qs.dim[0] * j.heads * j.tq) * (double)j.tk * (double)(j.d + j.dv));
 }
-TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, const tfm_attention_opts *opts) {
+TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v,
+                                const tfm_attention_opts *opts) {
     tfm_attention_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (!tfm__given_numbers(c, "attention", q) || !tfm__given_numbers(c, "attention", k) || !tfm__given_numbers(c, "attention", v)) return tfm_none();
+    if (!tfm__given_numbers(c, "attention", q) || !tfm__given_numbers(c, "attention", k) ||
+        !tfm__given_numbers(c, "attention", v)) return tfm_none();
     int64_t heads = o.heads ? o.heads : 1, kv_heads = o.kv_heads ? o.kv_heads : heads;
     bool split = q.rank == 4;
     if (heads < 1 || kv_heads < 1 || q.rank != k.rank || q.rank != v.rank || o.offset < 0 || o.window < 0) {
-        tfm__fail(&c->err, TFM_ARGUMENT, "attention: ranks %i, %i, %i, %i heads, %i key heads, offset %i, window %i", (int64_t)q.rank,
+        tfm__fail(&c->err, TFM_ARGUMENT, "attention: ranks %i, %i, %i, %i heads, %i key heads, offset %i, window %i",
+                  (int64_t)q.rank,
                   (int64_t)k.rank, (int64_t)v.rank, heads, kv_heads, o.offset, o.window);
         return tfm_none();
     }
@@ -3121,7 +3241,8 @@ TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_
     tfm_tensor part[3] = { q, k, v };
     for (int i = 0; i < 3; i++) {
         part[i] = tfm__heads(c, i == 0 ? "q" : i == 1 ? "k" : "v", part[i], i ? kv_heads : heads);
-        bool plain = tfm__ok(c) && part[i].type == TFM_F32 && (part[i].stride[3] == sizeof(float) || part[i].dim[3] == 1) &&
+        bool plain = tfm__ok(c) && part[i].type == TFM_F32 &&
+            (part[i].stride[3] == sizeof(float) || part[i].dim[3] == 1) &&
                      (uintptr_t)part[i].data % sizeof(float) == 0;
         if (!plain) part[i] = tfm__f32(c, "attention", part[i]);
     }
@@ -3166,16 +3287,19 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
 
 /* One direction of one layer: the input products of all steps at once, then step by step. x [T, B,
    inputs]; y [T, B, ...] with rows y_stride floats apart; h and cell [B, hidden], updated. */
-static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_weights *w, bool backward, float *h, float *cell,
+static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_weights *w, bool backward, float *h,
+                          float *cell,
                           float *y, int64_t y_stride) {
     int64_t steps = x.dim[0], batch = x.dim[1], gates = w->w_ih.dim[0], hidden = w->w_hh.dim[1];
     tfm_mark mark = tfm_arena_mark(c);
-    const float *b_ih = tfm__vector(c, "rnn", "b_ih", w->b_ih, gates), *b_hh = tfm__vector(c, "rnn", "b_hh", w->b_hh, gates);
+    const float *b_ih = tfm__vector(c, "rnn", "b_ih", w->b_ih, gates),
+        *b_hh = tfm__vector(c, "rnn", "b_hh", w->b_hh, gates);
     tfm_tensor w_ih = tfm_contiguous(c, w->w_ih), w_hh = tfm_contiguous(c, w->w_hh);
     float *from_x = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(steps * batch, gates)));
     float *from_h = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, gates)));
     float *next = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, hidden)));
-    tfm__product(c, w_ih.type, w_ih.data, w_ih.stride[0], gates, tfm__floats(x), steps * batch, x.dim[2], b_ih, from_x, 1, gates);
+    tfm__product(c, w_ih.type, w_ih.data, w_ih.stride[0], gates, tfm__floats(x), steps * batch, x.dim[2], b_ih,
+                 from_x, 1, gates);
     for (int64_t i = 0; tfm__ok(c) && i < steps; i++) {
         int64_t t = backward ? steps - 1 - i : i;
         tfm__cell_job j;
@@ -3195,11 +3319,15 @@ static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_
     }
     tfm_arena_rewind(c, mark);
 }
-static bool tfm__rnn_check(tfm_context *c, const char *op, const tfm_rnn_weights *w, int64_t inputs, int64_t hidden, int gates) {
+static bool tfm__rnn_check(tfm_context *c, const char *op, const tfm_rnn_weights *w, int64_t inputs, int64_t hidden,
+                           int gates) {
     if (!tfm__given_numbers(c, op, w->w_ih) || !tfm__given_numbers(c, op, w->w_hh)) return false;
-    tfm_shape a = tfm__shape_of(w->w_ih), b = tfm__shape_of(w->w_hh), ia = tfm_shape2(gates * hidden, inputs), ib = tfm_shape2(gates * hidden, hidden);
-    if (a.rank != 2 || a.dim[0] != ia.dim[0] || a.dim[1] != inputs) return tfm__fail(&c->err, TFM_MISMATCH, "%s: w_ih is %d, %d needed", op, &a, &ia);
-    if (b.rank != 2 || b.dim[0] != ib.dim[0] || b.dim[1] != hidden) return tfm__fail(&c->err, TFM_MISMATCH, "%s: w_hh is %d, %d needed", op, &b, &ib);
+    tfm_shape a = tfm__shape_of(w->w_ih), b = tfm__shape_of(w->w_hh), ia = tfm_shape2(gates * hidden, inputs),
+        ib = tfm_shape2(gates * hidden, hidden);
+    if (a.rank != 2 || a.dim[0] != ia.dim[0] || a.dim[1] != inputs)
+        return tfm__fail(&c->err, TFM_MISMATCH, "%s: w_ih is %d, %d needed", op, &a, &ia);
+    if (b.rank != 2 || b.dim[0] != ib.dim[0] || b.dim[1] != hidden)
+        return tfm__fail(&c->err, TFM_MISMATCH, "%s: w_hh is %d, %d needed", op, &b, &ib);
     return true;
 }
 /* A state [layers * dirs, B, hidden] of the run's own: the given one copied, or zeros. */
@@ -3217,7 +3345,8 @@ static tfm_tensor tfm__rnn_state(tfm_context *c, const char *op, const tfm_tenso
     tfm_arena_rewind(c, mark);
     return r;
 }
-static tfm_tensor tfm__rnn(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_weights *weights, const tfm_rnn_opts *opts,
+static tfm_tensor tfm__rnn(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_weights *weights,
+                           const tfm_rnn_opts *opts,
                            tfm_tensor *h_io, tfm_tensor *c_io) {
     const char *op = gru ? "gru" : "lstm";
     tfm_rnn_opts o;
@@ -3236,7 +3365,8 @@ static tfm_tensor tfm__rnn(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn
     if (swap) x = tfm_transpose(c, x, 0, 1);
     int64_t steps = x.dim[0], batch = x.dim[1], hidden = weights->w_hh.dim[1];
     for (int i = 0; i < layers * dirs; i++)
-        if (!tfm__rnn_check(c, op, &weights[i], i < dirs ? x.dim[2] : dirs * hidden, hidden, gru ? 3 : 4)) return tfm_none();
+        if (!tfm__rnn_check(c, op, &weights[i], i < dirs ? x.dim[2] : dirs * hidden, hidden, gru ? 3 : 4))
+            return tfm_none();
     tfm_shape state = tfm_shape3(layers * dirs, batch, hidden);
     tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape3(steps, batch, dirs * hidden));
     tfm_tensor h = tfm__rnn_state(c, op, h_io, state), cell = gru ? tfm_none() : tfm__rnn_state(c, op, c_io, state);
@@ -3246,7 +3376,8 @@ static tfm_tensor tfm__rnn(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn
         tfm_tensor out = l == layers - 1 ? y : tfm__new(c, TFM_F32, tfm__shape_of(y));
         for (int d = 0; tfm__ok(c) && d < dirs; d++) {
             int64_t at = (l * dirs + d) * batch * hidden;
-            tfm__rnn_pass(c, gru, in, &weights[l * dirs + d], d == 1, tfm__floats(h) + at, gru ? NULL : tfm__floats(cell) + at,
+            tfm__rnn_pass(c, gru, in, &weights[l * dirs + d], d == 1, tfm__floats(h) + at,
+                          gru ? NULL : tfm__floats(cell) + at,
                           tfm__floats(out) + d * hidden, dirs * hidden);
         }
         in = out;
@@ -3257,10 +3388,12 @@ static tfm_tensor tfm__rnn(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn
     if (c_io) *c_io = cell;
     return flat ? tfm_reshape(c, y, tfm_shape2(steps, dirs * hidden)) : swap ? tfm_transpose(c, y, 0, 1) : y;
 }
-TFMDEF tfm_tensor tfm_lstm(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights, const tfm_rnn_opts *opts, tfm_tensor *h, tfm_tensor *cell) {
+TFMDEF tfm_tensor tfm_lstm(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights, const tfm_rnn_opts *opts,
+                           tfm_tensor *h, tfm_tensor *cell) {
     return tfm__rnn(c, false, x, weights, opts, h, cell);
 }
-TFMDEF tfm_tensor tfm_gru(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights, const tfm_rnn_opts *opts, tfm_tensor *h) {
+TFMDEF tfm_tensor tfm_gru(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights, const tfm_rnn_opts *opts,
+                          tfm_tensor *h) {
     return tfm__rnn(c, true, x, weights, opts, h, NULL);
 }
 
@@ -3275,7 +3408,8 @@ typedef struct tfm__patch_job {
 static void tfm__patch_run(void *arg, int64_t begin, int64_t end) {
     const tfm__patch_job *j = (const tfm__patch_job *)arg;
     for (int64_t i = begin; i < end; i++) {
-        int64_t top = (j->first + i) / j->ow * j->stride[0] - j->padding[0], left = (j->first + i) % j->ow * j->stride[1] - j->padding[1];
+        int64_t top = (j->first + i) / j->ow * j->stride[0] - j->padding[0],
+            left = (j->first + i) % j->ow * j->stride[1] - j->padding[1];
         float *out = j->out + i * j->channels * j->kh * j->kw;
         for (int64_t ch = 0; ch < j->channels; ch++)
             for (int64_t r = 0; r < j->kh; r++)
@@ -3299,7 +3433,8 @@ TFMDEF tfm_tensor tfm_conv2d(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_ten
     if (!tfm__ok(c)) return tfm_none();
     tfm_shape xs = tfm__shape_of(x), ws = tfm__shape_of(w);
     int64_t groups = o.groups ? o.groups : 1, filters = ws.dim[0], taps = ws.dim[1] * ws.dim[2] * ws.dim[3];
-    bool fits = xs.rank == 4 && ws.rank == 4 && groups >= 1 && xs.dim[1] == ws.dim[1] * groups && filters % groups == 0 && taps > 0;
+    bool fits = xs.rank == 4 && ws.rank == 4 && groups >= 1 && xs.dim[1] == ws.dim[1] * groups &&
+        filters % groups == 0 && taps > 0;
     for (int i = 0; i < 2; i++) {
         j.stride[i] = o.stride[i] ? o.stride[i] : 1;
         j.dilation[i] = o.dilation[i] ? o.dilation[i] : 1;
@@ -3332,8 +3467,9 @@ TFMDEF tfm_tensor tfm_conv2d(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_ten
         for (j.first = 0; j.first < pixels; j.first += chunk) {
             int64_t n = tfm__min64(chunk, pixels - j.first);
             tfm__run(c, tfm__patch_run, &j, n, (double)(n * taps));
-            tfm__product(c, TFM_F32, tfm__floats(w) + g * per_group * taps, taps * (int64_t)sizeof(float), per_group, j.out, n, taps,
-                         bias ? bias + g * per_group : NULL, tfm__floats(y) + i * per_group * pixels + j.first, pixels, 1);
+            tfm__product(c, TFM_F32, tfm__floats(w) + g * per_group * taps, taps * (int64_t)sizeof(float), per_group,
+                         j.out, n, taps, bias ? bias + g * per_group : NULL,
+                         tfm__floats(y) + i * per_group * pixels + j.first, pixels, 1);
         }
     }
     tfm_arena_rewind(c, mark);
@@ -3402,21 +3538,31 @@ static int tfm__by_offset(const void *items, int32_t a, int32_t b) {
     return (e[a].bytes > e[b].bytes) - (e[a].bytes < e[b].bytes);       /* empty ones first */
 }
 
-/* Length of the valid UTF-8 sequence at s (RFC 3629), 0 if there is none. */
-static int tfm__utf8_length(const unsigned char *s, size_t left) {
-    unsigned char b = s[0];
-    int n = b < 0x80 ? 1 : b < 0xc2 ? 0 : b < 0xe0 ? 2 : b < 0xf0 ? 3 : b < 0xf5 ? 4 : 0;
-    if (!n || (size_t)n > left) return 0;
-    for (int i = 1; i < n; i++) if ((s[i] & 0xc0) != 0x80) return 0;
-    if ((b == 0xe0 && s[1] < 0xa0) || (b == 0xed && s[1] > 0x9f) || (b == 0xf0 && s[1] < 0x90) || (b == 0xf4 && s[1] > 0x8f)) return 0;
-    return n;
+/* Bytes of the UTF-8 character whose first n >= 1 bytes are at p; more than n if it is cut short
+   there, 0 if no character begins so. Surrogates, overlong forms and what lies beyond U+10FFFF
+   are no characters. */
+static int tfm__utf8_need(const uint8_t *p, size_t n) {
+    uint8_t a = p[0], low = 0x80, high = 0xbf;
+    if (a < 0x80) return 1;
+    if (a < 0xc2 || a > 0xf4) return 0;
+    if (a == 0xe0) low = 0xa0;
+    if (a == 0xed) high = 0x9f;
+    if (a == 0xf0) low = 0x90;
+    if (a == 0xf4) high = 0x8f;
+    int length = a < 0xe0 ? 2 : a < 0xf0 ? 3 : 4;
+    for (int i = 1; i < length && (size_t)i < n; i++) {
+        if (p[i] < low || p[i] > high) return 0;
+        low = 0x80;
+        high = 0xbf;
+    }
+    return length;
 }
-/* A name is 1 to 65535 bytes of UTF-8 without NUL. */
+/* A name is UTF-8 without NUL, neither empty nor too long. */
 static bool tfm__name_ok(tfm_string s, size_t longest) {
     if (s.size == 0 || s.size > longest) return false;
     for (size_t i = 0; i < s.size;) {
-        int n = tfm__utf8_length((const unsigned char *)s.data + i, s.size - i);
-        if (!n || !s.data[i]) return false;
+        int n = tfm__utf8_need((const uint8_t *)s.data + i, s.size - i);
+        if (!n || (size_t)n > s.size - i || !s.data[i]) return false;
         i += (size_t)n;
     }
     return true;
@@ -3447,10 +3593,13 @@ static bool tfm__entry_type(tfm__entry *t, const tfm__file_type *y, tfm_error *e
     t->type = tfm__type_of((tfm_type)y->number) ? (tfm_type)y->number : TFM_TYPE_NONE;
     for (int i = 0; i < t->shape.rank; i++) empty |= t->shape.dim[i] == 0;
     int64_t row = t->shape.dim[t->shape.rank - 1];
-    if (row % y->block) return tfm__fail(e, TFM_MISMATCH, "%q: rows of %i elements are not whole %s blocks of %i", &t->name, row, y->name, (int64_t)y->block);
+    if (row % y->block)
+        return tfm__fail(e, TFM_MISMATCH, "%q: rows of %i elements are not whole %s blocks of %i", &t->name, row,
+                         y->name, (int64_t)y->block);
     for (int i = 0; !empty && i < t->shape.rank; i++) {
         uint64_t n = (uint64_t)(i == t->shape.rank - 1 ? row / y->block : t->shape.dim[i]);
-        if (bytes > (uint64_t)INT64_MAX / n) return tfm__fail(e, TFM_MALFORMED, "%q: %d elements of %s are too many", &t->name, &t->shape, y->name);
+        if (bytes > (uint64_t)INT64_MAX / n)
+            return tfm__fail(e, TFM_MALFORMED, "%q: %d elements of %s are too many", &t->name, &t->shape, y->name);
         bytes *= n;
     }
     t->bytes = empty ? 0 : bytes;
@@ -3464,11 +3613,16 @@ static bool tfm__file_check(tfm_file *f, bool whole, uint64_t start, tfm_error *
     for (int64_t i = 0; i < f->entry_count; i++) {
         const tfm__entry *t = &f->entries[f->entry_order[i]];
         if (t->bytes == 0 && !whole) continue;
-        if (t->offset < end) return tfm__fail(e, TFM_MALFORMED, "%q: begins at byte %u, inside the tensor before, which ends at %u", &t->name, t->offset, end);
-        if (whole && t->offset != end) return tfm__fail(e, TFM_MALFORMED, "%q: begins at byte %u, %u bytes after the tensor before", &t->name, t->offset, t->offset - end);
+        if (t->offset < end)
+            return tfm__fail(e, TFM_MALFORMED, "%q: begins at byte %u, inside the tensor before, which ends at %u",
+                             &t->name, t->offset, end);
+        if (whole && t->offset != end)
+            return tfm__fail(e, TFM_MALFORMED, "%q: begins at byte %u, %u bytes after the tensor before", &t->name,
+                             t->offset, t->offset - end);
         end = t->offset + t->bytes;
     }
-    if (whole && end != f->size) return tfm__fail(e, TFM_MALFORMED, "the tensors end at byte %u, the file at %u", end, (uint64_t)f->size);
+    if (whole && end != f->size)
+        return tfm__fail(e, TFM_MALFORMED, "the tensors end at byte %u, the file at %u", end, (uint64_t)f->size);
     tfm__sort(f->entries, f->entry_order, f->entry_count, tfm__by_name);
     for (int64_t i = 1; i < f->entry_count; i++)
         if (tfm__by_name(f->entries, f->entry_order[i - 1], f->entry_order[i]) == 0)
@@ -3520,7 +3674,8 @@ static bool tfm__take_entry(tfm__cursor *k, tfm__entry *t) {
     t->name = tfm__take_string(k, "tensor name");
     uint32_t rank = tfm__take_u32(k, "tensor rank");
     if (!tfm__cursor_ok(k)) return false;
-    if (!tfm__name_ok(t->name, 63)) return tfm__fail(k->err, TFM_MALFORMED, "tensor name of %u bytes: %q", (uint64_t)t->name.size, &t->name);
+    if (!tfm__name_ok(t->name, 63))
+        return tfm__fail(k->err, TFM_MALFORMED, "tensor name of %u bytes: %q", (uint64_t)t->name.size, &t->name);
     if (rank > 4) return tfm__fail(k->err, TFM_MALFORMED, "%q: rank %u, at most 4", &t->name, (uint64_t)rank);
     for (uint32_t i = 0; i < rank; i++) dims[i] = tfm__take_u64(k, "tensor dimension");
     uint32_t type = tfm__take_u32(k, "tensor type");
@@ -3546,12 +3701,14 @@ static bool tfm__gguf_header(tfm__cursor *k, uint64_t *tensors, uint64_t *keys, 
     *swapped = v && (v & 0xffff) == 0;
     *version = *swapped ? v >> 24 | (v >> 8 & 0xff00) : v;
     if (!tfm__cursor_ok(k)) return false;
-    if (*version < 2 || *version > 3) return tfm__fail(k->err, TFM_UNSUPPORTED, "GGUF version %u, versions 2 and 3 are read", (uint64_t)*version);
+    if (*version < 2 || *version > 3)
+        return tfm__fail(k->err, TFM_UNSUPPORTED, "GGUF version %u, versions 2 and 3 are read", (uint64_t)*version);
     if (*swapped) return true;
     uint64_t n = tfm__take_count(k, 24, "tensors");
     *keys = tfm__take_count(k, 13, "metadata keys");
     *tensors = n;
-    if (tfm__cursor_ok(k) && (n > INT32_MAX || *keys > INT32_MAX)) return tfm__fail(k->err, TFM_UNSUPPORTED, "%u tensors and %u keys are too many", n, *keys);
+    if (tfm__cursor_ok(k) && (n > INT32_MAX || *keys > INT32_MAX))
+        return tfm__fail(k->err, TFM_UNSUPPORTED, "%u tensors and %u keys are too many", n, *keys);
     return tfm__cursor_ok(k);
 }
 static bool tfm__gguf_alignment(tfm_file *f, tfm__cursor *k, size_t *alignment) {
@@ -3559,8 +3716,10 @@ static bool tfm__gguf_alignment(tfm_file *f, tfm__cursor *k, size_t *alignment) 
     for (int64_t i = 0; i < f->meta_count; i++) {
         if (!tfm__str_eq(f->meta[i].key, "general.alignment")) continue;
         uint64_t a = 0;
-        if (f->meta[i].value.type != TFM_VALUE_U32 || !tfm_value_u64(&f->meta[i].value, &a) || a == 0 || (a & (a - 1)) || a > 1 << 20)
-            return tfm__fail(k->err, TFM_MALFORMED, "general.alignment is %u, not a power of two up to 1048576 as UINT32", a);
+        if (f->meta[i].value.type != TFM_VALUE_U32 || !tfm_value_u64(&f->meta[i].value, &a) || a == 0 ||
+            (a & (a - 1)) || a > 1 << 20)
+            return tfm__fail(k->err, TFM_MALFORMED,
+                             "general.alignment is %u, not a power of two up to 1048576 as UINT32", a);
         *alignment = (size_t)a;
     }
     return true;
@@ -3580,7 +3739,8 @@ static bool tfm__gguf_parse(tfm_file *f, tfm_error *e) {
     for (f->meta_count = 0; f->meta_count < (int64_t)keys; f->meta_count++) {
         tfm__meta *m = &f->meta[f->meta_count];
         m->key = tfm__take_string(&k, "key");
-        if (tfm__cursor_ok(&k) && !tfm__name_ok(m->key, 65535)) return tfm__fail(e, TFM_MALFORMED, "key of %u bytes: %q", (uint64_t)m->key.size, &m->key);
+        if (tfm__cursor_ok(&k) && !tfm__name_ok(m->key, 65535))
+            return tfm__fail(e, TFM_MALFORMED, "key of %u bytes: %q", (uint64_t)m->key.size, &m->key);
         if (!tfm__take_value(&k, &m->value)) return false;
     }
     if (!tfm__gguf_alignment(f, &k, &alignment)) return false;
@@ -3591,7 +3751,8 @@ static bool tfm__gguf_parse(tfm_file *f, tfm_error *e) {
         tfm__entry *t = &f->entries[i];
         uint64_t left = data <= f->size ? f->size - data : 0;
         if (t->offset > left || t->bytes > left - t->offset)
-            return tfm__fail(e, TFM_TRUNCATED, "%q: %u bytes at offset %u, the file has %u bytes of data", &t->name, t->bytes, t->offset, left);
+            return tfm__fail(e, TFM_TRUNCATED, "%q: %u bytes at offset %u, the file has %u bytes of data", &t->name,
+                             t->bytes, t->offset, left);
         t->offset += data;
     }
     return tfm__file_check(f, false, 0, e);
@@ -3612,7 +3773,10 @@ static void tfm__flip_value(tfm__cursor *k, uint8_t *data) {
         type = tfm__flip_take(k, data, 4);
         count = tfm__flip_take(k, data, 8);
     }
-    if (type >= TFM_VALUE_TYPES || type == TFM_VALUE_ARRAY) { tfm__fail(k->err, TFM_MALFORMED, "value type %u", type); return; }
+    if (type >= TFM_VALUE_TYPES || type == TFM_VALUE_ARRAY) {
+        tfm__fail(k->err, TFM_MALFORMED, "value type %u", type);
+        return;
+    }
     size_t each = tfm__value_bytes[type];
     for (uint64_t i = 0; i < count && tfm__cursor_ok(k); i++) {
         if (type == TFM_VALUE_STRING) { tfm__take(k, tfm__flip_take(k, data, 8), "string"); continue; }
@@ -3647,7 +3811,8 @@ static void tfm__gguf_flip_data(const tfm_file *f, uint8_t *data) {
         const tfm__type *y = tfm__type_of(t->type);
         if (!y) continue;
         for (uint64_t at = 0; at < t->bytes; at += (uint64_t)y->bytes)
-            for (int n = 0; n < y->swap_count; n++) tfm__flip(data + t->offset + at + y->swap_at + n * y->swap_size, (size_t)y->swap_size);
+            for (int n = 0; n < y->swap_count; n++) tfm__flip(data + t->offset + at + y->swap_at + n * y->swap_size,
+                                                              (size_t)y->swap_size);
     }
 }
 
@@ -3656,7 +3821,8 @@ static void tfm__gguf_flip_data(const tfm_file *f, uint8_t *data) {
    The reader takes just this shape of JSON, so that nothing nests without bound.                 */
 
 static void tfm__json_space(tfm__cursor *k) {
-    while (k->at < k->size && (k->data[k->at] == ' ' || k->data[k->at] == '\n' || k->data[k->at] == '\r' || k->data[k->at] == '\t')) k->at++;
+    while (k->at < k->size && (k->data[k->at] == ' ' || k->data[k->at] == '\n' || k->data[k->at] == '\r' ||
+                               k->data[k->at] == '\t')) k->at++;
 }
 static bool tfm__json_is(tfm__cursor *k, char want) {           /* takes it if it is next */
     tfm__json_space(k);
@@ -3676,7 +3842,8 @@ static tfm_string tfm__json_string(tfm__cursor *k, bool escapes) {
     if (!tfm__json_need(k, '"')) return s;
     size_t begin = k->at;
     while (k->at < k->size && k->data[k->at] != '"') {
-        int n = tfm__utf8_length(k->data + k->at, k->size - k->at);
+        int n = tfm__utf8_need(k->data + k->at, tfm__left(k));
+        if ((size_t)n > tfm__left(k)) n = 0;
         bool escape = k->data[k->at] == '\\';
         if (n == 0 || k->data[k->at] < 0x20 || (escape && (!escapes || k->at + 1 >= k->size))) {
             tfm__fail(k->err, escape ? TFM_UNSUPPORTED : TFM_MALFORMED, "header: %s in the string at byte %u",
@@ -3711,7 +3878,8 @@ static int tfm__json_numbers(tfm__cursor *k, uint64_t *out, int most) {
     if (tfm__json_is(k, ']')) return 0;
     do {
         uint64_t v = tfm__json_number(k);
-        if (n == most) tfm__fail(k->err, TFM_UNSUPPORTED, "header: more than %i numbers at byte %u", (int64_t)most, (uint64_t)k->at);
+        if (n == most) tfm__fail(k->err, TFM_UNSUPPORTED, "header: more than %i numbers at byte %u", (int64_t)most,
+                                 (uint64_t)k->at);
         if (tfm__cursor_ok(k)) out[n++] = v;
     } while (tfm__cursor_ok(k) && tfm__json_is(k, ','));
     tfm__json_need(k, ']');
@@ -3725,15 +3893,18 @@ static bool tfm__json_tensor(tfm__cursor *k, tfm__entry *t, uint64_t data_size) 
     do {
         tfm_string key = tfm__json_string(k, false);
         tfm__json_need(k, ':');
-        unsigned which = tfm__str_eq(key, "dtype") ? 1 : tfm__str_eq(key, "shape") ? 2 : tfm__str_eq(key, "data_offsets") ? 4 : 0;
-        if (!which || (seen & which)) tfm__fail(k->err, TFM_MALFORMED, "%q: unexpected or repeated \"%q\"", &t->name, &key);
+        unsigned which = tfm__str_eq(key, "dtype") ? 1 : tfm__str_eq(key, "shape") ? 2
+            : tfm__str_eq(key, "data_offsets") ? 4 : 0;
+        if (!which || (seen & which)) tfm__fail(k->err, TFM_MALFORMED, "%q: unexpected or repeated \"%q\"", &t->name,
+                                                &key);
         seen |= which;
         if (which == 1) t->type_name = tfm__json_string(k, false);
         if (which == 2) t->rank = tfm__json_numbers(k, dims, 4);
         if (which == 4) ranges = tfm__json_numbers(k, range, 2);
     } while (tfm__cursor_ok(k) && tfm__json_is(k, ','));
     if (!tfm__json_need(k, '}')) return false;
-    if (seen != 7 || ranges != 2) return tfm__fail(k->err, TFM_MALFORMED, "%q: dtype, shape and two data_offsets are needed", &t->name);
+    if (seen != 7 || ranges != 2)
+        return tfm__fail(k->err, TFM_MALFORMED, "%q: dtype, shape and two data_offsets are needed", &t->name);
     t->shape = tfm_shape1(1);
     if (t->rank) t->shape.rank = t->rank;
     for (int i = 0; i < t->rank; i++) {
@@ -3745,9 +3916,11 @@ static bool tfm__json_tensor(tfm__cursor *k, tfm__entry *t, uint64_t data_size) 
     if (!y->name) return tfm__fail(k->err, TFM_UNSUPPORTED, "%q: type %q is unknown", &t->name, &t->type_name);
     if (!tfm__entry_type(t, y, k->err)) return false;
     if (range[0] > range[1] || range[1] > data_size)
-        return tfm__fail(k->err, range[0] > range[1] ? TFM_MALFORMED : TFM_TRUNCATED, "%q: bytes %u to %u of %u", &t->name, range[0], range[1], data_size);
+        return tfm__fail(k->err, range[0] > range[1] ? TFM_MALFORMED : TFM_TRUNCATED, "%q: bytes %u to %u of %u",
+                         &t->name, range[0], range[1], data_size);
     if (range[1] - range[0] != t->bytes)
-        return tfm__fail(k->err, TFM_MISMATCH, "%q: %d of %q are %u bytes, the offsets span %u", &t->name, &t->shape, &t->type_name, t->bytes, range[1] - range[0]);
+        return tfm__fail(k->err, TFM_MISMATCH, "%q: %d of %q are %u bytes, the offsets span %u", &t->name, &t->shape,
+                         &t->type_name, t->bytes, range[1] - range[0]);
     t->offset = range[0];
     return true;
 }
@@ -3757,7 +3930,8 @@ static bool tfm__safetensors_parse(tfm_file *f, tfm_error *e) {
     uint64_t n = 0;
     memset(&k, 0, sizeof k);
     for (int i = 0; i < 8 && f->size >= 8; i++) n |= (uint64_t)f->data[i] << (8 * i);
-    if (f->size < 10 || n > f->size - 8 || n > 100000000) return tfm__fail(e, TFM_TRUNCATED, "safetensors: a header of %u bytes in a file of %u", n, (uint64_t)f->size);
+    if (f->size < 10 || n > f->size - 8 || n > 100000000)
+        return tfm__fail(e, TFM_TRUNCATED, "safetensors: a header of %u bytes in a file of %u", n, (uint64_t)f->size);
     uint64_t start = n + 8;
     k.data = f->data;
     k.size = (size_t)start;
@@ -3788,7 +3962,8 @@ static bool tfm__safetensors_parse(tfm_file *f, tfm_error *e) {
                 if (!inside) tfm__json_need(&k, '}');
             }
         } else {
-            if (tfm__cursor_ok(&k) && !tfm__name_ok(t.name, 65535)) tfm__fail(e, TFM_MALFORMED, "tensor name of %u bytes: %q", (uint64_t)t.name.size, &t.name);
+            if (tfm__cursor_ok(&k) && !tfm__name_ok(t.name, 65535))
+                tfm__fail(e, TFM_MALFORMED, "tensor name of %u bytes: %q", (uint64_t)t.name.size, &t.name);
             if (!tfm__cursor_ok(&k) || !tfm__json_tensor(&k, &t, f->size - start)) return false;
             t.offset += start;
             if (f->entries) f->entries[f->entry_count] = t;
@@ -3798,7 +3973,8 @@ static bool tfm__safetensors_parse(tfm_file *f, tfm_error *e) {
         if (!more) tfm__json_need(&k, '}');
     }
     tfm__json_space(&k);
-    if (tfm__cursor_ok(&k) && k.at != k.size) tfm__fail(e, TFM_MALFORMED, "header: unexpected text at byte %u", (uint64_t)k.at);
+    if (tfm__cursor_ok(&k) && k.at != k.size) tfm__fail(e, TFM_MALFORMED, "header: unexpected text at byte %u",
+                                                        (uint64_t)k.at);
     if (!tfm__cursor_ok(&k)) return false;
     return !f->entries || tfm__file_check(f, true, start, e);
 }
@@ -3813,15 +3989,20 @@ static bool tfm__file_count(const void *data, size_t size, tfm__file_counts *out
     uint16_t one = 1;
     memset(out, 0, sizeof *out);
     memset(&k, 0, sizeof k);
-    if (!data || size == 0) return tfm__fail(e, data ? TFM_TRUNCATED : TFM_ARGUMENT, data ? "the file is empty" : "the data is NULL");
+    if (!data || size == 0)
+        return tfm__fail(e, data ? TFM_TRUNCATED : TFM_ARGUMENT, data ? "the file is empty" : "the data is NULL");
     k.data = p;
     k.size = size;
     k.err = e;
     out->gguf = size >= 4 && memcmp(p, "GGUF", 4) == 0;
     if (out->gguf) return tfm__gguf_header(&k, &out->tensors, &out->keys, &out->swapped, &version);
-    if (size < 9) return tfm__fail(e, TFM_TRUNCATED, "%u bytes are neither a GGUF nor a safetensors file", (uint64_t)size);
-    if (p[8] != '{') return tfm__fail(e, TFM_MALFORMED, "neither GGUF nor safetensors: the file begins with bytes %u %u %u %u", (uint64_t)p[0], (uint64_t)p[1], (uint64_t)p[2], (uint64_t)p[3]);
-    if (*(const uint8_t *)&one != 1) return tfm__fail(e, TFM_UNSUPPORTED, "safetensors files are read on little-endian machines only");
+    if (size < 9)
+        return tfm__fail(e, TFM_TRUNCATED, "%u bytes are neither a GGUF nor a safetensors file", (uint64_t)size);
+    if (p[8] != '{')
+        return tfm__fail(e, TFM_MALFORMED, "neither GGUF nor safetensors: the file begins with bytes %u %u %u %u",
+                         (uint64_t)p[0], (uint64_t)p[1], (uint64_t)p[2], (uint64_t)p[3]);
+    if (*(const uint8_t *)&one != 1)
+        return tfm__fail(e, TFM_UNSUPPORTED, "safetensors files are read on little-endian machines only");
     tfm_file f;
     memset(&f, 0, sizeof f);
     f.data = p;
@@ -3847,7 +4028,10 @@ static tfm_file *tfm__file_carve(tfm__carver *k, const tfm__file_counts *n) {
 }
 static tfm_file *tfm__file_make(tfm__carver *k, const tfm__mapping *map, const tfm__file_counts *n, tfm_error *e) {
     tfm_file *f = tfm__file_carve(k, n);
-    if (!f) { tfm__fail(e, TFM_MEMORY, "file: the directory does not fit in %u bytes", (uint64_t)k->size); return NULL; }
+    if (!f) {
+        tfm__fail(e, TFM_MEMORY, "file: the directory does not fit in %u bytes", (uint64_t)k->size);
+        return NULL;
+    }
     f->map = *map;
     f->data = map->data;
     f->size = map->size;
@@ -3859,7 +4043,10 @@ TFMDEF size_t tfm_file_size(const void *data, size_t size, tfm_error *err) {
     tfm__carver k;
     memset(&k, 0, sizeof k);
     if (!tfm__file_count(data, size, &n, e)) return 0;
-    if (n.swapped) { tfm__fail(e, TFM_UNSUPPORTED, "GGUF in the other byte order: it must be copied, which needs an allocator"); return 0; }
+    if (n.swapped) {
+        tfm__fail(e, TFM_UNSUPPORTED, "GGUF in the other byte order: it must be copied, which needs an allocator");
+        return 0;
+    }
     tfm__file_carve(&k, &n);
     return k.used;
 }
@@ -4028,7 +4215,8 @@ static bool tfm__value_integer(const tfm_value *v, bool *negative, uint64_t *mag
     uint64_t u = 0;
     size_t n = v && v->type < TFM_VALUE_TYPES ? tfm__value_bytes[v->type] : 0;
     if (!n || v->type == TFM_VALUE_F32 || v->type == TFM_VALUE_F64 || v->type == TFM_VALUE_BOOL) return false;
-    bool is_signed = v->type == TFM_VALUE_I8 || v->type == TFM_VALUE_I16 || v->type == TFM_VALUE_I32 || v->type == TFM_VALUE_I64;
+    bool is_signed = v->type == TFM_VALUE_I8 || v->type == TFM_VALUE_I16 || v->type == TFM_VALUE_I32 ||
+        v->type == TFM_VALUE_I64;
     if (n == 1) u = v->data[0];
     if (n == 2) u = tfm__load_u16(v->data);
     if (n == 4) { uint32_t w; memcpy(&w, v->data, 4); u = w; }
@@ -4161,7 +4349,7 @@ struct tfm_tokenizer {
     tfm_allocator allocator;
     bool owned;                         /* the memory is the allocator's */
     bool add_bos, add_eos, space_prefix;
-    bool words;                         /* llama: no token has a space after another character */
+    bool words;                         /* llama: no plain token has a space behind another character */
     int spell;
     const tfm__splitter *splitter;      /* gpt2 only */
     int32_t count, bos, eos, unknown;   /* ids: -1 is none */
@@ -4170,7 +4358,7 @@ struct tfm_tokenizer {
     const uint8_t *score;               /* llama: count floats in the file, or NULL: all 0 */
     uint32_t *offset;                   /* [count] of a token's text in `text`; 8 bytes of length before it */
     uint8_t *kind;                      /* [count] */
-    uint32_t *slot;                     /* text -> id, open addressing; see tfm__slot_find */
+    uint32_t *slot;                     /* text -> id, open addressing; see tfm__slot_next */
     uint32_t slot_mask;
     /* Merges by their left token: pair[first[left]] up to pair[first[left + 1]], sorted by right. */
     int32_t *first;                     /* [count + 1] */
@@ -4184,25 +4372,6 @@ struct tfm_tokenizer {
 
 /* Characters. */
 
-/* Bytes of the UTF-8 character whose first n >= 1 bytes are at p; more than n if it is cut short
-   there, 0 if no character begins so. Surrogates, overlong forms and what lies beyond U+10FFFF
-   are no characters. */
-static int tfm__utf8_need(const uint8_t *p, size_t n) {
-    uint8_t a = p[0], low = 0x80, high = 0xbf;
-    if (a < 0x80) return 1;
-    if (a < 0xc2 || a > 0xf4) return 0;
-    if (a == 0xe0) low = 0xa0;
-    if (a == 0xed) high = 0x9f;
-    if (a == 0xf0) low = 0x90;
-    if (a == 0xf4) high = 0x8f;
-    int length = a < 0xe0 ? 2 : a < 0xf0 ? 3 : 4;
-    for (int i = 1; i < length && (size_t)i < n; i++) {
-        if (p[i] < low || p[i] > high) return 0;
-        low = 0x80;
-        high = 0xbf;
-    }
-    return length;
-}
 /* The character at p and its length in bytes; an invalid byte is U+FFFD of length 1. */
 static uint32_t tfm__utf8_decode(const uint8_t *p, size_t n, int *length) {
     int k = tfm__utf8_need(p, n);
@@ -4329,32 +4498,32 @@ static bool tfm__token_is(const tfm_tokenizer *t, int32_t id, tfm_string a, tfm_
 }
 
 /* A slot holds id + 1 in the bits of slot_mask and, above them, those bits of the hash: most
-   mismatches are seen without looking at the token. 0 is an empty slot; there always is one. */
-static int32_t tfm__find_hashed(const tfm_tokenizer *t, uint32_t h, tfm_string a, tfm_string b) {
-    for (uint32_t at = h;; at++) {
-        uint32_t s = t->slot[at & t->slot_mask];
-        if (!s) return -1;
-        if ((s ^ h) & ~t->slot_mask) continue;
-        int32_t id = (int32_t)(s & t->slot_mask) - 1;
-        if (tfm__token_is(t, id, a, b)) return id;
+   mismatches are seen without looking at the token. 0 is an empty slot; there always is one.
+   This gives the next id from *at on that may be meant, or -1. */
+static int32_t tfm__slot_next(const tfm_tokenizer *t, uint32_t h, uint32_t *at) {
+    for (;; ++*at) {
+        uint32_t s = t->slot[*at & t->slot_mask];
+        if (!s || !((s ^ h) & ~t->slot_mask)) { ++*at; return (int32_t)(s & t->slot_mask) - 1; }
     }
+}
+static int32_t tfm__find_hashed(const tfm_tokenizer *t, uint32_t h, tfm_string a, tfm_string b) {
+    uint32_t at = h;
+    int32_t id = tfm__slot_next(t, h, &at);
+    while (id >= 0 && !tfm__token_is(t, id, a, b)) id = tfm__slot_next(t, h, &at);
+    return id;
 }
 static int32_t tfm__find_spelled(const tfm_tokenizer *t, tfm_string a, tfm_string b) {
     uint32_t h = tfm__hash_text(tfm__hash_text(tfm__hash_start, t->spell, a), t->spell, b);
     return tfm__find_hashed(t, tfm__hash_end(h), a, b);
 }
 static int32_t tfm__find_bytes(const tfm_tokenizer *t, const uint8_t *p, size_t n) {
-    uint32_t h = tfm__hash_start;
+    uint32_t h = tfm__hash_start, at;
     if (n > t->longest) return -1;
     for (size_t i = 0; i < n; i++) h = tfm__hash_byte(h, p[i]);
-    h = tfm__hash_end(h);
-    for (uint32_t at = h;; at++) {
-        uint32_t s = t->slot[at & t->slot_mask];
-        if (!s) return -1;
-        if ((s ^ h) & ~t->slot_mask) continue;
-        int32_t id = (int32_t)(s & t->slot_mask) - 1;
-        if (tfm__token_plain(t, id) && tfm__token_means(t, id, p, n)) return id;
-    }
+    at = h = tfm__hash_end(h);
+    int32_t id = tfm__slot_next(t, h, &at);
+    while (id >= 0 && !(tfm__token_plain(t, id) && tfm__token_means(t, id, p, n))) id = tfm__slot_next(t, h, &at);
+    return id;
 }
 /* Empty tokens are left out, and of equal ones all but the first. */
 static void tfm__slot_add(tfm_tokenizer *t, int32_t id) {
@@ -4381,23 +4550,19 @@ static int tfm__byte_name(tfm_string s) {
 
 /* Loading. First everything is read and counted, then tables are carved, then filled. */
 
-typedef struct tfm__vocab_keys { tfm_value tokens, types, merges; bool has_types, has_merges; } tfm__vocab_keys;
+typedef struct tfm__vocab_keys { tfm_value tokens, types, merges; } tfm__vocab_keys;    /* data NULL: absent */
 
-static bool tfm__vocab_array(const tfm_file *f, const char *key, tfm_value_type element, tfm_value *v, bool *has,
+static bool tfm__vocab_array(const tfm_file *f, const char *key, tfm_value_type element, uint64_t count, tfm_value *v,
                              tfm_error *e) {
-    *has = tfm_file_meta(f, key, v);
-    if (!*has) return true;
+    if (!tfm_file_meta(f, key, v)) { memset(v, 0, sizeof *v); return true; }
     if (v->type != TFM_VALUE_ARRAY || v->element != element)
         return tfm__fail(e, TFM_MALFORMED, "%s: not an array of %s", key, element == TFM_VALUE_STRING ? "strings"
                          : element == TFM_VALUE_F32 ? "f32 numbers" : "i32 numbers");
     if (v->count >= INT32_MAX || v->size >= UINT32_MAX)
         return tfm__fail(e, TFM_UNSUPPORTED, "%s: %u elements in %u bytes are too many", key, v->count,
                          (uint64_t)v->size);
-    return true;
-}
-static bool tfm__vocab_length(const char *key, const tfm_value *v, const tfm_value *tokens, tfm_error *e) {
-    if (v->count == tokens->count) return true;
-    return tfm__fail(e, TFM_MISMATCH, "%s has %u elements, tokenizer.ggml.tokens has %u", key, v->count, tokens->count);
+    if (!count || v->count == count) return true;
+    return tfm__fail(e, TFM_MISMATCH, "%s has %u elements, tokenizer.ggml.tokens has %u", key, v->count, count);
 }
 /* A key of another type, or an id outside of the vocabulary, counts as absent. */
 static int32_t tfm__vocab_id(const tfm_file *f, const char *key, int32_t count, int32_t absent) {
@@ -4421,14 +4586,14 @@ static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) 
     if (tfm__str_eq(name, "llama")) { t->spell = TFM__SPELL_SPACE; return true; }
     if (tfm__str_eq(name, "char")) { t->spell = TFM__SPELL_PLAIN; return true; }
     if (!tfm__str_eq(name, "gpt2"))
-        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is none that runs here (gpt2, llama, char)", &name);
+        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is not gpt2, llama or char", &name);
     t->spell = TFM__SPELL_BYTES;
     if (!tfm_file_meta(f, "tokenizer.ggml.pre", &v))
         return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.pre is missing: how to split text is unknown");
     if (!tfm_value_string(&v, &name)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.pre: not a string");
     for (size_t i = 0; i < sizeof tfm__splitters / sizeof *tfm__splitters; i++)
         if (tfm__str_eq(name, tfm__splitters[i].name)) t->splitter = &tfm__splitters[i];
-    return t->splitter || tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.pre '%q' is none that runs here", &name);
+    return t->splitter || tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.pre '%q' is unknown", &name);
 }
 
 static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *keys, int32_t id, tfm_string s) {
@@ -4436,41 +4601,37 @@ static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *ke
     bool byte = t->spell != TFM__SPELL_PLAIN && tfm__byte_name(s) >= 0;
     for (size_t i = 0; i < sizeof tfm__end_names / sizeof *tfm__end_names; i++)
         if (tfm__str_eq(s, tfm__end_names[i])) return TFM__TOKEN_CONTROL | TFM__TOKEN_END;
-    if (keys->has_types) memcpy(&type, keys->types.data + (size_t)id * 4, 4);
+    if (keys->types.data) memcpy(&type, keys->types.data + (size_t)id * 4, 4);
     else if (byte && t->spell == TFM__SPELL_SPACE) type = TFM__TOKEN_BYTE;
-    if (type == TFM__TOKEN_BYTE) return byte ? TFM__TOKEN_BYTE : TFM__TOKEN_NORMAL;
-    return type == TFM__TOKEN_UNKNOWN || type == TFM__TOKEN_CONTROL || type == TFM__TOKEN_USER ? (uint8_t)type
-         : TFM__TOKEN_NORMAL;
+    switch (type) {
+        case TFM__TOKEN_UNKNOWN: case TFM__TOKEN_CONTROL: case TFM__TOKEN_USER: return (uint8_t)type;
+        case TFM__TOKEN_BYTE: return (uint8_t)(byte ? type : TFM__TOKEN_NORMAL);
+        default: return TFM__TOKEN_NORMAL;
+    }
 }
+
 /* Reads and checks all keys; counts what the tables depend on. */
 static bool tfm__vocab_scan(tfm_tokenizer *t, tfm__vocab_keys *keys, const tfm_file *f, tfm_error *e) {
     tfm_value scores, array, v;
-    bool has;
     memset(t, 0, sizeof *t);
     if (!f) return tfm__fail(e, TFM_ARGUMENT, "the file is NULL");
     if (!tfm__vocab_model(t, f, e)) return false;
-    if (!tfm__vocab_array(f, "tokenizer.ggml.tokens", TFM_VALUE_STRING, &keys->tokens, &has, e)) return false;
-    if (!has || !keys->tokens.count) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.tokens is missing or empty");
-    if (!tfm__vocab_array(f, "tokenizer.ggml.token_type", TFM_VALUE_I32, &keys->types, &keys->has_types, e) ||
-        (keys->has_types && !tfm__vocab_length("tokenizer.ggml.token_type", &keys->types, &keys->tokens, e)) ||
-        !tfm__vocab_array(f, "tokenizer.ggml.scores", TFM_VALUE_F32, &scores, &has, e) ||
-        (has && !tfm__vocab_length("tokenizer.ggml.scores", &scores, &keys->tokens, e)) ||
-        !tfm__vocab_array(f, "tokenizer.ggml.merges", TFM_VALUE_STRING, &keys->merges, &keys->has_merges, e)) return false;
+    if (!tfm__vocab_array(f, "tokenizer.ggml.tokens", TFM_VALUE_STRING, 0, &keys->tokens, e)) return false;
+    uint64_t n = keys->tokens.count;
+    if (!n) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.tokens is missing or empty");
+    if (!tfm__vocab_array(f, "tokenizer.ggml.token_type", TFM_VALUE_I32, n, &keys->types, e) ||
+        !tfm__vocab_array(f, "tokenizer.ggml.scores", TFM_VALUE_F32, n, &scores, e) ||
+        !tfm__vocab_array(f, "tokenizer.ggml.merges", TFM_VALUE_STRING, 0, &keys->merges, e)) return false;
     t->count = (int32_t)keys->tokens.count;
     t->text = keys->tokens.data;
-    t->score = has ? scores.data : NULL;
-    t->merges = keys->has_merges && t->spell == TFM__SPELL_BYTES ? (int32_t)keys->merges.count : 0;
-    t->words = t->spell == TFM__SPELL_SPACE;
-
+    t->score = scores.data;
+    t->merges = t->spell == TFM__SPELL_BYTES ? (int32_t)keys->merges.count : 0;
     array = keys->tokens;
     for (int32_t id = 0; id < t->count; id++) {
         tfm_string s;
         if (!tfm_value_next(&array, &v) || !tfm_value_string(&v, &s))
             return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.tokens: element %i cannot be read", (int64_t)id);
         if (s.size > t->longest) t->longest = s.size;
-        for (size_t i = 1; t->words && i + 2 < s.size; i++)
-            if (!memcmp(s.data + i, "\xe2\x96\x81", 3) && (i < 3 || memcmp(s.data + i - 3, "\xe2\x96\x81", 3)))
-                t->words = false;
     }
     bool llama = t->spell == TFM__SPELL_SPACE;
     t->bos = tfm__vocab_id(f, "tokenizer.ggml.bos_token_id", t->count, llama ? 1 : -1);
@@ -4522,25 +4683,26 @@ static void tfm__merge_sort(tfm__merge *p, int32_t n) {
     }
 }
 
-/* "left right": the parts of a merge. It is ignored where a part or the union is no token that
-   text can become, for such a merge could never end in a token. */
-static int32_t tfm__merge_left(tfm_string m, tfm_string *left, tfm_string *right) {
+/* "left right": the parts of a merge. */
+static bool tfm__merge_parts(tfm_string m, tfm_string *left, tfm_string *right) {
     const char *space = m.size > 1 ? (const char *)memchr(m.data + 1, ' ', m.size - 1) : NULL;
+    if (!space) return false;
     *left = *right = m;
-    if (!space) return -1;
     left->size = (size_t)(space - m.data);
     right->data = space + 1;
     right->size = m.size - left->size - 1;
-    return 0;
+    return true;
 }
+/* A merge is ignored if a part is no token, or the union none that text can become: it could never
+   end in a token. result[i] holds the left token of merge i until its list has a place for it. */
 static bool tfm__fill_merges(tfm_tokenizer *t, const tfm__vocab_keys *keys, tfm_error *e) {
     tfm_value array = keys->merges, v;
     tfm_string m, left, right, none = tfm__str(NULL);
     memset(t->first, 0, ((size_t)t->count + 1) * sizeof *t->first);
-    for (int32_t i = 0; i < t->merges; i++) {           /* result[i] holds the left token for now */
+    for (int32_t i = 0; i < t->merges; i++) {
         if (!tfm_value_next(&array, &v) || !tfm_value_string(&v, &m))
             return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.merges: element %i cannot be read", (int64_t)i);
-        t->result[i] = tfm__merge_left(m, &left, &right) < 0 ? -1 : tfm__find_spelled(t, left, none);
+        t->result[i] = tfm__merge_parts(m, &left, &right) ? tfm__find_spelled(t, left, none) : -1;
         if (t->result[i] >= 0) t->first[t->result[i]]++;
     }
     int32_t sum = 0;
@@ -4551,10 +4713,9 @@ static bool tfm__fill_merges(tfm_tokenizer *t, const tfm__vocab_keys *keys, tfm_
     }
     array = keys->merges;
     for (int32_t i = 0; i < t->merges; i++) {
-        if (!tfm_value_next(&array, &v) || !tfm_value_string(&v, &m)) return false;
         int32_t l = t->result[i];
-        if (l < 0) continue;
-        tfm__merge_left(m, &left, &right);
+        if (!tfm_value_next(&array, &v) || !tfm_value_string(&v, &m) || l < 0) continue;
+        if (!tfm__merge_parts(m, &left, &right)) continue;
         tfm__merge *p = &t->pair[t->first[l]++];
         p->rank = i;
         p->right = tfm__find_spelled(t, right, none);
@@ -4568,16 +4729,24 @@ static bool tfm__fill_merges(tfm_tokenizer *t, const tfm__vocab_keys *keys, tfm_
     return true;
 }
 
+/* U+2581 behind another character? */
+static bool tfm__has_inner_space(tfm_string s) {
+    for (size_t i = 1; i + 2 < s.size; i++)
+        if (!memcmp(s.data + i, "\xe2\x96\x81", 3) && (i < 3 || memcmp(s.data + i - 3, "\xe2\x96\x81", 3))) return true;
+    return false;
+}
 static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const tfm_file *f, tfm_error *e) {
-    tfm_value array = keys->tokens, v;
+    tfm_value array = keys->tokens, v = array;
     memset(t->slot, 0, ((size_t)t->slot_mask + 1) * sizeof *t->slot);
     for (int b = 0; b < 256; b++) t->byte[b] = -1;
+    t->words = true;
     for (int32_t id = 0; id < t->count; id++) {
         tfm_value_next(&array, &v);     /* the scan saw that it can be read */
         t->offset[id] = (uint32_t)(v.data - t->text);
         tfm_string s = tfm__token_text(t, id);
         t->kind[id] = tfm__vocab_kind(t, keys, id, s);
         tfm__slot_add(t, id);
+        if (tfm__token_plain(t, id) && tfm__has_inner_space(s)) t->words = false;
         int byte = t->spell == TFM__SPELL_SPACE ? tfm__byte_name(s) : -1;
         if (byte >= 0 && t->byte[byte] < 0) t->byte[byte] = id;
         if (!s.size || s.size > TFM__SPECIAL_BYTES || !tfm__token_special(t, id, true)) continue;
@@ -4730,7 +4899,7 @@ typedef struct tfm__merge_symbol {
 typedef struct tfm__writer {
     tfm_context *c;
     const tfm_tokenizer *t;
-    tfm__merge_symbol *symbols;               /* [bytes of the longest word] */
+    tfm__merge_symbol *symbols;         /* [bytes of the longest word] */
     uint8_t *copy;                      /* llama: [bytes of the text + 1] */
     int32_t *ids;
     int64_t capacity, count;
@@ -4924,7 +5093,8 @@ static void tfm__write_text(tfm__writer *w, const uint8_t *p, size_t n, const tf
         if (id < 0) { at++; continue; }
         if (at > from) tfm__write_piece(w, p + from, at - from);
         tfm__write_id(w, id);
-        from = at += tfm__token_text(t, id).size;
+        at += tfm__token_text(t, id).size;
+        from = at;
     }
     if (n > from) tfm__write_piece(w, p + from, n - from);
     if (o->add_special && t->add_eos) tfm__write_id(w, t->eos);
@@ -5111,7 +5281,6 @@ struct tfm_model {
     tfm__linear output_norm, output;
     tfm__layer *layers;
     float *freq_factors;                /* [rope_dims / 2] */
-    int64_t used, missing;              /* tensors, while loading */
 };
 
 /* Metadata: "<architecture>.<key>". */
@@ -5134,7 +5303,8 @@ static int32_t tfm__key_int(const tfm__reader *r, const char *key, int32_t low, 
         return missing;
     }
     if (!tfm_value_u64(&v, &u)) tfm__fail(r->err, TFM_MISMATCH, "%s: not a whole number of at least 0", name);
-    else if (u < (uint64_t)low || u > (uint64_t)high) tfm__fail(r->err, TFM_MISMATCH, "%s is %u, not between %i and %i", name, u, (int64_t)low, (int64_t)high);
+    else if (u < (uint64_t)low || u > (uint64_t)high) tfm__fail(r->err, TFM_MISMATCH,
+            "%s is %u, not between %i and %i", name, u, (int64_t)low, (int64_t)high);
     else return (int32_t)u;
     return low;
 }
@@ -5156,16 +5326,19 @@ static void tfm__rope_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__
     tfm_string kind = tfm__str("");
     hp->rope_dims = arch->rotary ? tfm__key_int(r, "rope.dimension_count", 2, hp->key_size, hp->key_size) : 0;
     if (!arch->rotary) return;
-    if (hp->rope_dims % 2) tfm__fail(r->err, TFM_MISMATCH, "%s.rope.dimension_count is %i, which is odd", r->arch, (int64_t)hp->rope_dims);
+    if (hp->rope_dims % 2) tfm__fail(r->err, TFM_MISMATCH, "%s.rope.dimension_count is %i, which is odd", r->arch,
+                                     (int64_t)hp->rope_dims);
     hp->rope.half_split = arch->half_split;
     hp->rope.dims = hp->rope_dims;
     hp->rope.base = tfm__key_float(r, "rope.freq_base", 1e-3f, 1e30f, 10000.0f);
     hp->rope.factor = tfm__key_float(r, "rope.scaling.factor", 1e-6f, 1e9f, 1.0f);
-    if (tfm__key_value(r, "rope.scaling.type", name, sizeof name, &v) && !tfm_value_string(&v, &kind)) tfm__fail(r->err, TFM_MISMATCH, "%s: not a string", name);
+    if (tfm__key_value(r, "rope.scaling.type", name, sizeof name, &v) && !tfm_value_string(&v, &kind))
+        tfm__fail(r->err, TFM_MISMATCH, "%s: not a string", name);
     bool stretched = hp->rope.factor < 1.0f || hp->rope.factor > 1.0f;
     if (tfm__str_eq(kind, "yarn")) hp->rope.scaling = TFM_ROPE_YARN;
     else if (tfm__str_eq(kind, "linear") || (tfm__str_eq(kind, "") && stretched)) hp->rope.scaling = TFM_ROPE_LINEAR;
-    else if (!tfm__str_eq(kind, "") && !tfm__str_eq(kind, "none")) tfm__fail(r->err, TFM_UNSUPPORTED, "%s.rope.scaling.type \"%q\" is not supported", r->arch, &kind);
+    else if (!tfm__str_eq(kind, "") && !tfm__str_eq(kind, "none")) tfm__fail(r->err, TFM_UNSUPPORTED,
+            "%s.rope.scaling.type \"%q\" is not supported", r->arch, &kind);
     hp->rope.original_context = tfm__key_int(r, "rope.scaling.original_context_length", 1, INT32_MAX, hp->context);
     hp->rope.attn_factor = tfm__key_float(r, "rope.scaling.attn_factor", 1e-3f, 1e3f, 1.0f);
     hp->rope.beta_fast = tfm__key_float(r, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32.0f);
@@ -5199,109 +5372,143 @@ static const tfm__arch *tfm__read_hparams(const tfm_file *f, tfm_hparams *hp, tf
     hp->kv_heads = tfm__key_int(&r, "attention.head_count_kv", 1, 65536, hp->heads > 0 ? hp->heads : 1);
     hp->feed_forward = tfm__key_int(&r, "feed_forward_length", 1, 1 << 24, 0);
     hp->window = tfm__key_int(&r, "attention.sliding_window", 0, INT32_MAX, 0);
-    hp->eps = tfm__key_float(&r, arch->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 0, 1, -1);
+    hp->eps = tfm__key_float(&r, arch->layer_norm ? "attention.layer_norm_epsilon"
+                             : "attention.layer_norm_rms_epsilon", 0, 1, -1);
     if (e->status != TFM_OK) return NULL;
-    if (hp->heads % hp->kv_heads) tfm__fail(e, TFM_MISMATCH, "%s: %i heads are not a multiple of %i key/value heads", arch->name, (int64_t)hp->heads, (int64_t)hp->kv_heads);
+    if (hp->heads % hp->kv_heads) tfm__fail(e, TFM_MISMATCH, "%s: %i heads are not a multiple of %i key/value heads",
+                                            arch->name, (int64_t)hp->heads, (int64_t)hp->kv_heads);
     int32_t size = hp->width / hp->heads;
     hp->key_size = tfm__key_int(&r, "attention.key_length", 1, TFM__HEAD_MAX, size);
     hp->value_size = tfm__key_int(&r, "attention.value_length", 1, TFM__HEAD_MAX, size);
-    if (e->status == TFM_OK && (hp->key_size < 1 || hp->key_size > TFM__HEAD_MAX || hp->value_size < 1 || hp->value_size > TFM__HEAD_MAX))
-        tfm__fail(e, TFM_MISMATCH, "%s: width %i for %i heads gives heads of %i, not between 1 and %i", arch->name, (int64_t)hp->width,
+    if (e->status == TFM_OK && (hp->key_size < 1 || hp->key_size > TFM__HEAD_MAX || hp->value_size < 1 ||
+                                hp->value_size > TFM__HEAD_MAX))
+        tfm__fail(e, TFM_MISMATCH, "%s: width %i for %i heads gives heads of %i, not between 1 and %i", arch->name,
+                  (int64_t)hp->width,
                   (int64_t)hp->heads, (int64_t)size, (int64_t)TFM__HEAD_MAX);
     if (e->status == TFM_OK) tfm__rope_hparams(&r, hp, arch);
     return e->status == TFM_OK ? arch : NULL;
 }
 
-/* A tensor of the file, by "blk.<layer>.<name>.<suffix>" (layer < 0: without the block), if it has
-   the shape needed. A missing one is counted unless it is optional. */
-static tfm_tensor tfm__weight(tfm_model *m, int layer, const char *part, const char *suffix, tfm_shape want, bool optional, tfm_error *e) {
-    char name[80];
-    size_t n = 0;
-    tfm_tensor_info info;
-    const char *pieces[3];
+/* Tensors. The loader fills a model's tables; every missing tensor is counted, the first is named. */
+typedef struct tfm__loader {
+    tfm_model *m;
+    tfm_error *err;
+    int64_t used, missing;
+    char first[80];
+    tfm_shape first_shape;
+} tfm__loader;
+
+/* "blk.<layer>.<part>.<suffix>", or "<part>.<suffix>" if the layer is negative. */
+static void tfm__tensor_name(char name[80], int layer, const char *part, const char *suffix) {
     char digits[16], *d = digits + sizeof digits - 1;
     *d = 0;
-    for (int i = layer; i > 0 || !*d; i /= 10) *--d = (char)('0' + i % 10);
-    pieces[0] = layer < 0 ? "" : "blk.";
-    pieces[1] = layer < 0 ? "" : d;
-    pieces[2] = layer < 0 ? "" : ".";
-    for (int i = 0; i < 3; i++) { memcpy(name + n, pieces[i], strlen(pieces[i])); n += strlen(pieces[i]); }
-    memcpy(name + n, part, strlen(part));
-    n += strlen(part);
-    name[n++] = '.';
-    memcpy(name + n, suffix, strlen(suffix) + 1);
-    if (e->status != TFM_OK) return tfm_none();
-    if (!tfm_file_tensor(m->file, name, &info)) {
-        if (!optional && m->missing++ == 0) tfm__fail(e, TFM_MISMATCH, "%s: the tensor is missing, %d needed", name, &want);
+    for (int i = layer; layer >= 0 && (i > 0 || !*d); i /= 10) *--d = (char)('0' + i % 10);
+    const char *pieces[6] = { layer < 0 ? "" : "blk.", d, layer < 0 ? "" : ".", part, ".", suffix };
+    size_t n = 0;
+    for (int i = 0; i < 6; i++) {
+        memcpy(name + n, pieces[i], strlen(pieces[i]));
+        n += strlen(pieces[i]);
+    }
+    name[n] = 0;
+}
+/* A tensor of the file, if it has the shape needed and a type that runs. */
+static tfm_tensor tfm__weight(tfm__loader *l, int layer, const char *part, const char *suffix, tfm_shape want,
+                              bool optional) {
+    char name[80];
+    tfm_tensor_info info;
+    if (l->err->status != TFM_OK) return tfm_none();
+    tfm__tensor_name(name, layer, part, suffix);
+    if (!tfm_file_tensor(l->m->file, name, &info)) {
+        if (!optional && l->missing++ == 0) {
+            memcpy(l->first, name, sizeof name);
+            l->first_shape = want;
+        }
         return tfm_none();
     }
     tfm_shape have = tfm__shape_of(info.tensor);
     bool same = have.rank == want.rank;
     for (int i = 0; same && i < want.rank; i++) same = have.dim[i] == want.dim[i];
-    if (!same) tfm__fail(e, TFM_MISMATCH, "%s: %d in the file, %d needed", name, &have, &want);
-    else if (!tfm__is_numeric(info.tensor.type)) tfm__fail(e, TFM_UNSUPPORTED, "%s: type %q is not supported", name, &info.type_name);
-    m->used++;
+    if (!same) tfm__fail(l->err, TFM_MISMATCH, "%s: %d in the file, %d needed", name, &have, &want);
+    else if (!tfm__is_numeric(info.tensor.type)) tfm__fail(l->err, TFM_UNSUPPORTED, "%s: type %q is not supported",
+                                                           name, &info.type_name);
+    l->used++;
     return info.tensor;
 }
-static tfm__linear tfm__linear_of(tfm_model *m, int layer, const char *part, int64_t out, int64_t in, bool optional, tfm_error *e) {
-    tfm__linear l;
-    l.w = tfm__weight(m, layer, part, "weight", tfm_shape2(out, in), optional, e);
-    l.b = tfm__weight(m, layer, part, "bias", tfm_shape1(out), true, e);
-    return l;
+static tfm__linear tfm__load_linear(tfm__loader *l, int layer, const char *part, int64_t out, int64_t in,
+                                    bool optional) {
+    tfm__linear r;
+    r.w = tfm__weight(l, layer, part, "weight", tfm_shape2(out, in), optional);
+    r.b = tfm__weight(l, layer, part, "bias", tfm_shape1(out), true);
+    return r;
 }
-static tfm__linear tfm__norm_of(tfm_model *m, int layer, const char *part, tfm_error *e) {
-    tfm__linear l;
-    l.w = tfm__weight(m, layer, part, "weight", tfm_shape1(m->hp.width), false, e);
-    l.b = tfm__weight(m, layer, part, "bias", tfm_shape1(m->hp.width), true, e);
-    return l;
+static tfm__linear tfm__load_norm(tfm__loader *l, int layer, const char *part) {
+    tfm__linear r;
+    r.w = tfm__weight(l, layer, part, "weight", tfm_shape1(l->m->hp.width), false);
+    r.b = tfm__weight(l, layer, part, "bias", tfm_shape1(l->m->hp.width), true);
+    return r;
 }
-static void tfm__load_layer(tfm_model *m, int i, tfm_error *e) {
-    const tfm_hparams *h = &m->hp;
-    tfm__layer *l = &m->layers[i];
-    int64_t q = (int64_t)h->heads * h->key_size, k = (int64_t)h->kv_heads * h->key_size, v = (int64_t)h->kv_heads * h->value_size;
-    l->attn_norm = tfm__norm_of(m, i, "attn_norm", e);
-    l->attn_qkv = tfm__linear_of(m, i, "attn_qkv", q + k + v, h->width, true, e);
-    if (!l->attn_qkv.w.rank) {
-        l->attn_q = tfm__linear_of(m, i, "attn_q", q, h->width, false, e);
-        l->attn_k = tfm__linear_of(m, i, "attn_k", k, h->width, false, e);
-        l->attn_v = tfm__linear_of(m, i, "attn_v", v, h->width, false, e);
+static void tfm__load_layer(tfm__loader *l, int i) {
+    const tfm_hparams *h = &l->m->hp;
+    tfm__layer *y = &l->m->layers[i];
+    int64_t q = (int64_t)h->heads * h->key_size, k = (int64_t)h->kv_heads * h->key_size,
+        v = (int64_t)h->kv_heads * h->value_size;
+    y->attn_norm = tfm__load_norm(l, i, "attn_norm");
+    y->attn_qkv = tfm__load_linear(l, i, "attn_qkv", q + k + v, h->width, true);
+    if (!y->attn_qkv.w.rank) {
+        y->attn_q = tfm__load_linear(l, i, "attn_q", q, h->width, false);
+        y->attn_k = tfm__load_linear(l, i, "attn_k", k, h->width, false);
+        y->attn_v = tfm__load_linear(l, i, "attn_v", v, h->width, false);
     }
-    l->attn_output = tfm__linear_of(m, i, "attn_output", h->width, (int64_t)h->heads * h->value_size, false, e);
-    l->ffn_norm = tfm__norm_of(m, i, "ffn_norm", e);
-    l->ffn_gate = tfm__linear_of(m, i, "ffn_gate", h->feed_forward, h->width, m->arch->activation != TFM__SILU, e);
-    l->ffn_up = tfm__linear_of(m, i, "ffn_up", h->feed_forward, h->width, false, e);
-    l->ffn_down = tfm__linear_of(m, i, "ffn_down", h->width, h->feed_forward, false, e);
+    y->attn_output = tfm__load_linear(l, i, "attn_output", h->width, (int64_t)h->heads * h->value_size, false);
+    y->ffn_norm = tfm__load_norm(l, i, "ffn_norm");
+    y->ffn_gate = tfm__load_linear(l, i, "ffn_gate", h->feed_forward, h->width, l->m->arch->activation != TFM__SILU);
+    y->ffn_up = tfm__load_linear(l, i, "ffn_up", h->feed_forward, h->width, false);
+    y->ffn_down = tfm__load_linear(l, i, "ffn_down", h->width, h->feed_forward, false);
 }
-/* A tensor that no part of the model took means that we would compute something else. */
-static bool tfm__all_used(const tfm_model *m, tfm_error *e) {
-    int64_t count = tfm_file_tensor_count(m->file);
-    if (m->used == count) return true;
-    return tfm__fail(e, TFM_UNSUPPORTED, "%i of the file's %i tensors have no place in architecture %s", count - m->used, count, m->arch->name);
+/* Nothing may be missing; and a tensor that no part of the model took means that we would compute
+   something else than the file's maker. */
+static bool tfm__load_check(const tfm__loader *l) {
+    int64_t count = tfm_file_tensor_count(l->m->file);
+    if (l->missing > 1)
+        return tfm__fail(l->err, TFM_MISMATCH, "%s: the tensor is missing, %d needed; %i more are missing", l->first,
+                         &l->first_shape, l->missing - 1);
+    if (l->missing)
+        return tfm__fail(l->err, TFM_MISMATCH, "%s: the tensor is missing, %d needed", l->first, &l->first_shape);
+    if (l->err->status != TFM_OK || l->used == count) return l->err->status == TFM_OK;
+    return tfm__fail(l->err, TFM_UNSUPPORTED, "%i of the file's %i tensors have no place in architecture %s",
+                     count - l->used, count, l->m->arch->name);
 }
 static bool tfm__load_tensors(tfm_model *m, tfm_error *e) {
     tfm_hparams *h = &m->hp;
     tfm_tensor_info info;
-    int64_t vocab = tfm_file_tensor(m->file, "token_embd.weight", &info) && info.tensor.rank == 2 ? info.tensor.dim[0] : 1;
+    tfm__loader l;
+    memset(&l, 0, sizeof l);
+    l.m = m;
+    l.err = e;
+    int64_t vocab = tfm_file_tensor(m->file, "token_embd.weight", &info) && info.tensor.rank == 2 ? info.tensor.dim[0]
+        : 1;
     if (vocab < 1 || vocab > INT32_MAX) return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: %i rows", vocab);
     h->vocab = (int32_t)vocab;
+    m->token_embd = tfm__weight(&l, -1, "token_embd", "weight", tfm_shape2(vocab, h->width), false);
 #ifndef TFM_NO_TOKENIZER
-    if (m->tokenizer && tfm_vocab_size(m->tokenizer) > vocab)
-        return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: %i rows for a vocabulary of %i", vocab, tfm_vocab_size(m->tokenizer));
+    if (m->tokenizer && l.used && tfm_vocab_size(m->tokenizer) > vocab)
+        return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: %i rows for a vocabulary of %i", vocab,
+                         tfm_vocab_size(m->tokenizer));
 #endif
-    m->token_embd = tfm__weight(m, -1, "token_embd", "weight", tfm_shape2(vocab, h->width), false, e);
-    if (!m->arch->rotary) m->position_embd = tfm__weight(m, -1, "position_embd", "weight", tfm_shape2(h->context, h->width), false, e);
-    m->output_norm = tfm__norm_of(m, -1, "output_norm", e);
-    m->output = tfm__linear_of(m, -1, "output", vocab, h->width, true, e);
+    if (!m->arch->rotary) m->position_embd = tfm__weight(&l, -1, "position_embd", "weight",
+                                                         tfm_shape2(h->context, h->width), false);
+    m->output_norm = tfm__load_norm(&l, -1, "output_norm");
+    m->output = tfm__load_linear(&l, -1, "output", vocab, h->width, true);
     if (!m->output.w.rank) m->output.w = m->token_embd;
-    for (int i = 0; i < h->layers && e->status == TFM_OK; i++) tfm__load_layer(m, i, e);
+    for (int i = 0; i < h->layers && e->status == TFM_OK; i++) tfm__load_layer(&l, i);
     if (m->arch->rotary) {
-        tfm_tensor factors = tfm__weight(m, -1, "rope_freqs", "weight", tfm_shape1(h->rope_dims / 2), true, e);
+        tfm_tensor factors = tfm__weight(&l, -1, "rope_freqs", "weight", tfm_shape1(h->rope_dims / 2), true);
         if (factors.rank && e->status == TFM_OK) {
             tfm__decode(factors.type, factors.data, m->freq_factors, h->rope_dims / 2);
             h->rope.freq_factors = m->freq_factors;
         }
     }
-    return e->status == TFM_OK && tfm__all_used(m, e);
+    return tfm__load_check(&l);
 }
 
 static tfm_model *tfm__model_carve(tfm__carver *k, const tfm_hparams *hp) {
@@ -5318,6 +5525,14 @@ static bool tfm__has_tokenizer(const tfm_file *f) {
     tfm_value v;
     return tfm_file_meta(f, "tokenizer.ggml.model", &v);
 }
+#ifndef TFM_NO_TOKENIZER
+/* A kind of tokenizer that does not run here leaves a model that runs by ids. */
+static bool tfm__no_tokenizer(tfm_error *e) {
+    if (e->status != TFM_UNSUPPORTED) return false;
+    tfm__begin(e, NULL);
+    return true;
+}
+#endif
 /* Makes the model over a file, in mem (size bytes) or from the allocator. Takes the file if it
    succeeds. */
 static tfm_model *tfm__model_make(tfm_file *f, const tfm_allocator *a, void *mem, size_t size, tfm_error *e) {
@@ -5326,7 +5541,8 @@ static tfm_model *tfm__model_make(tfm_file *f, const tfm_allocator *a, void *mem
     const tfm__arch *arch = tfm__read_hparams(f, &hp, e);
     memset(&k, 0, sizeof k);
     if (arch && hp.layers > tfm_file_tensor_count(f)) {
-        tfm__fail(e, TFM_MISMATCH, "%s.block_count is %i, the file has %i tensors", arch->name, (int64_t)hp.layers, tfm_file_tensor_count(f));
+        tfm__fail(e, TFM_MISMATCH, "%s.block_count is %i, the file has %i tensors", arch->name, (int64_t)hp.layers,
+                  tfm_file_tensor_count(f));
         arch = NULL;
     }
     if (!arch) return NULL;
@@ -5345,7 +5561,7 @@ static tfm_model *tfm__model_make(tfm_file *f, const tfm_allocator *a, void *mem
 #ifndef TFM_NO_TOKENIZER
     if (tfm__has_tokenizer(f)) {
         m->tokenizer = a ? tfm_tokenizer_new(f, a, e) : tfm_tokenizer_in(f, base + own, size - own, e);
-        ok = m->tokenizer != NULL;
+        ok = m->tokenizer != NULL || tfm__no_tokenizer(e);
     }
 #endif
     if (ok && tfm__load_tensors(m, e)) {
@@ -5391,13 +5607,16 @@ static size_t tfm__model_sizes(const void *data, size_t size, size_t *file_size,
     f.size = size;
     f.meta_count = n.gguf ? (int64_t)n.keys : 0;
     if (!tfm__read_hparams(&f, &hp, e)) return 0;
-    if ((uint64_t)hp.layers > n.tensors) { tfm__fail(e, TFM_MISMATCH, "block_count is %i, the file has %u tensors", (int64_t)hp.layers, n.tensors); return 0; }
+    if ((uint64_t)hp.layers > n.tensors) {
+        tfm__fail(e, TFM_MISMATCH, "block_count is %i, the file has %u tensors", (int64_t)hp.layers, n.tensors);
+        return 0;
+    }
     tfm__model_carve(&k, &hp);
     if (!tfm__add(*file_size, k.used, &total)) return 0;
 #ifndef TFM_NO_TOKENIZER
     if (tfm__has_tokenizer(&f)) {
         size_t t = tfm_tokenizer_size(&f, e);
-        if (!t || !tfm__add(total, t, &total)) return 0;
+        if ((!t && !tfm__no_tokenizer(e)) || !tfm__add(total, t, &total)) return 0;
     }
 #endif
     return total;
@@ -5454,7 +5673,8 @@ static void tfm__accumulate(tfm_context *c, tfm_tensor x, tfm_tensor y) {
 /* One layer's share of a cache: a view [1, KV, positions, size]. */
 static tfm_tensor tfm__cache(const tfm_session *s, char *cache, int layer, int64_t positions, int64_t size) {
     int64_t element = tfm_type_bytes(s->o.cache), row = s->m->hp.kv_heads * size * element;
-    tfm_tensor t = tfm__layout(cache + layer * (int64_t)s->o.context * row, s->o.cache, tfm_shape4(1, s->m->hp.kv_heads, positions, size));
+    tfm_tensor t = tfm__layout(cache + layer * (int64_t)s->o.context * row, s->o.cache,
+                               tfm_shape4(1, s->m->hp.kv_heads, positions, size));
     t.stride[1] = size * element;
     t.stride[2] = row;
     return t;
@@ -5488,9 +5708,11 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
         k = tfm_dense(c, x, l->attn_k.w, l->attn_k.b);
         v = tfm_dense(c, x, l->attn_v.w, l->attn_v.b);
     }
-    if (m->arch->rotary && tfm__ok(c) && !c->measure) {
-        tfm__rope_rotate(tfm__floats(q), tfm__floats(q), angles, n, h->heads, h->key_size, h->rope_dims, m->arch->half_split);
-        tfm__rope_rotate(tfm__floats(k), tfm__floats(k), angles, n, h->kv_heads, h->key_size, h->rope_dims, m->arch->half_split);
+    if (m->arch->rotary) {
+        tfm__rotate(c, tfm__floats(q), tfm__floats(q), angles, n, h->heads, h->key_size, h->rope_dims,
+                    m->arch->half_split);
+        tfm__rotate(c, tfm__floats(k), tfm__floats(k), angles, n, h->kv_heads, h->key_size, h->rope_dims,
+                    m->arch->half_split);
     }
     tfm__cache_store(s, s->keys, layer, k);
     tfm__cache_store(s, s->values, layer, v);
@@ -5501,14 +5723,16 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
     o.window = h->window;
     y = tfm__new(c, TFM_F32, tfm_shape2(n, (int64_t)h->heads * h->value_size));
     if (tfm__ok(c))
-        tfm__attend(c, tfm__heads(c, "q", tfm_reshape(c, q, tfm_shape3(1, n, q_width)), h->heads), tfm__cache(s, s->keys, layer, s->position + n, h->key_size),
+        tfm__attend(c, tfm__heads(c, "q", tfm_reshape(c, q, tfm_shape3(1, n, q_width)), h->heads),
+                    tfm__cache(s, s->keys, layer, s->position + n, h->key_size),
                     tfm__cache(s, s->values, layer, s->position + n, h->value_size),
                     tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), &o);
     return tfm_dense(c, y, l->attn_output.w, l->attn_output.b);
 }
 static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
     const tfm__layer *l = &s->m->layers[layer];
-    tfm_tensor up = tfm_dense(s->c, x, l->ffn_up.w, l->ffn_up.b), gate = l->ffn_gate.w.rank ? tfm_dense(s->c, x, l->ffn_gate.w, l->ffn_gate.b) : up;
+    tfm_tensor up = tfm_dense(s->c, x, l->ffn_up.w, l->ffn_up.b), gate = l->ffn_gate.w.rank
+        ? tfm_dense(s->c, x, l->ffn_gate.w, l->ffn_gate.b) : up;
     tfm_tensor y = tfm__unary_op(s->c, "activation", s->m->arch->activation, gate);
     return tfm_dense(s->c, l->ffn_gate.w.rank ? tfm_mul(s->c, y, up) : y, l->ffn_down.w, l->ffn_down.b);
 }
@@ -5521,7 +5745,8 @@ static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t 
     float *angles = (float *)tfm__arena(c, (size_t)n, (size_t)m->hp.rope_dims * sizeof(float));
     if (m->arch->rotary) {
         if (tfm__ok(c) && !c->measure) tfm__rope_table(angles, s->position, n, m->hp.rope_dims, &m->hp.rope);
-    } else if (!c->measure) tfm__accumulate(c, x, tfm_to_f32(c, tfm_slice(c, m->position_embd, 0, s->position, s->position + n)));
+    } else if (!c->measure) tfm__accumulate(c, x, tfm_to_f32(c,
+            tfm_slice(c, m->position_embd, 0, s->position, s->position + n)));
     else tfm_zeros(c, tfm_shape2(n, m->hp.width));
     for (int i = 0; i < m->hp.layers && tfm__ok(c); i++) {
         tfm_mark layer = tfm_arena_mark(c);
@@ -5533,7 +5758,8 @@ static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t 
     if (rows > 0) {
         tfm_tensor y = tfm__norm(c, m, tfm_slice(c, x, 0, n - rows, n), m->output_norm);
         const float *bias = tfm__vector(c, "output", "bias", m->output.b, m->hp.vocab);
-        tfm__product(c, m->output.w.type, m->output.w.data, m->output.w.stride[0], m->hp.vocab, tfm__floats(y), rows, m->hp.width, bias,
+        tfm__product(c, m->output.w.type, m->output.w.data, m->output.w.stride[0], m->hp.vocab, tfm__floats(y), rows,
+                     m->hp.width, bias,
                      s->logits, 1, m->hp.vocab);
     }
     tfm_arena_rewind(c, start);
@@ -5549,9 +5775,13 @@ static bool tfm__session_defaults(const tfm_model *m, const tfm_session_opts *op
     if (!o->prompt_bytes) o->prompt_bytes = 1024;
     if (o->context < 1) return tfm__fail(e, TFM_ARGUMENT, "session: context %i, at least 1", (int64_t)o->context);
     if (o->batch < 1) return tfm__fail(e, TFM_ARGUMENT, "session: batch %i, at least 1", (int64_t)o->batch);
-    if (o->threads < 1 || o->threads > 256) return tfm__fail(e, TFM_ARGUMENT, "session: threads %i, not between 1 and 256", (int64_t)o->threads);
-    if (o->prompt_bytes < 1) return tfm__fail(e, TFM_ARGUMENT, "session: prompt_bytes %i, at least 1", (int64_t)o->prompt_bytes);
-    if (o->cache != TFM_F32 && o->cache != TFM_F16) return tfm__fail(e, TFM_UNSUPPORTED, "session: a cache of %s, F32 or F16 are supported", tfm_type_name(o->cache));
+    if (o->threads < 1 || o->threads > 256)
+        return tfm__fail(e, TFM_ARGUMENT, "session: threads %i, not between 1 and 256", (int64_t)o->threads);
+    if (o->prompt_bytes < 1)
+        return tfm__fail(e, TFM_ARGUMENT, "session: prompt_bytes %i, at least 1", (int64_t)o->prompt_bytes);
+    if (o->cache != TFM_F32 && o->cache != TFM_F16)
+        return tfm__fail(e, TFM_UNSUPPORTED, "session: a cache of %s, F32 or F16 are supported",
+                         tfm_type_name(o->cache));
     if (o->batch > o->context) o->batch = o->context;
     return true;
 }
@@ -5576,15 +5806,16 @@ static size_t tfm__session_scratch(const tfm_model *m, const tfm_session_opts *o
     if (m->tokenizer) {                                             /* tfm_generate */
         tfm_mark bottom = { &c.first, 0 };
         tfm_arena_rewind(&c, bottom);
-        tfm__arena(&c, (size_t)o->prompt_bytes + 2, sizeof(int32_t));
         tfm__arena(&c, tfm_tokenize_memory(m->tokenizer, (size_t)o->prompt_bytes), 1);
     }
 #endif
     if (c.err.status != TFM_OK) tfm__fail(e, c.err.status, "%s", c.err.message);
     return c.peak;
 }
-static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const tfm_session_opts *o, tfm_session_parts *parts, tfm_error *e) {
-    size_t rows = 0, row = (size_t)m->hp.kv_heads * (size_t)tfm_type_bytes(o->cache), logits = (size_t)m->hp.vocab * sizeof(float), at;
+static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const tfm_session_opts *o,
+                                       tfm_session_parts *parts, tfm_error *e) {
+    size_t rows = 0, row = (size_t)m->hp.kv_heads * (size_t)tfm_type_bytes(o->cache),
+        logits = (size_t)m->hp.vocab * sizeof(float), at;
     tfm_context_opts co;
     memset(parts, 0, sizeof *parts);
     memset(&co, 0, sizeof co);
@@ -5616,7 +5847,8 @@ static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const
     s->logits = y;
     return s;
 }
-TFMDEF size_t tfm_session_size(const tfm_model *m, const tfm_session_opts *opts, tfm_session_parts *parts, tfm_error *err) {
+TFMDEF size_t tfm_session_size(const tfm_model *m, const tfm_session_opts *opts, tfm_session_parts *parts,
+                               tfm_error *err) {
     tfm_error local, *e = tfm__begin(err, &local);
     tfm_session_opts o;
     tfm_session_parts p;
@@ -5624,18 +5856,21 @@ TFMDEF size_t tfm_session_size(const tfm_model *m, const tfm_session_opts *opts,
     memset(&k, 0, sizeof k);
     if (!tfm__session_defaults(m, opts, &o, e)) return 0;
     tfm__session_carve(&k, m, &o, &p, e);
-    if (k.overflow) tfm__fail(e, TFM_MEMORY, "session: a context of %i positions does not fit in memory", (int64_t)o.context);
+    if (k.overflow) tfm__fail(e, TFM_MEMORY, "session: a context of %i positions does not fit in memory",
+                              (int64_t)o.context);
     if (parts) *parts = p;
     return e->status == TFM_OK ? k.used : 0;
 }
-TFMDEF tfm_session *tfm_session_in(const tfm_model *m, const tfm_session_opts *opts, void *mem, size_t size, tfm_error *err) {
+TFMDEF tfm_session *tfm_session_in(const tfm_model *m, const tfm_session_opts *opts, void *mem, size_t size,
+                                   tfm_error *err) {
     tfm_error local, *e = tfm__begin(err, &local);
     tfm_session_opts o;
     tfm_session_parts parts;
     tfm__carver k;
     memset(&k, 0, sizeof k);
     size_t need = tfm_session_size(m, opts, NULL, e);
-    if (!need || !tfm__object(NULL, mem, size, need, "session", e) || !tfm__session_defaults(m, opts, &o, e)) return NULL;
+    if (!need || !tfm__object(NULL, mem, size, need, "session", e) || !tfm__session_defaults(m, opts, &o, e))
+        return NULL;
     k.base = (char *)mem;
     k.size = need;
     tfm_session *s = tfm__session_carve(&k, m, &o, &parts, e);
@@ -5688,7 +5923,8 @@ static bool tfm__cancelled(tfm_session *s) {
 }
 TFMDEF tfm_status tfm_rewind(tfm_session *s, int64_t position) {
     if (!s) return TFM_ARGUMENT;
-    if (position < 0 || position > s->position) tfm__fail(&s->c->err, TFM_ARGUMENT, "rewind to %i: the session is at %i", position, s->position);
+    if (position < 0 || position > s->position) tfm__fail(&s->c->err, TFM_ARGUMENT,
+                                                          "rewind to %i: the session is at %i", position, s->position);
     if (!tfm__ok(s->c)) return s->c->err.status;
     if (position != s->position) s->logit_rows = 0;
     s->position = position;
@@ -5700,10 +5936,14 @@ static bool tfm__eval_check(tfm_session *s, const int32_t *ids, int64_t n) {
     if (n < 0 || (n && !ids)) return tfm__fail(e, TFM_ARGUMENT, "eval: %i ids", n);
     for (int64_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= s->m->hp.vocab)
-            return tfm__fail(e, TFM_ARGUMENT, "token id %i at %i is not between 0 and %i", (int64_t)ids[i], i, (int64_t)s->m->hp.vocab - 1);
-    if (s->o.all_logits && n > s->o.batch) return tfm__fail(e, TFM_ARGUMENT, "eval: %i ids at once with all_logits, the batch is %i", n, (int64_t)s->o.batch);
+            return tfm__fail(e, TFM_ARGUMENT, "token id %i at %i is not between 0 and %i", (int64_t)ids[i], i,
+                             (int64_t)s->m->hp.vocab - 1);
+    if (s->o.all_logits && n > s->o.batch)
+        return tfm__fail(e, TFM_ARGUMENT, "eval: %i ids at once with all_logits, the batch is %i", n,
+                         (int64_t)s->o.batch);
     if (n > tfm_session_capacity(s) - s->position)
-        return tfm__fail(e, TFM_FULL, "context full: %i positions in use, %i more asked, %i in all", s->position, n, tfm_session_capacity(s));
+        return tfm__fail(e, TFM_FULL, "context full: %i positions in use, %i more asked, %i in all", s->position, n,
+                         tfm_session_capacity(s));
     return true;
 }
 TFMDEF tfm_status tfm_eval(tfm_session *s, const int32_t *ids, int64_t n) {
@@ -5717,7 +5957,7 @@ TFMDEF tfm_status tfm_eval(tfm_session *s, const int32_t *ids, int64_t n) {
         s->logit_rows = 0;
         tfm__forward(s, ids + done, piece, s->o.all_logits ? piece : last);
         if (!tfm__ok(s->c)) break;
-        memcpy(s->ids + s->position, ids + done, (size_t)piece * sizeof *ids);
+        memmove(s->ids + s->position, ids + done, (size_t)piece * sizeof *ids);
         s->position += piece;
         done += piece;
         if (last) s->logit_rows = s->o.all_logits ? piece : 1;
@@ -5738,12 +5978,17 @@ TFMDEF uint64_t tfm_random(tfm_rng *rng) {
 }
 static bool tfm__sampling_check(tfm_context *c, const tfm_sampling *o) {
     if (!tfm__ok(c)) return false;
-    if (!(o->temperature >= 0) || !tfm__finite(o->temperature)) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: temperature must be a number of at least 0");
+    if (!(o->temperature >= 0) || !tfm__finite(o->temperature))
+        return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: temperature must be a number of at least 0");
     if (o->top_k < 0) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: top_k is %i, at least 0", (int64_t)o->top_k);
-    if (!(o->top_p >= 0 && o->top_p <= 1)) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: top_p must lie between 0 and 1");
-    if (!(o->min_p >= 0 && o->min_p <= 1)) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: min_p must lie between 0 and 1");
-    if (!(o->repeat_penalty >= 0) || !tfm__finite(o->repeat_penalty)) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_penalty must be a number above 0");
-    if (o->repeat_last < 0) return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_last is %i, at least 0", (int64_t)o->repeat_last);
+    if (!(o->top_p >= 0 && o->top_p <= 1))
+        return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: top_p must lie between 0 and 1");
+    if (!(o->min_p >= 0 && o->min_p <= 1))
+        return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: min_p must lie between 0 and 1");
+    if (!(o->repeat_penalty >= 0) || !tfm__finite(o->repeat_penalty))
+        return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_penalty must be a number above 0");
+    if (o->repeat_last < 0)
+        return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_last is %i, at least 0", (int64_t)o->repeat_last);
     return true;
 }
 /* Each id among the recent ones is penalised once. */
@@ -5753,7 +5998,8 @@ static void tfm__penalise(float *logits, int64_t n, const tfm_sampling *o, const
     for (int64_t i = begin; i < count; i++) {
         bool seen = recent[i] < 0 || recent[i] >= n;
         for (int64_t k = begin; k < i && !seen; k++) seen = recent[k] == recent[i];
-        if (!seen) logits[recent[i]] = logits[recent[i]] > 0 ? logits[recent[i]] / o->repeat_penalty : logits[recent[i]] * o->repeat_penalty;
+        if (!seen) logits[recent[i]] = logits[recent[i]] > 0 ? logits[recent[i]] / o->repeat_penalty
+            : logits[recent[i]] * o->repeat_penalty;
     }
 }
 static int32_t tfm__greedy(const float *logits, int64_t n) {
@@ -5787,7 +6033,8 @@ TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sa
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (!tfm__sampling_check(c, &o)) return -1;
-    if (!logits || n < 1 || n > INT32_MAX || recent_count < 0 || (recent_count && !recent) || (o.temperature > 0 && !rng)) {
+    if (!logits || n < 1 || n > INT32_MAX || recent_count < 0 || (recent_count && !recent) ||
+        (o.temperature > 0 && !rng)) {
         tfm__fail(&c->err, TFM_ARGUMENT, "sample: %i logits, %i recent ids", n, recent_count);
         return -1;
     }
@@ -5878,7 +6125,8 @@ static bool tfm__generate_check(tfm_session *s, const tfm_generate_opts *o) {
     if (!tfm__sampling_check(s->c, &o->sampling)) return false;
     if (o->max_tokens < 0) return tfm__fail(e, TFM_ARGUMENT, "generate: max_tokens is %i, at least 0", o->max_tokens);
     if (o->stop_count < 0 || o->stop_id_count < 0 || (o->stop_count && !o->stop) || (o->stop_id_count && !o->stop_ids))
-        return tfm__fail(e, TFM_ARGUMENT, "generate: %i stop strings, %i stop ids", (int64_t)o->stop_count, (int64_t)o->stop_id_count);
+        return tfm__fail(e, TFM_ARGUMENT, "generate: %i stop strings, %i stop ids", (int64_t)o->stop_count,
+                         (int64_t)o->stop_id_count);
     for (int i = 0; i < o->stop_count; i++)
         if (!o->stop[i] || !o->stop[i][0] || strlen(o->stop[i]) > 63)
             return tfm__fail(e, TFM_ARGUMENT, "generate: stop string %i is empty or longer than 63 bytes", (int64_t)i);
@@ -5917,7 +6165,10 @@ TFMDEF tfm_finish tfm_continue(tfm_session *s, const tfm_generate_opts *opts, tf
     if (opts) o = *opts;
     if (o.generated) *o.generated = 0;
     if (!s || !tfm__generate_check(s, &o)) return TFM_FINISH_ERROR;
-    if (!tfm_logits(s)) { tfm__fail(&s->c->err, TFM_ARGUMENT, "generate: nothing was evaluated yet"); return TFM_FINISH_ERROR; }
+    if (!tfm_logits(s)) {
+        tfm__fail(&s->c->err, TFM_ARGUMENT, "generate: nothing was evaluated yet");
+        return TFM_FINISH_ERROR;
+    }
 #ifndef TFM_NO_TOKENIZER
     tfm__stream t;
     memset(&t, 0, sizeof t);
@@ -5953,37 +6204,41 @@ TFMDEF tfm_finish tfm_continue(tfm_session *s, const tfm_generate_opts *opts, tf
 }
 
 #ifndef TFM_NO_TOKENIZER
-/* The ids of a prompt at the session's position, in the arena; -1 after an error. */
-static int64_t tfm__prompt_ids(tfm_session *s, const char *prompt, bool parse_special, int32_t **ids) {
+/* Tokenizes a prompt to where its ids will stay, behind those evaluated; returns how many there
+   are, of which only as many as there is room for are written; -1 after an error. */
+static int64_t tfm__prompt_ids(tfm_session *s, const char *prompt, bool parse_special, int64_t room) {
     const tfm_tokenizer *t = s->m->tokenizer;
     tfm_error *e = &s->c->err;
     tfm_tokenize_opts o;
+    int32_t *ids = s->ids + s->position;
     size_t size = prompt ? strlen(prompt) : 0;
-    if (!t) { tfm__fail(e, TFM_UNSUPPORTED, "generate: the model has no tokenizer"); return -1; }
-    *ids = (int32_t *)tfm__arena(s->c, size + 2, sizeof **ids);
-    if (!*ids) return -1;
+    if (!t) {                           /* making it again says why there is none */
+        if (tfm__has_tokenizer(s->m->file)) tfm_tokenizer_size(s->m->file, e);
+        tfm__fail(e, TFM_UNSUPPORTED, "generate: the model has no tokenizer");
+        return -1;
+    }
     if (size == 0 && s->position == 0) {            /* BOS alone, whatever the file adds to prompts */
-        **ids = tfm_token_bos(t);
-        if (**ids < 0) { tfm__fail(e, TFM_UNSUPPORTED, "generate: the prompt is empty and the model has no BOS token"); return -1; }
+        *ids = tfm_token_bos(t);
+        if (*ids < 0) {
+            tfm__fail(e, TFM_UNSUPPORTED, "generate: the prompt is empty and the model has no BOS token");
+            return -1;
+        }
         return 1;
     }
-    o.add_special = s->position == 0 && tfm_adds_bos(t);
+    o.add_special = s->position == 0;
     o.parse_special = parse_special;
-    int64_t n = tfm_tokenize(s->c, t, prompt, size, &o, *ids, (int64_t)size + 2);
-    if (n > 0 && o.add_special && tfm_adds_eos(t)) n--;             /* the text goes on: no EOS yet */
-    return n;
+    int64_t n = tfm_tokenize(s->c, t, prompt, size, &o, ids, room);
+    return n > 0 && o.add_special && tfm_adds_eos(t) ? n - 1 : n;   /* the text goes on: no EOS yet */
 }
-TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_generate_opts *opts, tfm_text_fn on_text, void *user) {
-    int32_t *ids = NULL;
+TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_generate_opts *opts, tfm_text_fn on_text,
+                               void *user) {
     if (opts && opts->generated) *opts->generated = 0;
     if (!s || !tfm__ok(s->c)) return TFM_FINISH_ERROR;
-    tfm_mark mark = tfm_arena_mark(s->c);
-    int64_t n = tfm__prompt_ids(s, prompt, opts && opts->parse_special, &ids);
-    int64_t room = tfm_session_capacity(s) - s->position;
+    int64_t room = tfm_session_capacity(s) - s->position, n = tfm__prompt_ids(s, prompt, opts && opts->parse_special,
+                                                                              room);
     if (n > room)                       /* an error here, not FULL: the caller's prompt is at fault */
         tfm__fail(&s->c->err, TFM_ARGUMENT, "the prompt has %i tokens, the context has room for %i", n, room);
-    if (n > 0 && tfm__ok(s->c)) tfm_eval(s, ids, n);
-    tfm_arena_rewind(s->c, mark);
+    if (n > 0 && tfm__ok(s->c)) tfm_eval(s, s->ids + s->position, n);
     return tfm__ok(s->c) ? tfm_continue(s, opts, on_text, user) : tfm__finish_of(s);
 }
 #endif

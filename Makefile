@@ -1,0 +1,114 @@
+# `make help` lists the targets. CC, CXX, CFLAGS, LDFLAGS, PREFIX and DESTDIR are respected.
+
+CFLAGS  = -O2
+PREFIX  = /usr/local
+LDLIBS  = -lm -pthread
+JOBS    = 2
+BUILD   = build
+MODEL   = examples/models/stories-q8_0.gguf
+
+# make OPENBLAS=1
+BLAS_1      = -DTFM_USE_OPENBLAS
+BLAS_LIBS_1 = -lopenblas
+
+COMPILE  = $(CC) $(CFLAGS) -I. $(BLAS_$(OPENBLAS)) $(LDFLAGS)
+LIBS     = $(BLAS_LIBS_$(OPENBLAS)) $(LDLIBS)
+PROGRAMS = $(BUILD)/generate $(BUILD)/evaluate $(BUILD)/tokenize $(BUILD)/inspect $(BUILD)/quantize \
+           $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers
+SHARED   = tfm.h $(BUILD)/flags
+TOOL     = $(SHARED) tools/cli.h
+
+all: $(PROGRAMS)
+
+help:
+	@echo "make           build all programs into $(BUILD)/"
+	@echo "make run       write text with the shipped model"
+	@echo "make test      run the tests"
+	@echo "make check     compilers, sanitizers, valgrind, one answer from all builds, firmware"
+	@echo "make firmware  build and run examples/firmware.c for the host and for a Cortex-M4F"
+	@echo "make size      bytes of code per set of features"
+	@echo "make install   tfm.h and tfm.pc below PREFIX ($(PREFIX))"
+	@echo "make clean     remove $(BUILD)/"
+	@echo "OPENBLAS=1     with any of them: large f32 products by OpenBLAS"
+
+# Changes when the compiler or its flags do, so that all is built again then.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(BUILD)
+	@echo "$(COMPILE) $(LIBS)" | cmp -s - $@ || echo "$(COMPILE) $(LIBS)" > $@
+FORCE:
+
+$(BUILD)/generate: examples/generate.c $(TOOL)
+	$(COMPILE) examples/generate.c -o $@ $(LIBS)
+$(BUILD)/evaluate: tools/evaluate.c $(TOOL)
+	$(COMPILE) tools/evaluate.c -o $@ $(LIBS)
+$(BUILD)/tokenize: tools/tokenize.c $(TOOL)
+	$(COMPILE) tools/tokenize.c -o $@ $(LIBS)
+$(BUILD)/inspect: tools/inspect.c $(TOOL)
+	$(COMPILE) tools/inspect.c -o $@ $(LIBS)
+$(BUILD)/quantize: tools/quantize.c tools/gguf_write.h $(TOOL)
+	$(COMPILE) tools/quantize.c -o $@ $(LIBS)
+$(BUILD)/c_array: tools/c_array.c $(BUILD)/flags
+	$(COMPILE) tools/c_array.c -o $@
+$(BUILD)/attention: examples/attention.c $(SHARED)
+	$(COMPILE) examples/attention.c -o $@ $(LIBS)
+$(BUILD)/layers: examples/layers.c $(SHARED)
+	$(COMPILE) examples/layers.c -o $@ $(LIBS)
+
+run: $(BUILD)/generate
+	$(BUILD)/generate $(MODEL) -p "Once upon a time" -n 180 -s 1
+
+# ---- Tests: one runner, linked with one object of the header; then the programs from outside ----
+
+$(BUILD)/tests_list.h: tests $(BUILD)/flags
+	@for f in tests/test_*.c; do n=$${f#tests/test_}; echo "SUBJECT($${n%.c})"; done > $@
+$(BUILD)/tfm.o: tests/tfm_impl.c $(SHARED)
+	$(COMPILE) -c tests/tfm_impl.c -o $@
+$(BUILD)/tests: tests/*.c tests/*.h tools/gguf_write.h $(BUILD)/tests_list.h $(BUILD)/tfm.o
+	$(COMPILE) -Itools -I$(BUILD) tests/main.c tests/test_*.c $(BUILD)/tfm.o -o $@ $(LIBS)
+$(BUILD)/poke: tests/poke.c $(BUILD)/flags
+	$(COMPILE) tests/poke.c -o $@
+
+testing: $(PROGRAMS) $(BUILD)/tests $(BUILD)/poke
+test:
+	@$(MAKE) -j $(JOBS) testing
+	@sh tests/sum.sh "$(BUILD)/tests" "sh tests/cli.sh $(BUILD)"
+
+check: all
+	@sh tests/check.sh $(BUILD)
+
+# ---- Firmware: one file for the host and for a Cortex-M4F under QEMU ----
+
+ARM      = arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 -O2
+ARM_LINK = -nostartfiles --specs=nano.specs -T examples/firmware/mps2-an386.ld
+ARM_RUN  = qemu-system-arm -M mps2-an386 -nographic -semihosting-config enable=on,target=native
+FIRMWARE = examples/firmware.c examples/firmware/* examples/models/tiny-q8_0.gguf
+
+$(BUILD)/firmware-host: $(FIRMWARE) $(SHARED)
+	$(COMPILE) examples/firmware.c -o $@ -lm
+$(BUILD)/firmware-arm.elf: $(FIRMWARE) $(SHARED)
+	$(ARM) -DFIRMWARE_BOARD -I. examples/firmware.c examples/firmware/startup.c $(ARM_LINK) -o $@ -lm
+firmware: $(BUILD)/firmware-host
+	$(BUILD)/firmware-host > $(BUILD)/firmware-host.txt
+	@cat $(BUILD)/firmware-host.txt
+	@if command -v arm-none-eabi-gcc > /dev/null && command -v qemu-system-arm > /dev/null; then \
+	    $(MAKE) $(BUILD)/firmware-arm.elf && \
+	    $(ARM_RUN) -kernel $(BUILD)/firmware-arm.elf < /dev/null > $(BUILD)/firmware-arm.txt && \
+	    cmp $(BUILD)/firmware-host.txt $(BUILD)/firmware-arm.txt && echo "Cortex-M4F: the same output"; \
+	else echo "Cortex-M4F: skipped, it needs arm-none-eabi-gcc and qemu-system-arm"; fi
+
+size:
+	@mkdir -p $(BUILD)
+	@CC="$(CC)" sh tools/size.sh $(BUILD)
+
+install:
+	mkdir -p "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(PREFIX)/lib/pkgconfig"
+	cp tfm.h "$(DESTDIR)$(PREFIX)/include/tfm.h"
+	printf '%s\n' "prefix=$(PREFIX)" 'includedir=$${prefix}/include' '' 'Name: tfm' \
+	    'Description: tensors and transformer inference in one C11 header' \
+	    "Version: $$(sed -n 's/^#define TFM_VERSION "\(.*\)"/\1/p' tfm.h)" \
+	    'Cflags: -I$${includedir}' 'Libs: $(LDLIBS)' > "$(DESTDIR)$(PREFIX)/lib/pkgconfig/tfm.pc"
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: all help run testing test check firmware size install clean FORCE

@@ -1,0 +1,3 @@
+/* The one object of the header that the tests link with. */
+#define TFM_IMPLEMENTATION
+#include "tfm.h"

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""Compares the programs with reference results of llama.cpp: models and tokenizers.
+
+usage: python3 tests/zoo.py SHARED_DIR BUILD_DIR
+
+SHARED_DIR holds models/zoo, models/stories260K.* and tokenizers.
+"""
+import array
+import glob
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+EXACT = 1e-4        # largest difference where only the order of f32 additions differs
+ROUNDED_RMS = 0.1   # where activations are rounded to 8 bits, at other places than in the reference
+ROUNDED_GAP = 0.35  # how far the reference's choice may then lie below our best
+TIMEOUT = 300
+QUANTIZED = {"q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"}
+FAMILIES = ["gpt-2", "pre-smollm", "llama-bpe-16k", "qwen2-16k", "llama-spm", "spm-no-prefix", "phi-3"]
+BYTE_LEVEL = {"gpt-2", "pre-smollm", "llama-bpe-16k", "qwen2-16k"}
+REPEATED = {"gpt-2": {"a": 250000, " ": 1000000}, "llama-spm": {"a": 250002, " ": 62501}}  # ids for a million of them
+
+shared = build = scratch = ""
+counts = {"ok": 0, "FAIL": 0}
+
+
+def case(name, test, *args):
+    """Runs one test, which returns what to say of it or raises, and prints a line."""
+    try:
+        verdict, text = "ok", test(*args)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        verdict, text = "FAIL", str(error)
+    counts[verdict] += 1
+    print(f"{verdict:4} {name}: {text}", flush=True)
+
+
+def require(condition, message):
+    if not condition:
+        raise ValueError(message)
+
+
+def run(program, *args, timeout=TIMEOUT):
+    done = subprocess.run([os.path.join(build, program), *args], stdin=subprocess.DEVNULL,
+                          capture_output=True, timeout=timeout)
+    message = done.stderr.decode(errors="replace").strip()[-300:]
+    require(done.returncode == 0, f"{program}: exit status {done.returncode}: {message}")
+    return done.stdout
+
+
+def load(*path):
+    with open(os.path.join(shared, *path), "rb") as f:
+        return f.read()
+
+
+def numbers(text):
+    return [int(word) for word in text.split()]
+
+
+def floats(data):
+    values = array.array("f", data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+def same_ids(got, want):
+    """Says where two lists of ids part, if they do."""
+    for i, (a, b) in enumerate(zip(got, want)):
+        require(a == b, f"id {i} is {a}, expected {b}")
+    require(len(got) == len(want), f"{len(got)} ids, expected {len(want)}")
+
+
+# ---- models ----
+
+def logits(model, ids, context):
+    out = os.path.join(scratch, "logits.f32")
+    if os.path.exists(out):
+        os.remove(out)
+    run("evaluate", model, "--ids", ",".join(map(str, ids)), "--logits", out, "-c", str(context))
+    with open(out, "rb") as f:
+        return floats(f.read())
+
+
+def compare(got, want):
+    """Largest and root mean square difference; a NaN gives NaN."""
+    require(len(got) == len(want), f"{len(got)} logits, expected {len(want)}")
+    apart = [abs(a - b) for a, b in zip(got, want)]
+    if any(map(math.isnan, apart)):
+        return math.nan, math.nan
+    return max(apart), math.sqrt(sum(d * d for d in apart) / len(apart))
+
+
+def exact_model(model, info, reference):
+    largest, _ = compare(logits(model, info["prompt"], info["context"]), floats(reference))
+    require(largest <= EXACT, f"largest difference {largest:.2e}, allowed {EXACT:.0e}")
+    ids = numbers(run("evaluate", model, "--ids", ",".join(map(str, info["prompt"])),
+                      "--greedy", str(len(info["greedy"])), "-c", str(info["context"])))
+    same_ids(ids, info["greedy"])
+    return f"largest difference {largest:.2e}, {len(ids)} greedy ids"
+
+
+def rounded_model(model, info, reference):
+    """The reference's greedy path must be ours, but for near ties."""
+    prompt, greedy, width = info["prompt"], info["greedy"], info["vocab_size"]
+    largest, rms = compare(logits(model, prompt, info["context"]), floats(reference))
+    require(rms <= ROUNDED_RMS, f"rms {rms:.3f}, allowed {ROUNDED_RMS}")
+    path = logits(model, prompt + greedy, info["context"])
+    require(len(path) == (len(prompt) + len(greedy)) * width, f"{len(path)} logits for prompt and greedy ids")
+    worst = 0.0
+    for step, choice in enumerate(greedy):
+        at = (len(prompt) - 1 + step) * width
+        row = path[at:at + width]
+        below = max(row) - row[choice]
+        require(below <= ROUNDED_GAP, f"greedy id {step} lies {below:.3f} below the best, allowed {ROUNDED_GAP}")
+        worst = max(worst, below)
+    return f"rms {rms:.3f}, largest {largest:.3f}; greedy ids at most {worst:.3f} below the best"
+
+
+def zoo_model(name):
+    kind = name.rpartition("-")[2]
+    test = rounded_model if kind in QUANTIZED else exact_model
+    against = "dequant" if kind in ("f16", "bf16") else "logits"
+    return test(os.path.join(shared, "models", "zoo", name + ".gguf"),
+                json.loads(load("models", "zoo", name + ".json")),
+                load("models", "zoo", f"{name}.{against}.f32"))
+
+
+def stories_logits(model):
+    info = json.loads(load("models", "stories260K.json"))
+    largest, _ = compare(logits(model, info["prompt"], 512), floats(load("models", "stories260K.logits.f32")))
+    require(largest <= EXACT, f"largest difference {largest:.2e}, allowed {EXACT:.0e}")
+    return f"largest difference {largest:.2e}"
+
+
+def stories_text(model):
+    """stdout is a pipe here, so no newline may follow the text, which has none at its end."""
+    got, want = run("generate", model, "-n", "200", "--temp", "0"), load("models", "stories260K.greedy.txt")
+    at = next((i for i in range(min(len(got), len(want))) if got[i] != want[i]), min(len(got), len(want)))
+    require(got == want, f"byte {at} differs: {got[at:at + 20]!r}, expected {want[at:at + 20]!r}")
+    return f"{len(got)} bytes"
+
+
+def stories_ids(model):
+    ids = numbers(run("generate", model, "-n", "200", "--temp", "0", "--ids"))
+    same_ids(ids, numbers(load("models", "stories260K.greedy.ids")))
+    return f"{len(ids)} ids"
+
+
+# ---- tokenizers ----
+
+def random_lines(family):
+    """The texts hold U+2028 and the like: only a newline ends a line."""
+    return [json.loads(line) for line in load("tokenizers", family, "random.jsonl").split(b"\n") if line]
+
+
+def compare_lists(vocab, path, texts, want):
+    lines = run("tokenize", vocab, "--jsonl", path).decode("ascii").splitlines()
+    require(len(lines) == len(want), f"{len(lines)} lines, expected {len(want)}")
+    wrong = [i for i in range(len(want)) if json.loads(lines[i]) != want[i]]
+    if wrong:
+        i = wrong[0]
+        raise ValueError(f"{len(wrong)} of {len(want)} differ, first {json.dumps(texts[i])}: "
+                         f"{lines[i]}, expected {want[i]}")
+    return f"{len(want)} texts"
+
+
+def tokenizer_random(vocab, family):
+    lines = random_lines(family)
+    return compare_lists(vocab, os.path.join(shared, "tokenizers", family, "random.jsonl"),
+                         [line["text"] for line in lines], [line["ids"] for line in lines])
+
+
+def tokenizer_cases(vocab, family):
+    texts = load("tokenizers", family, "cases.inp").decode().split("\n__ggml_vocab_test__\n")[:-1]
+    want = [numbers(line) for line in load("tokenizers", family, "cases.out").decode().split("\n")[:-1]]
+    path = os.path.join(scratch, "cases.jsonl")
+    with open(path, "w", encoding="ascii", newline="\n") as f:  # so these test \uXXXX in pairs, too
+        f.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+    return compare_lists(vocab, path, texts, want)
+
+
+def tokenizer_decode(vocab, family):
+    lines = random.Random(family).sample([line for line in random_lines(family) if line["ids"]], 8)
+    for line in lines:
+        got, want = run("tokenize", vocab, "--decode", " ".join(map(str, line["ids"]))), line["text"].encode()
+        require(got == want, f"{line['ids']} gives {got!r}, expected {want!r}")
+    return f"{len(lines)} texts"
+
+
+def tokenizer_repeated(vocab, character, want):
+    """A megabyte of one character is one word: merging it must not take quadratic time."""
+    path = os.path.join(scratch, "repeated.txt")
+    with open(path, "wb") as f:
+        f.write(character.encode() * 1000000)
+    ids = numbers(run("tokenize", vocab, "-f", path, timeout=20))
+    require(len(ids) == want, f"{len(ids)} ids, expected {want}")
+    return f"{len(ids)} ids"
+
+
+def main():
+    global shared, build, scratch
+    if len(sys.argv) != 3:
+        sys.exit("usage: python3 tests/zoo.py SHARED_DIR BUILD_DIR")
+    shared, build = sys.argv[1:]
+    zoo = os.path.join(shared, "models", "zoo")
+    found = glob.glob(os.path.join(zoo, "gpt2*.gguf")) + glob.glob(os.path.join(zoo, "llama*.gguf"))
+    names = sorted(os.path.basename(path)[:-5] for path in found)
+    if not names:
+        sys.exit(f"no models in {zoo}")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names:
+            if name != "llama-moe":
+                case(name, zoo_model, name)
+        stories = os.path.join(shared, "models", "stories260K.gguf")
+        case("stories260K logits", stories_logits, stories)
+        case("stories260K text", stories_text, stories)
+        case("stories260K ids", stories_ids, stories)
+        for family in FAMILIES:
+            vocab = os.path.join(shared, "tokenizers", family, "vocab.gguf")
+            case(f"tokenizer {family} random", tokenizer_random, vocab, family)
+            case(f"tokenizer {family} cases", tokenizer_cases, vocab, family)
+            if family in BYTE_LEVEL:
+                case(f"tokenizer {family} decode", tokenizer_decode, vocab, family)
+            for character, want in REPEATED.get(family, {}).items():
+                case(f"tokenizer {family} 1 MB of {character!r}", tokenizer_repeated, vocab, character, want)
+    print(f"{counts['ok']} passed, {counts['FAIL']} failed")
+    sys.exit(counts["FAIL"] > 0)
+
+
+main()

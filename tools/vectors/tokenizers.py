@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Makes tests/data/tok-NAME.gguf: a vocabulary and texts with the ids that the reference engine gives.
+
+    python3 tools/vectors/tokenizers.py FOLDER tests/data
+
+FOLDER holds one folder per family with vocab.gguf, cases.inp, cases.out and random.jsonl, as
+tests/data/README.md says. Whole vocabularies are too large to keep here, so each is reduced to
+what can matter to its texts: tokens and merges whose text occurs in one of them, single bytes and
+special tokens. They keep their order and are numbered anew, in the expected ids too. Nothing that
+was left out could have matched, so that the ids mean the same.
+
+The files hold, besides tokenizer.ggml.*: test.texts (strings), test.counts and test.ids (i32): the
+ids of text i are the next test.counts[i] of test.ids.
+"""
+import json
+import os
+import struct
+import sys
+
+FAMILIES = ["gpt-2", "pre-smollm", "llama-bpe-16k", "qwen2-16k", "llama-spm", "spm-no-prefix", "phi-3"]
+RANDOM = 70                             # texts taken from random.jsonl
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SPACE = "\u2581"
+
+
+def read_meta(path):
+    """{key: (type, value)}; an array's value is (element type, list)."""
+    data, at = open(path, "rb").read(), 24
+
+    def take(code):
+        nonlocal at
+        value = struct.unpack_from("<" + code, data, at)[0]
+        at += struct.calcsize(code)
+        return value
+
+    def string():
+        nonlocal at
+        n = take("Q")
+        at += n
+        return data[at - n:at]
+
+    def value(kind):
+        if kind == 8:
+            return string()
+        if kind == 9:
+            element, n = take("I"), take("Q")
+            return element, [value(element) for _ in range(n)]
+        return take(SCALARS[kind])
+
+    meta = {}
+    for _ in range(struct.unpack_from("<Q", data, 16)[0]):
+        key, kind = string().decode(), take("I")
+        meta[key] = (kind, value(kind))
+    return meta
+
+
+def write_meta(path, meta):
+    def string(s):
+        return struct.pack("<Q", len(s)) + s
+
+    def value(kind, v):
+        if kind == 8:
+            return string(v)
+        if kind == 9:
+            return struct.pack("<IQ", v[0], len(v[1])) + b"".join(value(v[0], x) for x in v[1])
+        return struct.pack("<" + SCALARS[kind], v)
+
+    with open(path, "wb") as f:
+        f.write(b"GGUF" + struct.pack("<IQQ", 3, 0, len(meta)))
+        for key, (kind, v) in meta.items():
+            f.write(string(key.encode()) + struct.pack("<I", kind) + value(kind, v))
+
+
+def read_cases(folder):
+    text = open(os.path.join(folder, "cases.inp"), "rb").read()
+    texts = text.split(b"\n__ggml_vocab_test__\n")[:-1]
+    lines = open(os.path.join(folder, "cases.out"), "rb").read().split(b"\n")
+    cases = [(t, [int(i) for i in line.split()]) for t, line in zip(texts, lines)]
+    for line in open(os.path.join(folder, "random.jsonl"), encoding="utf8", newline="\n").readlines()[:RANDOM]:
+        case = json.loads(line)
+        cases.append((case["text"].encode(), case["ids"]))
+    return cases
+
+
+def byte_alphabet():
+    """GPT-2's: byte -> character."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in plain]
+    return {**{b: chr(b) for b in plain}, **{b: chr(256 + i) for i, b in enumerate(others)}}
+
+
+def reduce_vocabulary(meta, cases):
+    """The smaller metadata, and old id -> new id."""
+    bytewise = meta["tokenizer.ggml.model"][1] == b"gpt2"
+    if bytewise:
+        alphabet = byte_alphabet()
+        spelled = "\n".join("".join(alphabet[b] for b in t) for t, _ in cases)
+    else:
+        spelled = "\n".join(SPACE + t.decode().replace(" ", SPACE) for t, _ in cases)
+    tokens = [t.decode() for t in meta["tokenizer.ggml.tokens"][1][1]]
+    types = meta["tokenizer.ggml.token_type"][1][1]
+    keep = [len(s) == 1 and bytewise or kind != 1 or s in spelled for s, kind in zip(tokens, types)]
+    merges = []
+    for m in meta.get("tokenizer.ggml.merges", (9, (8, [])))[1][1]:
+        left, right = m.decode().split(" ")
+        if left + right in spelled:
+            merges.append(m)
+    numbers = {old: new for new, old in enumerate(i for i, k in enumerate(keep) if k)}
+    out = {"general.architecture": (8, b"llama")}
+    for key, (kind, v) in meta.items():
+        if not key.startswith("tokenizer.ggml."):
+            continue
+        if key == "tokenizer.ggml.merges":
+            v = (8, merges)
+        elif kind == 9:
+            v = (v[0], [x for x, k in zip(v[1], keep) if k])
+        elif key.endswith("_token_id"):
+            v = numbers[v]
+        out[key] = (kind, v)
+    return out, numbers
+
+
+def main():
+    source, target = sys.argv[1:3]
+    for name in FAMILIES:
+        folder = os.path.join(source, name)
+        cases = read_cases(folder)
+        meta, numbers = reduce_vocabulary(read_meta(os.path.join(folder, "vocab.gguf")), cases)
+        meta["test.texts"] = (9, (8, [t for t, _ in cases]))
+        meta["test.counts"] = (9, (5, [len(ids) for _, ids in cases]))
+        meta["test.ids"] = (9, (5, [numbers[i] for _, ids in cases for i in ids]))
+        path = os.path.join(target, "tok-%s.gguf" % name)
+        write_meta(path, meta)
+        print("%s: %d of the tokens, %d texts, %d bytes" % (path, len(numbers), len(cases), os.path.getsize(path)))
+
+
+main()
