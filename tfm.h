@@ -54,6 +54,7 @@
    TFM_NO_MODEL         every file       leave out tokenizers, models, sessions, sampling
    TFM_NO_MESSAGES      implementation   error codes without sentences
    TFM_ONLY_TYPES       implementation   keep F32 and the types whose TFM_TYPE_x is defined: Q8_0 ...
+   TFM_HEAD_MAX         implementation   largest head size of attention (1024): 8 bytes of stack each
    TFM_MALLOC/TFM_FREE  implementation   the default allocator, called as malloc and free are
    TFM_EXACT_FMA        implementation   a CPU without fused multiply-add emulates it (slow, exact)
    TFM_USE_OPENBLAS     implementation   large f32 products by cblas_sgemm (last bits may differ)
@@ -337,7 +338,7 @@ TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_
 
 /* The same on plain arrays, without a context: q [Tq, H, d], k [Tk, KV, d], v [Tk, KV, d], out
    [Tq, H, d], contiguous. opts->mask is not read; mask: [Tq, Tk] or NULL. TFM_ARGUMENT for sizes
-   that do not fit or d > 1024. */
+   that do not fit or d > TFM_HEAD_MAX. */
 TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, const float *v,
                                     int64_t tq, int64_t tk, int64_t d, const float *mask,
                                     const tfm_attention_opts *opts);
@@ -996,6 +997,14 @@ TFM__UNUSED static tfm__fpenv tfm__fp_set(void) {
     return old;
 }
 TFM__UNUSED static void tfm__fp_restore(tfm__fpenv old) { __asm__ volatile("msr fpcr, %0" : : "r"(old)); }
+#elif defined(__arm__) && defined(__ARM_FP) && !defined(__SOFTFP__) && (defined(__GNUC__) || defined(__clang__))
+typedef unsigned tfm__fpenv;
+TFM__UNUSED static tfm__fpenv tfm__fp_set(void) {
+    unsigned old = __builtin_arm_get_fpscr();
+    __builtin_arm_set_fpscr(old & ~((1u << 24) | (3u << 22)));      /* FZ, RMode */
+    return old;
+}
+TFM__UNUSED static void tfm__fp_restore(tfm__fpenv old) { __builtin_arm_set_fpscr(old); }
 #else
 typedef int tfm__fpenv;
 TFM__UNUSED static tfm__fpenv tfm__fp_set(void) { return 0; }
@@ -1731,8 +1740,11 @@ static double tfm__exp_double(double x) {
    These bodies define every result; a kernel for an instruction set must give the same bits.
    Each takes a job and a range of its independent outputs.                                     */
 
+#ifndef TFM_HEAD_MAX
+#define TFM_HEAD_MAX 1024
+#endif
 enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64,
-       TFM__HEAD_MAX = 1024 };
+       TFM__HEAD_MAX = TFM_HEAD_MAX };
 
 /* Sums over a row run in `lanes` chains, element k in chain k % lanes: one below 256 elements, else
    16, joined by a tree. */
@@ -2417,11 +2429,15 @@ TFMDEF tfm_tensor tfm_none(void) {
     memset(&t, 0, sizeof t);
     return t;
 }
-TFMDEF int64_t tfm_count(tfm_tensor t) {
-    int64_t n = t.rank > 0 ? 1 : 0;
-    for (int i = 0; i < t.rank; i++) n *= t.dim[i];
+/* The product of the first `count` dimensions; a zero comes first, so that nothing overflows: a
+   tensor with elements has its size checked. */
+static int64_t tfm__product_of(const int64_t *dim, int count) {
+    int64_t n = 1;
+    for (int i = 0; i < count; i++) if (dim[i] == 0) return 0;
+    for (int i = 0; i < count; i++) n *= dim[i];
     return n;
 }
+TFMDEF int64_t tfm_count(tfm_tensor t) { return t.rank > 0 ? tfm__product_of(t.dim, t.rank) : 0; }
 static tfm_shape tfm__shape_of(tfm_tensor t) {
     tfm_shape s = tfm_shape4(t.dim[0], t.dim[1], t.dim[2], t.dim[3]);
     s.rank = t.rank;
@@ -2458,7 +2474,7 @@ static tfm_tensor tfm__layout(void *data, tfm_type type, tfm_shape shape) {
         if (i == shape.rank - 1 && y && y->block > 1) {
             t.stride[i] = 0;
             stride *= shape.dim[i] / y->block;
-        } else stride *= shape.dim[i];
+        } else stride = (int64_t)((uint64_t)stride * (uint64_t)shape.dim[i]);      /* wraps only if it is empty */
     }
     return t;
 }
@@ -2675,7 +2691,8 @@ TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count,
     for (int p = 1; p < count; p++) {
         tfm_shape s = tfm__shape_of(parts[p]);
         bool same = s.rank == shape.rank;
-        for (int i = 0; same && i < s.rank; i++) same = i == a || s.dim[i] == shape.dim[i];
+        for (int i = 0; same && i < s.rank; i++)
+            same = i == a ? s.dim[i] <= INT64_MAX - shape.dim[i] : s.dim[i] == shape.dim[i];
         if (!same) {
             tfm__fail(&c->err, TFM_MISMATCH, "concat: part %i is %d, the first is %d", (int64_t)p, &s, &shape);
             return tfm_none();
@@ -2683,8 +2700,8 @@ TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count,
         shape.dim[a] += s.dim[a];
     }
     tfm_tensor r = tfm__new(c, TFM_F32, shape);
-    int64_t outer = 1, inner = 1, at = 0;
-    for (int i = 0; i < shape.rank; i++) *(i < a ? &outer : &inner) *= i == a ? 1 : shape.dim[i];
+    int64_t outer = r.data ? tfm__product_of(shape.dim, a) : 0, at = 0;
+    int64_t inner = r.data ? tfm__product_of(shape.dim + a + 1, shape.rank - a - 1) : 0;
     for (int p = 0; p < count; p++) {
         tfm_mark mark = tfm_arena_mark(c);
         tfm_tensor t = tfm__f32(c, "concat", parts[p]);
@@ -2904,15 +2921,14 @@ static tfm_tensor tfm__row_op_run(tfm_context *c, const char *name, tfm__row_op 
     j.d = shape.dim[shape.rank - 1];
     if (reduces) shape.dim[shape.rank - 1] = 1;
     tfm_tensor y = tfm__new(c, TFM_F32, shape);
-    int64_t rows = 1;
-    for (int i = 0; i < shape.rank - 1; i++) rows *= shape.dim[i];
+    int64_t rows = y.data ? tfm__product_of(shape.dim, shape.rank - 1) : 0;
     j.op = op;
     j.x = tfm__floats(t);
     j.y = tfm__floats(y);
     j.w = w;
     j.b = b;
     j.eps = eps;
-    if (y.data) tfm__run(c, c->kernels->rows, &j, rows, 8.0 * (double)rows * (double)j.d);
+    tfm__run(c, c->kernels->rows, &j, rows, 8.0 * (double)rows * (double)j.d);
     y = tfm_transpose(c, y, a, -1);
     if (reduces && tfm__ok(c) && y.rank > 1) {      /* drop the axis, now of length 1 */
         for (int i = a; i < y.rank - 1; i++) { y.dim[i] = y.dim[i + 1]; y.stride[i] = y.stride[i + 1]; }
@@ -3003,15 +3019,15 @@ TFMDEF tfm_tensor tfm_topk(tfm_context *c, tfm_tensor t, int64_t k, tfm_tensor *
     t = tfm__f32(c, "topk", t);
     if (!tfm__ok(c)) return tfm_none();
     tfm_shape shape = tfm__shape_of(t);
-    int64_t n = shape.dim[shape.rank - 1], rows = 1;
+    int64_t n = shape.dim[shape.rank - 1];
     if (k < 0 || k > n || n > INT32_MAX) {
         tfm__fail(&c->err, TFM_ARGUMENT, "topk: %i of %i", k, n);
         return tfm_none();
     }
-    for (int i = 0; i < shape.rank - 1; i++) rows *= shape.dim[i];
     shape.dim[shape.rank - 1] = k;
     tfm_tensor values = tfm__new(c, TFM_F32, shape), ids = tfm__new(c, TFM_I32, shape);
-    for (int64_t r = 0; tfm__ok(c) && !c->measure && values.data && r < rows; r++) {
+    int64_t rows = values.data ? tfm__product_of(shape.dim, shape.rank - 1) : 0;
+    for (int64_t r = 0; tfm__ok(c) && !c->measure && r < rows; r++) {
         const float *x = tfm__floats(t) + r * n;
         int32_t *best = (int32_t *)ids.data + r * k;
         tfm__top(x, n, best, k);
@@ -3050,9 +3066,8 @@ TFMDEF tfm_tensor tfm_dense(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tens
     bool ready = tfm_type_block(w.type) > 1 ? tfm__block_axis(w) == 1 : w.stride[1] == tfm_type_bytes(w.type) || k == 1;
     if (!ready) w = tfm_contiguous(c, w);
     const float *bias = tfm__vector(c, "dense", "bias", b, rows);
-    int64_t n = 1;
-    for (int i = 0; i < xs.rank - 1; i++) n *= xs.dim[i];
-    if (y.data) tfm__product(c, w.type, w.data, w.stride[0], rows, tfm__floats(x), n, k, bias, tfm__floats(y), 1, rows);
+    int64_t n = y.data ? tfm__product_of(xs.dim, xs.rank - 1) : 0;
+    tfm__product(c, w.type, w.data, w.stride[0], rows, tfm__floats(x), n, k, bias, tfm__floats(y), 1, rows);
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
 }
@@ -4117,7 +4132,7 @@ TFMDEF tfm_file *tfm_file_from_memory(const void *data, size_t size, const tfm_a
     return tfm__file_own(&map, allocator, e);
 }
 /* Puts "path: " before a message about the file's content. */
-static void tfm__name_file(tfm_error *e, const char *path) {
+TFM__UNUSED static void tfm__name_file(tfm_error *e, const char *path) {
 #ifndef TFM_NO_MESSAGES
     tfm_error inner = *e;
     if (e->status == TFM_OK) return;
@@ -4605,7 +4620,7 @@ static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *ke
     else if (byte && t->spell == TFM__SPELL_SPACE) type = TFM__TOKEN_BYTE;
     switch (type) {
         case TFM__TOKEN_UNKNOWN: case TFM__TOKEN_CONTROL: case TFM__TOKEN_USER: return (uint8_t)type;
-        case TFM__TOKEN_BYTE: return (uint8_t)(byte ? type : TFM__TOKEN_NORMAL);
+        case TFM__TOKEN_BYTE: return (uint8_t)(byte ? TFM__TOKEN_BYTE : TFM__TOKEN_NORMAL);
         default: return TFM__TOKEN_NORMAL;
     }
 }
@@ -5490,8 +5505,9 @@ static bool tfm__load_tensors(tfm_model *m, tfm_error *e) {
     if (vocab < 1 || vocab > INT32_MAX) return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: %i rows", vocab);
     h->vocab = (int32_t)vocab;
     m->token_embd = tfm__weight(&l, -1, "token_embd", "weight", tfm_shape2(vocab, h->width), false);
+    if (!m->token_embd.rank) return tfm__load_check(&l);
 #ifndef TFM_NO_TOKENIZER
-    if (m->tokenizer && l.used && tfm_vocab_size(m->tokenizer) > vocab)
+    if (m->tokenizer && tfm_vocab_size(m->tokenizer) > vocab)
         return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: %i rows for a vocabulary of %i", vocab,
                          tfm_vocab_size(m->tokenizer));
 #endif
@@ -5521,7 +5537,7 @@ static tfm_model *tfm__model_carve(tfm__carver *k, const tfm_hparams *hp) {
     m->freq_factors = factors;
     return m;
 }
-static bool tfm__has_tokenizer(const tfm_file *f) {
+TFM__UNUSED static bool tfm__has_tokenizer(const tfm_file *f) {
     tfm_value v;
     return tfm_file_meta(f, "tokenizer.ggml.model", &v);
 }

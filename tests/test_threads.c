@@ -241,11 +241,14 @@ static void environment_is_kept(void) {
 #if defined(__x86_64__)
     unsigned control = _mm_getcsr();
     _mm_setcsr(control | 0x8040);       /* flush to zero, denormals are zero */
-    float *got = logits_of(m.m, n, TFM_F32, w);
-    CHECK_EQ(_mm_getcsr() & 0x8040, 0x8040);
+    if ((_mm_getcsr() & 0x8040) == 0x8040) {            /* valgrind does not do that */
+        float *got = logits_of(m.m, n, TFM_F32, w);
+        CHECK_EQ(_mm_getcsr() & 0x8040, 0x8040);
+        _mm_setcsr(control);
+        CHECK_SAME(got, want, n * base.vocab);
+        free(got);
+    }
     _mm_setcsr(control);
-    CHECK_SAME(got, want, n * base.vocab);
-    free(got);
 #endif
     free(want);
     unmake(&m);

@@ -1,0 +1,152 @@
+#!/bin/sh
+# What `make check` runs: compilers, configurations, one answer from all builds, sanitizers,
+# valgrind, firmware. One line per check; the last is "N passed, N failed". A tool that is missing
+# fails its checks, but for those of the firmware.
+# usage: sh tests/check.sh BUILD_DIR [PART_OF_A_NAME]       after `make`
+build=$1 only=$2
+dir=$build/check
+mkdir -p "$dir" || exit 1
+passed=0 failed=0
+strict="-pedantic -Wall -Wextra -Wconversion -Wshadow -Wdouble-promotion -Werror -I. -Itools -Itests -I$dir"
+models="examples/models/tiny-q8_0.gguf tests/data/tiny-gpt2.gguf"
+
+# try NAME COMMAND...: passes if the command does; shows the end of what it printed otherwise
+try() {
+    name=$1
+    shift
+    case $name in *"$only"*) ;; *) return ;; esac
+    if "$@" > "$dir/log" 2>&1 < /dev/null; then
+        passed=$((passed + 1))
+        echo "ok check.$name"
+    else
+        failed=$((failed + 1))
+        tail -n 20 "$dir/log" | sed 's/^/  /'
+        echo "FAIL check.$name"
+    fi
+}
+
+cp "$build/tests_list.h" "$dir/" 2> /dev/null || { make -s "$build/tests_list.h" BUILD="$build" && cp "$build/tests_list.h" "$dir/"; }
+
+# ---- No warning, in C and C++ ----
+
+for cc in gcc clang; do
+    try "warnings.$cc.c11" $cc -std=c11 -O2 $strict -c tests/tfm_impl.c -o "$dir/tfm-$cc.o"
+    try "warnings.$cc.c++17" $cc -x c++ -std=c++17 -O2 $strict -c tests/tfm_impl.c -o "$dir/tfm-$cc-cxx.o"
+    for file in examples/*.c tools/*.c tests/*.c; do
+        case $file in */tfm_impl.c) continue ;; esac
+        try "warnings.$cc.$file" $cc -std=c11 -O0 $strict -c "$file" -o "$dir/file.o"
+    done
+    try "contraction.$cc" sh tests/contraction.sh $cc "$dir"
+done
+try "ndebug" gcc -std=c11 -O2 -DNDEBUG $strict -c tests/tfm_impl.c -o "$dir/file.o"
+
+# ---- Configurations: each macro that leaves something out, all of them, several files ----
+
+macros=$(sed -n 's/^   \(TFM_NO_[A-Z]*\) .*/\1/p' tfm.h)
+try "configuration.listed" test "$(echo $macros | wc -w)" -ge 7
+all=
+for macro in $macros; do
+    all="$all -D$macro"
+    try "configuration.$macro" gcc -std=c11 -O1 $strict -D$macro -c tests/tfm_impl.c -o "$dir/file.o"
+    try "configuration.$macro.c++" clang -x c++ -std=c++17 -O0 $strict -D$macro -c tests/tfm_impl.c -o "$dir/file.o"
+done
+try "configuration.only_types" gcc -std=c11 -O1 $strict -DTFM_ONLY_TYPES -DTFM_TYPE_Q8_0 -c tests/tfm_impl.c -o "$dir/file.o"
+try "configuration.exact_fma" gcc -std=c11 -O1 $strict -DTFM_EXACT_FMA -c tests/tfm_impl.c -o "$dir/file.o"
+try "configuration.all" gcc -std=c11 -O2 -fno-pie -fno-pic $strict $all -c tests/tfm_impl.c -o "$dir/small.o"
+
+# only NAME PATTERN OBJECT: the object asks for no other symbols than these
+asks_only() { ! nm -u "$2" | awk '{ print $NF }' | grep -vxE "$1"; }
+asks_not() { ! nm -u "$2" | awk '{ print $NF }' | grep -xE "$1"; }
+no_variables() { ! nm "$1" | grep -E ' [bBdDcC] '; }
+try "configuration.all.needs" asks_only 'mem(cpy|set|move|cmp)|str(len|cmp|ncmp|chr)|sqrtf?|_GLOBAL_OFFSET_TABLE_|__stack_chk_fail' "$dir/small.o"
+try "never_ends_the_program" asks_not 'abort|_?exit|_Exit|.*printf.*|f?put[sc]|std(out|err)|__assert_fail|raise|signal' "$dir/tfm-gcc.o"
+try "no_variables" sh -c "gcc -O2 -fno-pie -fno-pic -I. -c tests/tfm_impl.c -o $dir/file.o"
+try "no_variables.none" no_variables "$dir/file.o"
+
+printf '#include "tfm.h"\nint main(void) { tfm_context *c = tfm_context_new(0, 0); tfm_context_free(c); return !c; }\n' > "$dir/use.c"
+cp "$dir/use.c" "$dir/use.cc"
+printf '#define TFM_STATIC\n#define TFM_IMPLEMENTATION\n#include "tfm.h"\nint %s(void) {
+    tfm_context *c = tfm_context_new(0, 0); tfm_context_free(c); %s }\n' other "return !c;" > "$dir/static_a.c"
+sed 's/^int other/int other(void);\nint main/; s/return !c/return !c + other()/' "$dir/static_a.c" > "$dir/static_b.c"
+two_files() { "$@" -o "$dir/two" -lm -pthread && "$dir/two"; }
+try "two_files.c" two_files gcc $strict "$dir/use.c" "$dir/tfm-gcc.o"
+try "two_files.c++" two_files g++ $strict "$dir/use.cc" "$dir/tfm-gcc-cxx.o"
+try "two_files.c++_and_c" two_files g++ $strict "$dir/use.cc" "$dir/tfm-gcc.o"
+try "two_files.static" two_files gcc -std=c11 -O1 $strict "$dir/static_a.c" "$dir/static_b.c"
+
+fast_math() { ! gcc -O2 -ffast-math -I. -c tests/tfm_impl.c -o "$dir/file.o"; }
+try "fast_math.refused" fast_math
+try "fast_math.allowed" gcc -O2 -ffast-math -DTFM_ALLOW_FAST_MATH -I. -c tests/tfm_impl.c -o "$dir/file.o"
+
+# ---- One answer: the same bits from all builds and levels ----
+
+# runner NAME COMPILER FLAG...: builds the tests as $dir/tests-NAME
+runner() {
+    out=$dir/tests-$1
+    shift
+    "$@" -I. -Itools -I"$dir" tests/tfm_impl.c tests/main.c tests/test_*.c -o "$out" -lm -pthread
+}
+answer() {
+    runner "$@" && "$dir/tests-$1" --quick --hash > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }
+    grep '^hash' "$dir/result" > "$dir/hash-$1" && diff "$dir/hash-first" "$dir/hash-$1"
+}
+first() { runner first gcc -O2 && "$dir/tests-first" --quick --hash | grep '^hash' > "$dir/hash-first"; }
+try "one_answer.gcc-O2" first
+try "one_answer.gcc-O0" answer gcc-O0 gcc -O0
+try "one_answer.gcc-c11" answer gcc-c11 gcc -std=c11 -O2 -DNDEBUG
+try "one_answer.gcc-O3" answer gcc-O3 gcc -O3 -march=native
+try "one_answer.gcc-no-simd" answer gcc-no-simd gcc -O2 -DTFM_NO_SIMD
+try "one_answer.clang-O0" answer clang-O0 clang -O0
+try "one_answer.clang-O2" answer clang-O2 clang -O2
+try "one_answer.clang-O3" answer clang-O3 clang -O3 -march=native
+
+levels() {
+    for model in $models; do
+        rm -f "$dir/level"
+        for level in auto exact fma; do
+            "$build/generate" --help | grep -q " $level$" || continue
+            "$build/evaluate" "$model" --ids 1,2,3,4,5,6,7,8,9 --level $level --logits "$dir/level-$level" || return 1
+            [ -e "$dir/level" ] || cp "$dir/level-$level" "$dir/level"
+            cmp "$dir/level" "$dir/level-$level" || return 1
+        done
+        "$build/evaluate" "$model" --ids 1,2,3 --greedy 1 --level unfused || return 1
+    done
+}
+try "one_answer.levels" levels
+
+# ---- Sanitizers and valgrind ----
+
+sanitize="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+sanitized() { runner "$1" $2 $sanitize && "$dir/tests-$1" $3 > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }; }
+try "sanitizers.gcc" sanitized asan gcc
+try "sanitizers.clang" sanitized clang-asan clang --quick
+threads() { runner tsan clang -O1 -g -fsanitize=thread && "$dir/tests-tsan" --quick threads > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }; }
+try "sanitizers.threads" threads
+programs() { make -s -j 2 testing BUILD="$dir/asan" CFLAGS="$sanitize" && sh tests/cli.sh "$dir/asan" > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }; }
+try "sanitizers.programs" programs
+
+valgrind="valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=definite,indirect,possible"
+try "valgrind.tests" $valgrind "$dir/tests-first" --quick
+try "valgrind.generate" $valgrind "$build/generate" examples/models/tiny-q8_0.gguf -p "Once" -n 8 -t 2
+try "valgrind.evaluate" $valgrind "$build/evaluate" tests/data/tiny-gpt2.gguf --ids 1,2,3 --logits "$dir/logits" --greedy 2
+try "valgrind.tokenize" $valgrind "$build/tokenize" tests/data/tok-llama-spm.gguf --jsonl /dev/null
+try "valgrind.inspect" $valgrind "$build/inspect" examples/models/tiny-q8_0.gguf --json
+try "valgrind.quantize" $valgrind "$build/quantize" tests/data/tiny-llama.gguf "$dir/quantized" Q4_K_M
+
+# ---- OpenBLAS, installation, firmware ----
+
+openblas() {
+    make -s OPENBLAS=1 BUILD="$dir/openblas" "$dir/openblas/generate" "$dir/openblas/tests" &&
+        "$dir/openblas/generate" examples/models/tiny-q8_0.gguf -n 8 && "$dir/openblas/tests" --quick ops
+}
+try "openblas" openblas
+installed() {
+    make -s install DESTDIR="$PWD/$dir/root" PREFIX=/usr && cmp tfm.h "$dir/root/usr/include/tfm.h" &&
+        grep -q '^Version: [0-9]' "$dir/root/usr/lib/pkgconfig/tfm.pc"
+}
+try "install" installed
+try "firmware" make -s firmware BUILD="$build"
+try "size" make -s size BUILD="$build"
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
