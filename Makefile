@@ -78,15 +78,20 @@ check: all
 
 # ---- Firmware: one file for the host and for a Cortex-M4F under QEMU ----
 
-ARM      = arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 -O2
+ARM      = arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 -Os -fno-math-errno
 ARM_LINK = -nostartfiles --specs=nano.specs -T examples/firmware/mps2-an386.ld
 ARM_RUN  = qemu-system-arm -M mps2-an386 -nographic -semihosting-config enable=on,target=native
-FIRMWARE = examples/firmware.c examples/firmware/* examples/models/tiny-q8_0.gguf
+FLASH    = $(BUILD)/firmware_model.h
+FIRMWARE = examples/firmware.c examples/firmware/* $(FLASH)
 
+$(FLASH): $(BUILD)/c_array examples/models/tiny-q8_0.gguf
+	$(BUILD)/c_array examples/models/tiny-q8_0.gguf firmware_model > $@.part
+	mv $@.part $@
 $(BUILD)/firmware-host: $(FIRMWARE) $(SHARED)
-	$(COMPILE) examples/firmware.c -o $@ -lm
+	$(COMPILE) -DFIRMWARE_MODEL='"$(FLASH)"' examples/firmware.c -o $@ $(LIBS)
 $(BUILD)/firmware-arm.elf: $(FIRMWARE) $(SHARED)
-	$(ARM) -DFIRMWARE_BOARD -I. examples/firmware.c examples/firmware/startup.c $(ARM_LINK) -o $@ -lm
+	$(ARM) -I. -DFIRMWARE_BOARD -DFIRMWARE_MODEL='"$(FLASH)"' examples/firmware.c examples/firmware/startup.c \
+	    $(ARM_LINK) -o $@ -lm
 firmware: $(BUILD)/firmware-host
 	$(BUILD)/firmware-host > $(BUILD)/firmware-host.txt
 	@cat $(BUILD)/firmware-host.txt

@@ -512,7 +512,8 @@ TFMDEF const tfm_file    *tfm_model_file(const tfm_model *m);
 TFMDEF const tfm_tokenizer *tfm_model_tokenizer(const tfm_model *m);   /* NULL: none that runs here */
 #endif
 
-/* Called between pieces of a prompt with positions done and to do; false cancels. */
+/* Called by tfm_eval after each piece of the ids (a batch), the last too, with positions done and to
+   do; false cancels. Not for generated ids. */
 typedef bool (*tfm_progress_fn)(void *user, int64_t done, int64_t total);
 
 typedef struct tfm_session_opts {
@@ -551,7 +552,7 @@ TFMDEF float       *tfm_logits_at(tfm_session *s, int64_t i);
 TFMDEF int64_t      tfm_position(const tfm_session *s);    /* positions in the cache */
 TFMDEF int64_t      tfm_session_capacity(const tfm_session *s);
 TFMDEF tfm_status   tfm_rewind(tfm_session *s, int64_t position);      /* forget what is later */
-TFMDEF void         tfm_cancel(tfm_session *s);            /* the call in progress ends soon */
+TFMDEF void         tfm_cancel(tfm_session *s);            /* the call in progress ends soon, or the next */
 
 /* ---- Sampling and generation ---------------------------------------------- [API.SAMPLER] */
 
@@ -571,13 +572,14 @@ typedef struct tfm_sampling {           /* all zero: greedy */
     float min_p;                        /* 0: off; keeps p >= min_p * the best's p */
     float repeat_penalty;               /* 0 or 1: off; logits of recent ids: l > 0 ? l / p : l * p */
     int repeat_last;                    /* how many recent ids; 0: 64 */
-    uint64_t seed;                      /* of tfm_generate */
+    uint64_t seed;                      /* each tfm_generate and tfm_continue starts from it */
     tfm_logits_fn hook;
     void *hook_user;
 } tfm_sampling;
 
 /* One id from logits [n], in this order: hook, penalty, temperature, top-k, top-p, min-p, draw.
-   Changes logits. NaN counts as -inf. Scratch from c's arena. -1 on error (kept in c). */
+   Hook and penalty change logits. NaN counts as -inf; if the best is infinite, it is the lowest id
+   of the best. Scratch from c's arena. -1 on error (kept in c). */
 TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sampling *o,
                           const int32_t *recent, int64_t recent_count, tfm_rng *rng);
 
@@ -586,8 +588,8 @@ typedef enum tfm_finish {
     TFM_FINISH_LENGTH,                  /* max_tokens reached */
     TFM_FINISH_END,                     /* an end-of-text or end-of-turn token, or one of stop_ids */
     TFM_FINISH_STOP,                    /* a stop string; neither it nor what follows was passed on */
-    TFM_FINISH_CANCELLED,               /* a callback or tfm_cancel */
-    TFM_FINISH_FULL                     /* the session has no position left */
+    TFM_FINISH_CANCELLED,               /* a callback or tfm_cancel; the context holds no error */
+    TFM_FINISH_FULL                     /* the session has no position left; nor here */
 } tfm_finish;
 
 typedef bool (*tfm_text_fn)(void *user, const char *text, size_t size);      /* false stops */
@@ -604,7 +606,8 @@ typedef struct tfm_generate_opts {
     bool parse_special;                 /* control tokens in the prompt's text are tokens */
     bool raw_bytes;                     /* pass invalid UTF-8 on as it is, else as U+FFFD */
     tfm_token_fn on_token;              /* each new id, before its text (user as for on_text); no end token */
-    int64_t *generated;                 /* if not NULL: how many new ids */
+    int64_t *generated;                 /* if not NULL: how many new ids; an end token and an id that
+                                           on_token refused are not counted, nor in the cache */
 } tfm_generate_opts;
 
 /* Continues the session from its ids: samples, evaluates, passes text on in whole characters.
@@ -771,7 +774,7 @@ static void tfm__format(tfm_error *e, const char *format, va_list args) {
             case 'u': tfm__put_number(e, &at, va_arg(args, uint64_t), false); break;
             case 'd': {
                 const tfm_shape *s = va_arg(args, const tfm_shape *);
-                for (int i = 0; i < s->rank; i++) {
+                for (int i = 0; i < s->rank && i < 4; i++) {
                     if (i) tfm__put(e, &at, "x", 1);
                     tfm__put_number(e, &at, s->dim[i] < 0 ? 0 - (uint64_t)s->dim[i] : (uint64_t)s->dim[i],
                                     s->dim[i] < 0);
@@ -1987,8 +1990,8 @@ TFM__INLINE void tfm__row_softmax(int fma, const tfm__rows_job *j, const float *
 }
 TFM__INLINE void tfm__rows_run(int fma, const tfm__rows_job *j, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
-        const float *x = j->x + r * j->d;
-        float *y = j->y + r * j->d;
+        const float *x = j->d ? j->x + r * j->d : NULL;
+        float *y = j->d ? j->y + r * j->d : NULL;
         switch (j->op) {
             case TFM__ROW_LAYERNORM: case TFM__ROW_RMSNORM: tfm__row_norm(fma, j, x, y); break;
             case TFM__ROW_SOFTMAX: case TFM__ROW_LOG_SOFTMAX: tfm__row_softmax(fma, j, x, y); break;
@@ -2087,8 +2090,8 @@ TFM__INLINE void tfm__attention_query(int fma, const tfm__attention_job *j, int6
     int64_t i = index % j->tq, h = index / j->tq % j->heads, b = index / j->tq / j->heads;
     const float *q = j->q + b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2];
     float *out = j->out + b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
-    const char *k = j->k + b * j->k_stride[0] + h / j->group * j->k_stride[1];
-    const char *v = j->v + b * j->v_stride[0] + h / j->group * j->v_stride[1];
+    const char *k = j->tk ? j->k + b * j->k_stride[0] + h / j->group * j->k_stride[1] : NULL;
+    const char *v = j->tk ? j->v + b * j->v_stride[0] + h / j->group * j->v_stride[1] : NULL;
     const char *mask = j->mask ? j->mask + b * j->mask_stride[0] + h * j->mask_stride[1] + i * j->mask_stride[2] : NULL;
     int64_t end = j->causal ? tfm__max64(0, tfm__min64(j->tk, i + j->offset + 1)) : j->tk;
     int64_t begin = j->window > 0 ? tfm__max64(0, i + j->offset - j->window + 1) : 0;
@@ -3151,7 +3154,8 @@ TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tf
     if (!tfm__ok(c)) return tfm_none();
     tfm_shape s = tfm__shape_of(x);
     int64_t n = o.dims ? o.dims : s.dim[2];
-    if (s.rank != 3 || n < 2 || n % 2 || n > s.dim[2] || n > 65536 || first < 0 ||
+    if (s.rank != 3 || n < 2 || n % 2 || n > s.dim[2] || n > 65536 || first < 0 || first > INT64_MAX / 4 ||
+        !(o.base >= 0) || !(o.factor >= 0) ||
         (o.scaling == TFM_ROPE_YARN && o.original_context < 1)) {
         tfm__fail(&c->err, TFM_ARGUMENT, "rope: %i dimensions of %d at position %i", n, &s, first);
         return tfm_none();
@@ -3227,7 +3231,7 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
     j.dv = vs.dim[3];
     j.scale = o->scale != 0 ? o->scale : 1.0f / sqrtf((float)j.d);
     j.causal = o->causal;
-    j.offset = o->offset;
+    j.offset = tfm__min64(o->offset, INT64_MAX / 4);         /* so that positions cannot overflow */
     j.window = o->window;
     if (!out.data) return;
     tfm__run(c, c->kernels->attention, &j, qs.dim[0] * j.heads * j.tq,
@@ -3293,7 +3297,7 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
     j.scale = opts && opts->scale != 0 ? opts->scale : 1.0f / sqrtf((float)d);
     if (opts) {
         j.causal = opts->causal;
-        j.offset = opts->offset;
+        j.offset = tfm__min64(opts->offset, INT64_MAX / 4);
         j.window = opts->window;
     }
     tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, heads * tq);
@@ -3350,7 +3354,9 @@ static tfm_tensor tfm__rnn_state(tfm_context *c, const char *op, const tfm_tenso
     tfm_tensor r = tfm_zeros(c, shape);
     if (!tfm__ok(c) || !given || !given->rank) return r;
     tfm_shape s = tfm__shape_of(*given);
-    if (tfm_count(*given) != tfm_count(r)) {
+    bool flat = s.rank == 2 && shape.dim[1] == 1 && s.dim[0] == shape.dim[0] && s.dim[1] == shape.dim[2];
+    bool same = s.rank == 3 && s.dim[0] == shape.dim[0] && s.dim[1] == shape.dim[1] && s.dim[2] == shape.dim[2];
+    if (!flat && !same) {
         tfm__fail(&c->err, TFM_MISMATCH, "%s: the state is %d, %d needed", op, &s, &shape);
         return r;
     }
@@ -3465,7 +3471,7 @@ TFMDEF tfm_tensor tfm_conv2d(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_ten
     }
     tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape4(xs.dim[0], filters, size[0], size[1]));
     tfm_mark mark = tfm_arena_mark(c);
-    int64_t pixels = size[0] * size[1], chunk = tfm__min64(pixels, 512), per_group = filters / groups;
+    int64_t pixels = y.data ? size[0] * size[1] : 0, chunk = tfm__min64(pixels, 512), per_group = filters / groups;
     x = tfm__f32(c, "conv2d", x);
     w = tfm__f32(c, "conv2d", w);
     const float *bias = tfm__vector(c, "conv2d", "bias", b, filters);
@@ -3774,7 +3780,7 @@ static bool tfm__gguf_parse(tfm_file *f, tfm_error *e) {
 }
 
 /* Turns the numbers of a file in the other byte order around, in a copy. The walk is the parser's:
-   turn the next number, then take it. */
+   turn the next number, then take it. A fault ends it without a word: the parser meets it next. */
 static void tfm__flip(uint8_t *p, size_t n) {
     for (size_t i = 0; i < n / 2; i++) { uint8_t b = p[i]; p[i] = p[n - 1 - i]; p[n - 1 - i] = b; }
 }
@@ -3799,12 +3805,13 @@ static void tfm__flip_value(tfm__cursor *k, uint8_t *data) {
         if (tfm__take(k, each, "value")) tfm__flip(p, each);
     }
 }
-static void tfm__gguf_flip_directory(uint8_t *data, size_t size, tfm_error *e) {
+static void tfm__gguf_flip_directory(uint8_t *data, size_t size) {
     tfm__cursor k;
+    tfm_error fault;
     memset(&k, 0, sizeof k);
     k.data = data;
     k.size = size;
-    k.err = e;
+    k.err = tfm__begin(&fault, NULL);
     tfm__take(&k, 4, "magic");
     tfm__flip_take(&k, data, 4);
     uint64_t tensors = tfm__flip_take(&k, data, 8), keys = tfm__flip_take(&k, data, 8);
@@ -3815,6 +3822,7 @@ static void tfm__gguf_flip_directory(uint8_t *data, size_t size, tfm_error *e) {
     for (uint64_t i = 0; i < tensors && tfm__cursor_ok(&k); i++) {
         tfm__take(&k, tfm__flip_take(&k, data, 8), "tensor name");
         uint64_t rank = tfm__flip_take(&k, data, 4);
+        if (rank > 4) return;
         for (uint64_t d = 0; d < rank && tfm__cursor_ok(&k); d++) tfm__flip_take(&k, data, 8);
         tfm__flip_take(&k, data, 4);
         tfm__flip_take(&k, data, 8);
@@ -4091,8 +4099,8 @@ static bool tfm__file_turn(tfm__mapping *map, const tfm_allocator *a, tfm_error 
     map->data = copy;
     map->size = size;
     map->owned = true;
-    tfm__gguf_flip_directory(copy, size, e);
-    return e->status == TFM_OK;
+    tfm__gguf_flip_directory(copy, size);
+    return true;
 }
 static tfm_file *tfm__file_own(tfm__mapping *map, const tfm_allocator *allocator, tfm_error *e) {
     tfm_allocator a = tfm__allocator(allocator);
@@ -5346,7 +5354,9 @@ static void tfm__rope_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__
     hp->rope.half_split = arch->half_split;
     hp->rope.dims = hp->rope_dims;
     hp->rope.base = tfm__key_float(r, "rope.freq_base", 1e-3f, 1e30f, 10000.0f);
-    hp->rope.factor = tfm__key_float(r, "rope.scaling.factor", 1e-6f, 1e9f, 1.0f);
+    hp->rope.factor = tfm__key_float(r, "rope.scale_linear", 0, 1e9f, 1.0f);            /* its old name */
+    hp->rope.factor = tfm__key_float(r, "rope.scaling.factor", 0, 1e9f, hp->rope.factor);
+    if (hp->rope.factor < 1e-6f) hp->rope.factor = 1;   /* 0: none */
     if (tfm__key_value(r, "rope.scaling.type", name, sizeof name, &v) && !tfm_value_string(&v, &kind))
         tfm__fail(r->err, TFM_MISMATCH, "%s: not a string", name);
     bool stretched = hp->rope.factor < 1.0f || hp->rope.factor > 1.0f;
@@ -5392,14 +5402,12 @@ static const tfm__arch *tfm__read_hparams(const tfm_file *f, tfm_hparams *hp, tf
     if (e->status != TFM_OK) return NULL;
     if (hp->heads % hp->kv_heads) tfm__fail(e, TFM_MISMATCH, "%s: %i heads are not a multiple of %i key/value heads",
                                             arch->name, (int64_t)hp->heads, (int64_t)hp->kv_heads);
-    int32_t size = hp->width / hp->heads;
+    int32_t size = hp->width / hp->heads > 0 ? hp->width / hp->heads : TFM__HEAD_MAX + 1;      /* refused below */
     hp->key_size = tfm__key_int(&r, "attention.key_length", 1, TFM__HEAD_MAX, size);
     hp->value_size = tfm__key_int(&r, "attention.value_length", 1, TFM__HEAD_MAX, size);
-    if (e->status == TFM_OK && (hp->key_size < 1 || hp->key_size > TFM__HEAD_MAX || hp->value_size < 1 ||
-                                hp->value_size > TFM__HEAD_MAX))
+    if (e->status == TFM_OK && (hp->key_size > TFM__HEAD_MAX || hp->value_size > TFM__HEAD_MAX))
         tfm__fail(e, TFM_MISMATCH, "%s: width %i for %i heads gives heads of %i, not between 1 and %i", arch->name,
-                  (int64_t)hp->width,
-                  (int64_t)hp->heads, (int64_t)size, (int64_t)TFM__HEAD_MAX);
+                  (int64_t)hp->width, (int64_t)hp->heads, (int64_t)hp->width / hp->heads, (int64_t)TFM__HEAD_MAX);
     if (e->status == TFM_OK) tfm__rope_hparams(&r, hp, arch);
     return e->status == TFM_OK ? arch : NULL;
 }
@@ -5453,13 +5461,13 @@ static tfm__linear tfm__load_linear(tfm__loader *l, int layer, const char *part,
                                     bool optional) {
     tfm__linear r;
     r.w = tfm__weight(l, layer, part, "weight", tfm_shape2(out, in), optional);
-    r.b = tfm__weight(l, layer, part, "bias", tfm_shape1(out), true);
+    r.b = r.w.rank ? tfm__weight(l, layer, part, "bias", tfm_shape1(out), true) : tfm_none();
     return r;
 }
 static tfm__linear tfm__load_norm(tfm__loader *l, int layer, const char *part) {
     tfm__linear r;
     r.w = tfm__weight(l, layer, part, "weight", tfm_shape1(l->m->hp.width), false);
-    r.b = tfm__weight(l, layer, part, "bias", tfm_shape1(l->m->hp.width), true);
+    r.b = l->m->arch->layer_norm ? tfm__weight(l, layer, part, "bias", tfm_shape1(l->m->hp.width), true) : tfm_none();
     return r;
 }
 static void tfm__load_layer(tfm__loader *l, int i) {
@@ -5815,9 +5823,12 @@ static size_t tfm__session_scratch(const tfm_model *m, const tfm_session_opts *o
     s.m = m;
     s.c = &c;
     s.o = *o;
+    s.keys = s.values = (char *)(uintptr_t)TFM_ALIGN;   /* never followed */
     tfm__forward(&s, NULL, o->batch, o->all_logits ? o->batch : 1);
     tfm__arena(&c, (size_t)m->hp.vocab, sizeof(int32_t));           /* tfm_sample */
     tfm__arena(&c, (size_t)m->hp.vocab, sizeof(float));
+    tfm__arena(&c, (size_t)m->hp.vocab, sizeof(float));             /* the logits that it edits */
+    tfm__arena(&c, (size_t)m->hp.vocab / 8 + 1, 1);
 #ifndef TFM_NO_TOKENIZER
     if (m->tokenizer) {                                             /* tfm_generate */
         tfm_mark bottom = { &c.first, 0 };
@@ -5962,14 +5973,13 @@ static bool tfm__eval_check(tfm_session *s, const int32_t *ids, int64_t n) {
                          tfm_session_capacity(s));
     return true;
 }
-TFMDEF tfm_status tfm_eval(tfm_session *s, const int32_t *ids, int64_t n) {
-    if (!s) return TFM_ARGUMENT;
-    if (!tfm__eval_check(s, ids, n)) return s->c->err.status;
-    tfm__fpenv env = tfm__fp_set();
+/* Evaluates ids that were checked. A prompt can be cancelled between its pieces, a generated id not:
+   its text is out already. */
+static void tfm__eval_pieces(tfm_session *s, const int32_t *ids, int64_t n, bool prompt) {
     for (int64_t done = 0; done < n && tfm__ok(s->c);) {
         int64_t piece = tfm__min64(s->o.batch, n - done);
         bool last = done + piece == n;
-        if (tfm__cancelled(s)) break;
+        if (prompt && tfm__cancelled(s)) break;
         s->logit_rows = 0;
         tfm__forward(s, ids + done, piece, s->o.all_logits ? piece : last);
         if (!tfm__ok(s->c)) break;
@@ -5977,9 +5987,15 @@ TFMDEF tfm_status tfm_eval(tfm_session *s, const int32_t *ids, int64_t n) {
         s->position += piece;
         done += piece;
         if (last) s->logit_rows = s->o.all_logits ? piece : 1;
-        if (s->o.progress && !s->o.progress(s->o.progress_user, done, n))
+        if (prompt && s->o.progress && !s->o.progress(s->o.progress_user, done, n))
             tfm__fail(&s->c->err, TFM_CANCELLED, "cancelled at position %i", s->position);
     }
+}
+TFMDEF tfm_status tfm_eval(tfm_session *s, const int32_t *ids, int64_t n) {
+    if (!s) return TFM_ARGUMENT;
+    if (!tfm__eval_check(s, ids, n)) return s->c->err.status;
+    tfm__fpenv env = tfm__fp_set();
+    tfm__eval_pieces(s, ids, n, true);
     tfm__fp_restore(env);
     return s->c->err.status;
 }
@@ -5987,6 +6003,7 @@ TFMDEF tfm_status tfm_eval(tfm_session *s, const int32_t *ids, int64_t n) {
 /* ---- Sampling and generation ------------------------------------------------------ [IMPL.SAMPLER] */
 
 TFMDEF uint64_t tfm_random(tfm_rng *rng) {
+    if (!rng) return 0;
     uint64_t z = rng->state += UINT64_C(0x9e3779b97f4a7c15);
     z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
@@ -6008,14 +6025,16 @@ static bool tfm__sampling_check(tfm_context *c, const tfm_sampling *o) {
     return true;
 }
 /* Each id among the recent ones is penalised once. */
-static void tfm__penalise(float *logits, int64_t n, const tfm_sampling *o, const int32_t *recent, int64_t count) {
-    int64_t last = o->repeat_last ? o->repeat_last : 64, begin = tfm__max64(0, count - last);
+static void tfm__penalise(float *logits, int64_t n, const tfm_sampling *o, const int32_t *recent, int64_t count,
+                          uint8_t *seen) {
+    int64_t last = o->repeat_last ? o->repeat_last : 64;
     if (o->repeat_penalty == 0) return;
-    for (int64_t i = begin; i < count; i++) {
-        bool seen = recent[i] < 0 || recent[i] >= n;
-        for (int64_t k = begin; k < i && !seen; k++) seen = recent[k] == recent[i];
-        if (!seen) logits[recent[i]] = logits[recent[i]] > 0 ? logits[recent[i]] / o->repeat_penalty
-            : logits[recent[i]] * o->repeat_penalty;
+    memset(seen, 0, (size_t)n / 8 + 1);
+    for (int64_t i = tfm__max64(0, count - last); i < count; i++) {
+        int32_t id = recent[i];
+        if (id < 0 || id >= n || seen[id / 8] >> id % 8 & 1) continue;
+        seen[id / 8] = (uint8_t)(seen[id / 8] | 1 << id % 8);
+        logits[id] = logits[id] > 0 ? logits[id] / o->repeat_penalty : logits[id] * o->repeat_penalty;
     }
 }
 static int32_t tfm__greedy(const float *logits, int64_t n) {
@@ -6025,23 +6044,36 @@ static int32_t tfm__greedy(const float *logits, int64_t n) {
 }
 /* Draws from the candidates ids[0..count-1], best first, whose weights relative to the best are p. */
 static int32_t tfm__draw(const int32_t *ids, float *p, int64_t count, const tfm_sampling *o, tfm_rng *rng) {
-    float total = 0, sum = 0;
-    for (int64_t i = 0; i < count; i++) total += p[i];
+    double total = 0, sum = 0;          /* float would lose the tail of a large vocabulary */
+    for (int64_t i = 0; i < count; i++) total += (double)p[i];
     if (o->top_p > 0 && o->top_p < 1) {
         int64_t kept = 0;
-        float reached = 0;
-        while (kept < count && (kept == 0 || reached < o->top_p * total)) reached += p[kept++];
+        double reached = 0;
+        while (kept < count && (kept == 0 || reached < (double)o->top_p * total)) reached += (double)p[kept++];
         count = kept;
     }
     while (count > 1 && p[count - 1] < o->min_p * p[0]) count--;
     total = 0;
-    for (int64_t i = 0; i < count; i++) total += p[i];
-    float u = (float)(tfm_random(rng) >> 40) / 16777216.0f * total;
+    for (int64_t i = 0; i < count; i++) total += (double)p[i];
+    double u = (double)(tfm_random(rng) >> 40) / 16777216.0 * total;
     for (int64_t i = 0; i < count; i++) {
-        sum += p[i];
+        sum += (double)p[i];
         if (sum > u) return ids[i];
     }
     return ids[count - 1];
+}
+/* The division by the temperature keeps the order, and comes after the best was taken off, so that
+   it cannot overflow. */
+static int32_t tfm__weigh_and_draw(const float *logits, int64_t n, int32_t *ids, float *p, int64_t count,
+                                   const tfm_sampling *o, tfm_rng *rng) {
+    tfm__top(logits, n, ids, count);
+    float best = logits[ids[0]];
+    if (!tfm__finite(best)) return ids[0];              /* nothing to weigh: the first of the order */
+    for (int64_t i = 0; i < count; i++) {               /* NaN counts as -inf */
+        float l = logits[ids[i]];
+        p[i] = l == l ? (float)tfm__exp_double((double)(l - best) / (double)o->temperature) : 0;
+    }
+    return tfm__draw(ids, p, count, o, rng);
 }
 TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sampling *opts, const int32_t *recent,
                           int64_t recent_count, tfm_rng *rng) {
@@ -6054,25 +6086,16 @@ TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sa
         tfm__fail(&c->err, TFM_ARGUMENT, "sample: %i logits, %i recent ids", n, recent_count);
         return -1;
     }
-    if (o.hook) o.hook(o.hook_user, logits, n);
-    tfm__penalise(logits, n, &o, recent, recent_count);
-    if (o.temperature == 0) return tfm__greedy(logits, n);
-    for (int64_t i = 0; i < n; i++) logits[i] /= o.temperature;
-    int64_t count = o.top_k ? tfm__min64(o.top_k, n) : n;
+    int64_t count = o.temperature == 0 ? 0 : o.top_k ? tfm__min64(o.top_k, n) : n;
     tfm_mark mark = tfm_arena_mark(c);
     int32_t *ids = (int32_t *)tfm__arena(c, (size_t)count, sizeof *ids), result = -1;
     float *p = (float *)tfm__arena(c, (size_t)count, sizeof *p);
-    if (tfm__ok(c)) {
-        tfm__top(logits, n, ids, count);
-        float best = logits[ids[0]];
-        if (!tfm__finite(best)) result = ids[0];        /* nothing to weigh: the first of the order */
-        else {
-            for (int64_t i = 0; i < count; i++) {       /* NaN counts as -inf */
-                float l = logits[ids[i]];
-                p[i] = l == l ? (float)tfm__exp_double((double)(l - best)) : 0;
-            }
-            result = tfm__draw(ids, p, count, &o, rng);
-        }
+    uint8_t *seen = (uint8_t *)tfm__arena(c, o.repeat_penalty == 0 ? 0 : (size_t)n / 8 + 1, 1);       /* a bit per id */
+    if (tfm__ok(c) && c->measure) result = 0;
+    else if (tfm__ok(c)) {
+        if (o.hook) o.hook(o.hook_user, logits, n);
+        tfm__penalise(logits, n, &o, recent, recent_count, seen);
+        result = count ? tfm__weigh_and_draw(logits, n, ids, p, count, &o, rng) : tfm__greedy(logits, n);
     }
     tfm_arena_rewind(c, mark);
     return result;
@@ -6098,7 +6121,8 @@ static void tfm__stream_out(tfm__stream *t, size_t size) {
 }
 /* Passes on what is safe: up to a stop string, or up to what may yet become one. */
 static void tfm__stream_flush(tfm__stream *t, bool final) {
-    for (size_t at = 0; at < t->count; at++)
+    for (size_t at = 0; at < t->count; at++) {
+        bool begun = false;
         for (int i = 0; i < t->o->stop_count; i++) {
             const char *stop = t->o->stop[i];
             size_t n = strlen(stop), left = t->count - at;
@@ -6107,11 +6131,10 @@ static void tfm__stream_flush(tfm__stream *t, bool final) {
                 t->stopped = true;
                 return;
             }
-            if (!final && n > left && memcmp(t->held + at, stop, left) == 0) {
-                tfm__stream_out(t, at);
-                return;
-            }
+            begun = begun || (!final && n > left && memcmp(t->held + at, stop, left) == 0);
         }
+        if (begun) { tfm__stream_out(t, at); return; }
+    }
     tfm__stream_out(t, t->count);
 }
 static void tfm__stream_bytes(tfm__stream *t, const char *bytes, size_t size, bool final) {
@@ -6167,7 +6190,11 @@ static tfm_finish tfm__finish_of(tfm_session *s) {
 /* Samples one id and passes it on; LENGTH here only means: go on. */
 static tfm_finish tfm__generate_id(tfm_session *s, const tfm_generate_opts *o, tfm_rng *rng, void *user, int32_t *id) {
     if (tfm__cancelled(s)) return tfm__finish_of(s);
-    *id = tfm_sample(s->c, tfm_logits(s), s->m->hp.vocab, &o->sampling, s->ids, s->position, rng);
+    tfm_mark mark = tfm_arena_mark(s->c);               /* a copy: without an eval the session keeps its logits */
+    float *logits = (float *)tfm__arena(s->c, (size_t)s->m->hp.vocab, sizeof *logits);
+    if (logits) memcpy(logits, tfm_logits(s), (size_t)s->m->hp.vocab * sizeof *logits);
+    *id = tfm_sample(s->c, logits, s->m->hp.vocab, &o->sampling, s->ids, s->position, rng);
+    tfm_arena_rewind(s->c, mark);
     if (*id < 0) return tfm__finish_of(s);
     if (tfm__is_stop_id(s, o, *id)) return TFM_FINISH_END;
     return o->on_token && !o->on_token(user, *id) ? TFM_FINISH_CANCELLED : TFM_FINISH_LENGTH;
@@ -6182,7 +6209,8 @@ TFMDEF tfm_finish tfm_continue(tfm_session *s, const tfm_generate_opts *opts, tf
     if (o.generated) *o.generated = 0;
     if (!s || !tfm__generate_check(s, &o)) return TFM_FINISH_ERROR;
     if (!tfm_logits(s)) {
-        tfm__fail(&s->c->err, TFM_ARGUMENT, "generate: nothing was evaluated yet");
+        if (s->position == tfm_session_capacity(s)) return TFM_FINISH_FULL;
+        tfm__fail(&s->c->err, TFM_ARGUMENT, "generate: the session holds no logits: evaluate something first");
         return TFM_FINISH_ERROR;
     }
 #ifndef TFM_NO_TOKENIZER
@@ -6208,12 +6236,19 @@ TFMDEF tfm_finish tfm_continue(tfm_session *s, const tfm_generate_opts *opts, tf
 #endif
         bool full = s->position == tfm_session_capacity(s), more = !o.max_tokens || made < o.max_tokens;
         if (full && more && finish == TFM_FINISH_LENGTH) finish = TFM_FINISH_FULL;
-        if (!full && tfm_eval(s, &id, 1) != TFM_OK) finish = tfm__finish_of(s);
+        if (full) s->logit_rows = 0;                    /* they are used up: the id has no position */
+        else tfm__eval_pieces(s, &id, 1, false);
+        if (!tfm__ok(s->c)) finish = tfm__finish_of(s);
     }
 #ifndef TFM_NO_TOKENIZER
     if (!t.stopped && !t.refused) tfm__stream_bytes(&t, "", 0, true);
     if (t.stopped && finish != TFM_FINISH_ERROR) finish = TFM_FINISH_STOP;
+    if (t.refused && finish != TFM_FINISH_ERROR) finish = TFM_FINISH_CANCELLED;
 #endif
+    if (finish != TFM_FINISH_ERROR && tfm__cancelled(s)) {          /* by the last callback */
+        tfm_clear(s->c);
+        if (finish == TFM_FINISH_LENGTH) finish = TFM_FINISH_CANCELLED;
+    }
     tfm__fp_restore(env);
     if (o.generated) *o.generated = made;
     return finish;
@@ -6248,10 +6283,12 @@ static int64_t tfm__prompt_ids(tfm_session *s, const char *prompt, bool parse_sp
 }
 TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_generate_opts *opts, tfm_text_fn on_text,
                                void *user) {
-    if (opts && opts->generated) *opts->generated = 0;
-    if (!s || !tfm__ok(s->c)) return TFM_FINISH_ERROR;
-    int64_t room = tfm_session_capacity(s) - s->position, n = tfm__prompt_ids(s, prompt, opts && opts->parse_special,
-                                                                              room);
+    tfm_generate_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.generated) *o.generated = 0;
+    if (!s || !tfm__generate_check(s, &o)) return TFM_FINISH_ERROR;
+    int64_t room = tfm_session_capacity(s) - s->position, n = tfm__prompt_ids(s, prompt, o.parse_special, room);
     if (n > room)                       /* an error here, not FULL: the caller's prompt is at fault */
         tfm__fail(&s->c->err, TFM_ARGUMENT, "the prompt has %i tokens, the context has room for %i", n, room);
     if (n > 0 && tfm__ok(s->c)) tfm_eval(s, s->ids + s->position, n);

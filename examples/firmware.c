@@ -10,6 +10,7 @@
 #define TFM_STATIC                      /* what is not called takes no flash */
 #define TFM_ONLY_TYPES                  /* F32, and of the others: */
 #define TFM_TYPE_Q8_0
+#define TFM_HEAD_MAX 64                 /* of attention; the default takes 8 KiB of stack */
 #define TFM_EXACT_FMA                   /* a host without fused multiply-add gives the board's bits too */
 #define TFM_IMPLEMENTATION
 #include "tfm.h"
@@ -69,25 +70,30 @@ static void put_matrix(const char *name, tfm_tensor t) {
 }
 static int fail(const char *message) {
     put(FIGURES, "firmware: ");
-    put(FIGURES, message);
+    put(FIGURES, message[0] ? message : "MEMORY is too small");
     put(FIGURES, "\n");
     return 1;
 }
 
 /* ---- Memory: one buffer, handed out from its start ---- */
 
-#define MEMORY (164 * 1024)             /* the header says what is needed: see the figures on stderr */
+/* The header says what is needed: see the figures on stderr. */
+#ifdef TFM_NO_MODEL
+#define MEMORY 1024
+#else
+#define MEMORY (160 * 1024)
+#endif
 static _Alignas(TFM_ALIGN) unsigned char memory[MEMORY];
 static size_t used;
 
-/* size bytes for something; NULL, and a line on stderr, if too few are left. */
+/* size bytes for something; NULL if too few are left. */
 static void *take(const char *what, size_t size) {
     size_t left = MEMORY - used, whole = (size + TFM_ALIGN - 1) / TFM_ALIGN * TFM_ALIGN;
     put(FIGURES, what);
     put_whole(FIGURES, (uint32_t)size, 10, 1);
     put(FIGURES, " bytes of ");
     put_whole(FIGURES, (uint32_t)left, 10, 1);
-    put(FIGURES, size > left || whole > left ? ": MEMORY is too small\n" : "\n");
+    put(FIGURES, "\n");
     if (size > left || whole > left) return NULL;
     used += whole;
     return memory + used - whole;
@@ -101,8 +107,9 @@ typedef struct output { int32_t ids[TOKENS]; int count; } output;
 
 static bool on_token(void *user, int32_t id) {
     output *o = (output *)user;
+    if (o->count == TOKENS) return false;
     o->ids[o->count++] = id;
-    return o->count < TOKENS + 1;
+    return true;
 }
 static bool on_text(void *user, const char *text, size_t size) {
     (void)user;
@@ -127,7 +134,8 @@ static int run_model(void) {
     if (!s) return fail(err.message);
 
     put(RESULTS, prompt);
-    if (tfm_generate(s, prompt, &go, on_text, &made) == TFM_FINISH_ERROR) return fail(tfm_message(tfm_session_context(s)));
+    tfm_finish finish = tfm_generate(s, prompt, &go, on_text, &made);
+    if (finish == TFM_FINISH_ERROR) return fail(tfm_message(tfm_session_context(s)));
     put(RESULTS, "\nids");
     for (int i = 0; i < made.count; i++) {
         put(RESULTS, " ");
@@ -153,9 +161,10 @@ static tfm_tensor run_attention(tfm_context *c) {
     return tfm_attention(c, tfm_wrap(c, q[0], shape), tfm_wrap(c, k[0], shape), tfm_wrap(c, v[0], shape), NULL);
 }
 
-static const float x[4][2] = { { 0.5f, -1 }, { 1, 0 }, { -0.5f, 0.5f }, { 0, 2 } };         /* four steps of two numbers */
-static const float w_ih[8][2] = { { 0.2f, -0.1f }, { 0.4f, 0.3f }, { 0.1f, 0.5f }, { -0.3f, 0.2f },     /* gates i, i, f, f, */
-                                  { 0.6f, -0.4f }, { 0.2f, 0.7f }, { -0.5f, 0.1f }, { 0.3f, 0.3f } };   /* g, g, o, o */
+/* Four steps of two numbers; PyTorch's weights, gates i, f, g, o. */
+static const float x[4][2] = { { 0.5f, -1 }, { 1, 0 }, { -0.5f, 0.5f }, { 0, 2 } };
+static const float w_ih[8][2] = { { 0.2f, -0.1f }, { 0.4f, 0.3f }, { 0.1f, 0.5f }, { -0.3f, 0.2f },
+                                  { 0.6f, -0.4f }, { 0.2f, 0.7f }, { -0.5f, 0.1f }, { 0.3f, 0.3f } };
 static const float w_hh[8][2] = { { 0.1f, 0.2f }, { -0.2f, 0.4f }, { 0.3f, 0.1f }, { 0.5f, -0.1f },
                                   { 0.2f, 0.2f }, { 0.1f, -0.3f }, { 0.4f, 0.4f }, { -0.1f, 0.6f } };
 static const float bias[8] = { 0, 0, 1, 1, 0, 0, 0, 0 };

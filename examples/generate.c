@@ -48,7 +48,7 @@ static void on_interrupt(void) { tfm_cancel(session); }
 
 static bool on_progress(void *user, int64_t done, int64_t total) {
     (void)user;
-    cli_progress("prompt", done, total);
+    cli_progress("prompt", cli_interrupted ? total : done, total);
     return !cli_interrupted;
 }
 static bool on_text(void *user, const char *text, size_t size) {
@@ -73,29 +73,29 @@ static const char *shipped_model(const char *self, char *path, size_t size) {
 static uint64_t random_seed(void) {
     uint64_t seed = 0;
     FILE *f = fopen("/dev/urandom", "rb");
-    if (!f || fread(&seed, sizeof seed, 1, f) != 1) seed = (uint64_t)(cli_seconds() * 1e9) ^ (uint64_t)time(NULL) << 32;
+    if (!f || fread(&seed, sizeof seed, 1, f) != 1) seed = (uint64_t)time(NULL) ^ (uint64_t)(cli_seconds() * 1e9);
     if (f) fclose(f);
     return seed;
 }
 
-static void print_model(const char *path, const tfm_model *model, double seconds) {
-    const tfm_file *file = tfm_model_file(model);
+/* What loading, the prompt and the new tokens took, on stderr; t: when each of them began, and the end. */
+static void print_figures(const char *path, const tfm_model *model, int64_t prompt, int64_t generated,
+                          const double t[4]) {
     tfm_string architecture = tfm_model_hparams(model)->architecture, type = { "", 0 };
-    tfm_tensor_info t;
+    tfm_tensor_info info;
     int64_t parameters = 0;
     uint64_t bytes = 0, largest = 0;
-    for (int64_t i = 0; tfm_file_tensor_at(file, i, &t); i++) {
-        parameters += tfm_count(t.tensor);
-        bytes += t.bytes;
-        if (t.bytes > largest) largest = t.bytes, type = t.type_name;
+    for (int64_t i = 0; tfm_file_tensor_at(tfm_model_file(model), i, &info); i++) {
+        parameters += tfm_count(info.tensor);
+        bytes += info.bytes;
+        if (info.bytes > largest) largest = info.bytes, type = info.type_name;
     }
-    fprintf(stderr, "%s: %.*s, %.2f M parameters, mostly %.*s, %.2f MiB; loaded in %.3f s\n", path,
+    fprintf(stderr, "model: %s, %.*s, %.2f M parameters, mostly %.*s, %.2f MiB, loaded in %.3f s\n", path,
             (int)architecture.size, architecture.data, 1e-6 * (double)parameters, (int)type.size, type.data,
-            (double)bytes / 1048576, seconds);
-}
-static void print_speed(const char *what, int64_t tokens, double seconds) {
-    fprintf(stderr, "%s: %" PRId64 " tokens in %.3f s, %.1f tokens/s\n", what, tokens, seconds,
-            seconds > 0 ? (double)tokens / seconds : 0);
+            (double)bytes / 1048576, t[1] - t[0]);
+    fprintf(stderr, "prompt: %" PRId64 " tokens, %.1f tokens/s\n", prompt, (double)prompt / (t[2] - t[1] + 1e-9));
+    fprintf(stderr, "new: %" PRId64 " tokens, %.1f tokens/s\n", generated, (double)generated / (t[3] - t[2] + 1e-9));
+    fprintf(stderr, "peak memory: %.2f MiB\n", cli_peak_memory() / 1048576);
 }
 
 int main(int argc, char **argv) {
@@ -104,8 +104,9 @@ int main(int argc, char **argv) {
     if (cli_parse(&program, argc, argv) > 0) path = argv[0];
     size_t size;
     char *text = cli_text(o.prompt, o.file, &size);
+    if (!text) text = cli_alloc(1, 1);
 
-    double start = cli_seconds();
+    double t[4] = { cli_seconds() };
     tfm_error err;
     tfm_model *model = tfm_model_open(path, NULL, &err);
     if (!model) cli_fail_at(path, err.message);
@@ -115,42 +116,37 @@ int main(int argc, char **argv) {
         .cache = o.cache, .level = o.level, .progress = on_progress }, &err);
     if (!session) cli_fail_at(path, err.message);
     tfm_context *c = tfm_session_context(session);
-    double loaded = cli_seconds();
+    t[1] = cli_seconds();
 
-    /* tfm_generate does the next steps in one call, for a prompt without NUL bytes. */
+    /* tfm_generate does all that follows in one call, for a prompt without NUL bytes. */
     int32_t bos = size == 0 || tfm_adds_bos(tokenizer) ? tfm_token_bos(tokenizer) : -1;
-    int64_t prompt, room = tfm_session_capacity(session);
-    int32_t *ids = cli_tokenize(c, tokenizer, text ? text : "", size, &(tfm_tokenize_opts){ .add_special = false }, bos, &prompt);
+    int64_t prompt, generated = 0, printed = 0, room = tfm_session_capacity(session);
+    int32_t *ids = cli_tokenize(c, tokenizer, text, size, &(tfm_tokenize_opts){ .add_special = false }, bos, &prompt);
     if (prompt == 0) cli_fail("the prompt is empty and %s has no BOS token to begin with", path);
     if (prompt > room)
         cli_fail("the prompt has %" PRId64 " tokens, the context (-c) room for %" PRId64, prompt, room);
     cli_stop = on_interrupt;
     if (tfm_eval(session, ids, prompt) != TFM_OK && !cli_interrupted) cli_fail("%s", tfm_message(c));
-    double evaluated = cli_seconds();
+    t[2] = cli_seconds();
 
-    int64_t printed = 0, generated = 0;
     for (int64_t i = 0; o.echo && o.ids && i < prompt; i++) on_id(&printed, ids[i]);
-    if (o.echo && !o.ids) on_text(NULL, text ? text : "", size);
-    if (!o.seed.given) o.seed.value = random_seed();
+    if (o.echo && !o.ids) on_text(NULL, text, size);
     tfm_generate_opts opts = {
         .sampling = { .temperature = o.temperature, .top_k = (int)o.top_k, .top_p = o.top_p, .min_p = o.min_p,
-                      .repeat_penalty = o.repeat_penalty, .seed = o.seed.value },
+                      .repeat_penalty = o.repeat_penalty, .seed = o.seed.given ? o.seed.value : random_seed() },
         .max_tokens = o.tokens, .raw_bytes = true, .on_token = o.ids ? on_id : NULL, .generated = &generated
     };
-    tfm_finish finish = TFM_FINISH_LENGTH;                 /* max_tokens 0 would mean no limit */
+    tfm_finish finish = TFM_FINISH_LENGTH;                 /* -n 0: to the API that is no limit */
     if (o.tokens > 0 && !cli_interrupted)
         finish = tfm_continue(session, &opts, o.ids ? NULL : on_text, &printed);
     if (finish == TFM_FINISH_ERROR) cli_fail("%s", tfm_message(c));
     if (o.ids || cli_is_terminal(stdout)) putchar('\n');
     cli_finish();
-    double done = cli_seconds();
+    t[3] = cli_seconds();
 
-    print_model(path, model, loaded - start);
-    print_speed("prompt", prompt, evaluated - loaded);
-    print_speed("generated", generated, done - evaluated);
-    if (finish == TFM_FINISH_FULL) fprintf(stderr, "stopped: the context (-c) of %" PRId64 " positions is full\n", room);
-    if (!o.seed.given && o.temperature > 0) fprintf(stderr, "seed: %" PRIu64 "\n", o.seed.value);
-    fprintf(stderr, "peak memory: %.2f MiB\n", cli_peak_memory() / 1048576);
+    print_figures(path, model, prompt, generated, t);
+    if (!o.seed.given && o.temperature > 0) fprintf(stderr, "seed: %" PRIu64 "\n", opts.sampling.seed);
+    if (finish == TFM_FINISH_FULL) fprintf(stderr, "stopped: the context (-c) of %" PRId64 " is full\n", room);
     cli_stop = NULL;
     tfm_session_free(session);
     tfm_model_free(model);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 static const float table[4][2] = { { 0.5f, -1.0f }, { 1.0f, 0.0f }, { -0.5f, 0.5f }, { 0.0f, 2.0f } };
-static const float w_ih[8][2] = { { 0.2f, -0.1f }, { 0.4f, 0.3f }, { 0.1f, 0.5f }, { -0.3f, 0.2f },    /* gates i and f */
+static const float w_ih[8][2] = { { 0.2f, -0.1f }, { 0.4f, 0.3f }, { 0.1f, 0.5f }, { -0.3f, 0.2f },  /* gates i and f */
                                   { 0.6f, -0.4f }, { 0.2f, 0.7f }, { -0.5f, 0.1f }, { 0.3f, 0.3f } };  /* g and o */
 static const float w_hh[8][2] = { { 0.1f, 0.2f }, { -0.2f, 0.4f }, { 0.3f, 0.1f }, { 0.5f, -0.1f },
                                   { 0.2f, 0.2f }, { 0.1f, -0.3f }, { 0.4f, 0.4f }, { -0.1f, 0.6f } };

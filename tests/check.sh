@@ -10,7 +10,7 @@ passed=0 failed=0
 strict="-pedantic -Wall -Wextra -Wconversion -Wshadow -Wdouble-promotion -Werror -I. -Itools -Itests -I$dir"
 models="examples/models/tiny-q8_0.gguf tests/data/tiny-gpt2.gguf"
 
-# try NAME COMMAND...: passes if the command does; shows the end of what it printed otherwise
+# try NAME COMMAND...: passes if the command does; shows the beginning of what it printed otherwise
 try() {
     name=$1
     shift
@@ -20,12 +20,12 @@ try() {
         echo "ok check.$name"
     else
         failed=$((failed + 1))
-        tail -n 20 "$dir/log" | sed 's/^/  /'
+        head -n 20 "$dir/log" | cut -c 1-200 | sed 's/^/  /'
         echo "FAIL check.$name"
     fi
 }
 
-cp "$build/tests_list.h" "$dir/" 2> /dev/null || { make -s "$build/tests_list.h" BUILD="$build" && cp "$build/tests_list.h" "$dir/"; }
+make -s "$dir/tests_list.h" BUILD="$dir" || exit 1
 
 # ---- No warning, in C and C++ ----
 
@@ -33,7 +33,7 @@ for cc in gcc clang; do
     try "warnings.$cc.c11" $cc -std=c11 -O2 $strict -c tests/tfm_impl.c -o "$dir/tfm-$cc.o"
     try "warnings.$cc.c++17" $cc -x c++ -std=c++17 -O2 $strict -c tests/tfm_impl.c -o "$dir/tfm-$cc-cxx.o"
     for file in examples/*.c tools/*.c tests/*.c; do
-        case $file in */tfm_impl.c) continue ;; esac
+        case $file in */tfm_impl.c | */freestanding.c) continue ;; esac
         try "warnings.$cc.$file" $cc -std=c11 -O0 $strict -c "$file" -o "$dir/file.o"
     done
     try "contraction.$cc" sh tests/contraction.sh $cc "$dir"
@@ -50,20 +50,22 @@ for macro in $macros; do
     try "configuration.$macro" gcc -std=c11 -O1 $strict -D$macro -c tests/tfm_impl.c -o "$dir/file.o"
     try "configuration.$macro.c++" clang -x c++ -std=c++17 -O0 $strict -D$macro -c tests/tfm_impl.c -o "$dir/file.o"
 done
-try "configuration.only_types" gcc -std=c11 -O1 $strict -DTFM_ONLY_TYPES -DTFM_TYPE_Q8_0 -c tests/tfm_impl.c -o "$dir/file.o"
-try "configuration.exact_fma" gcc -std=c11 -O1 $strict -DTFM_EXACT_FMA -c tests/tfm_impl.c -o "$dir/file.o"
-try "configuration.all" gcc -std=c11 -O2 -fno-pie -fno-pic $strict $all -c tests/tfm_impl.c -o "$dir/small.o"
+object="-c tests/tfm_impl.c -o $dir/file.o"
+try "configuration.only_types" gcc -std=c11 -O1 $strict -DTFM_ONLY_TYPES -DTFM_TYPE_Q8_0 $object
+try "configuration.exact_fma" gcc -std=c11 -O1 $strict -DTFM_EXACT_FMA $object
+try "configuration.all" gcc -std=c11 -O2 $strict $all -c tests/tfm_impl.c -o "$dir/small.o"
 
-# only NAME PATTERN OBJECT: the object asks for no other symbols than these
-asks_only() { ! nm -u "$2" | awk '{ print $NF }' | grep -vxE "$1"; }
-asks_not() { ! nm -u "$2" | awk '{ print $NF }' | grep -xE "$1"; }
-no_variables() { ! nm "$1" | grep -E ' [bBdDcC] '; }
-try "configuration.all.needs" asks_only 'mem(cpy|set|move|cmp)|str(len|cmp|ncmp|chr)|sqrtf?|_GLOBAL_OFFSET_TABLE_|__stack_chk_fail' "$dir/small.o"
-try "never_ends_the_program" asks_not 'abort|_?exit|_Exit|.*printf.*|f?put[sc]|std(out|err)|__assert_fail|raise|signal' "$dir/tfm-gcc.o"
-try "no_variables" sh -c "gcc -O2 -fno-pie -fno-pic -I. -c tests/tfm_impl.c -o $dir/file.o"
-try "no_variables.none" no_variables "$dir/file.o"
+# asks REGEX OBJECT: lists what the object asks for from outside that matches
+asks() { nm -u "$2" | awk '{ print $NF }' | grep -xE "$1"; }
+few() { ! asks '.*' "$dir/small.o" | grep -vxE "$1"; }
+never() { ! asks "$1" "$dir/tfm-gcc.o"; }
+no_variables() { gcc -O2 -fno-pie -fno-pic -I. $object && ! nm "$dir/file.o" | grep -E ' [bBdDcC] '; }
+try "symbols.few" few 'mem(cpy|set|move|cmp|chr)|str(len|n?cmp|chr)|sqrtf?|_GLOBAL_OFFSET_TABLE_|__stack_chk_fail|__cpu_.*'
+try "symbols.never_ends_or_prints" never 'abort|_?exit|_Exit|.*printf.*|f?put[sc]|std(out|err)|__assert.*|raise'
+try "symbols.no_variables" no_variables
 
-printf '#include "tfm.h"\nint main(void) { tfm_context *c = tfm_context_new(0, 0); tfm_context_free(c); return !c; }\n' > "$dir/use.c"
+printf '#include "tfm.h"\nint main(void) {
+    tfm_context *c = tfm_context_new(0, 0); tfm_context_free(c); return !c; }\n' > "$dir/use.c"
 cp "$dir/use.c" "$dir/use.cc"
 printf '#define TFM_STATIC\n#define TFM_IMPLEMENTATION\n#include "tfm.h"\nint %s(void) {
     tfm_context *c = tfm_context_new(0, 0); tfm_context_free(c); %s }\n' other "return !c;" > "$dir/static_a.c"
@@ -80,6 +82,8 @@ try "fast_math.allowed" gcc -O2 -ffast-math -DTFM_ALLOW_FAST_MATH -I. -c tests/t
 
 # ---- One answer: the same bits from all builds and levels ----
 
+# quiet COMMAND...: what it prints but for the tests that pass
+quiet() { "$@" > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }; }
 # runner NAME COMPILER FLAG...: builds the tests as $dir/tests-NAME
 runner() {
     out=$dir/tests-$1
@@ -87,7 +91,7 @@ runner() {
     "$@" -I. -Itools -I"$dir" tests/tfm_impl.c tests/main.c tests/test_*.c -o "$out" -lm -pthread
 }
 answer() {
-    runner "$@" && "$dir/tests-$1" --quick --hash > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }
+    runner "$@" && quiet "$dir/tests-$1" --quick --hash || return 1
     grep '^hash' "$dir/result" > "$dir/hash-$1" && diff "$dir/hash-first" "$dir/hash-$1"
 }
 first() { runner first gcc -O2 && "$dir/tests-first" --quick --hash | grep '^hash' > "$dir/hash-first"; }
@@ -116,21 +120,25 @@ try "one_answer.levels" levels
 
 # ---- Sanitizers and valgrind ----
 
+export ASAN_OPTIONS=print_legend=0
 sanitize="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
-sanitized() { runner "$1" $2 $sanitize && "$dir/tests-$1" $3 > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }; }
+sanitized() { runner "$1" $2 $sanitize && quiet "$dir/tests-$1" $3; }
+threads() { runner tsan clang -O1 -g -fsanitize=thread && quiet "$dir/tests-tsan" --quick threads; }
+programs() { make -s -j 2 testing BUILD="$dir/asan" CFLAGS="$sanitize" && quiet sh tests/cli.sh "$dir/asan"; }
 try "sanitizers.gcc" sanitized asan gcc
 try "sanitizers.clang" sanitized clang-asan clang --quick
-threads() { runner tsan clang -O1 -g -fsanitize=thread && "$dir/tests-tsan" --quick threads > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }; }
 try "sanitizers.threads" threads
-programs() { make -s -j 2 testing BUILD="$dir/asan" CFLAGS="$sanitize" && sh tests/cli.sh "$dir/asan" > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }; }
 try "sanitizers.programs" programs
 
-valgrind="valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=definite,indirect,possible"
-try "valgrind.tests" $valgrind "$dir/tests-first" --quick
-try "valgrind.generate" $valgrind "$build/generate" examples/models/tiny-q8_0.gguf -p "Once" -n 8 -t 2
-try "valgrind.evaluate" $valgrind "$build/evaluate" tests/data/tiny-gpt2.gguf --ids 1,2,3 --logits "$dir/logits" --greedy 2
-try "valgrind.tokenize" $valgrind "$build/tokenize" tests/data/tok-llama-spm.gguf --jsonl /dev/null
-try "valgrind.inspect" $valgrind "$build/inspect" examples/models/tiny-q8_0.gguf --json
+leaks="--leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=definite,indirect,possible"
+valgrind="valgrind -q --error-exitcode=9 $leaks"
+tiny=examples/models/tiny-q8_0.gguf
+try "valgrind.tests" quiet $valgrind "$dir/tests-first" --quick
+try "valgrind.generate" $valgrind "$build/generate" $tiny -p "Once" -n 8 -t 2
+try "valgrind.evaluate" $valgrind "$build/evaluate" $tiny --ids 1,2,3 --logits "$dir/logits" --greedy 2
+try "valgrind.perplexity" $valgrind "$build/evaluate" $tiny -p "Once upon a time there was" -c 4
+try "valgrind.tokenize" $valgrind "$build/tokenize" tests/data/tok-llama-spm.gguf "Once upon a time"
+try "valgrind.inspect" $valgrind "$build/inspect" $tiny --json
 try "valgrind.quantize" $valgrind "$build/quantize" tests/data/tiny-llama.gguf "$dir/quantized" Q4_K_M
 
 # ---- OpenBLAS, installation, firmware ----
@@ -146,6 +154,13 @@ installed() {
 }
 try "install" installed
 try "firmware" make -s firmware BUILD="$build"
+freestanding() {
+    bare="-ffreestanding -fno-stack-protector -nostdlib -static"
+    $1 -O2 -I. $bare tests/freestanding.c -o "$dir/bare" -lgcc && "$dir/bare" > "$dir/result" &&
+        cmp "$build/firmware-host.txt" "$dir/result"
+}
+try "freestanding.gcc" freestanding gcc
+try "freestanding.clang" freestanding clang
 try "size" make -s size BUILD="$build"
 
 echo "$passed passed, $failed failed"

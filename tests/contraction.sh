@@ -9,4 +9,6 @@ cat > "$2/contraction.c" <<'CODE'
 float fused(float a, float b, float c) { return a * b + c; }
 CODE
 "$1" -O2 -mfma -ffp-contract=fast -I. -S "$2/contraction.c" -o "$2/contraction.s" || exit 1
-sed -n '/^fused:/,/ret/p' "$2/contraction.s" | grep -q vfmadd || { echo "$1: a*b + c after tfm.h is not fused"; exit 1; }
+sed -n '/^fused:/,/ret/p' "$2/contraction.s" | grep -q vfmadd && exit 0
+echo "$1: a*b + c after tfm.h is not fused"
+exit 1

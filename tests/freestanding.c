@@ -1,9 +1,10 @@
 /* freestanding - examples/firmware.c without any C library: what the header needs is below, the
    whole of it. Also: the sizes that the header reports suffice to the byte.
-   cc -O2 -I. -ffreestanding -fno-stack-protector -nostdlib -static -DFIRMWARE_BOARD tests/freestanding.c -lgcc
+   cc -O2 -I. -ffreestanding -fno-stack-protector -nostdlib -static tests/freestanding.c -lgcc
    Linux on x86-64 or AArch64; stdout is that of firmware.c elsewhere. */
 #include <stdbool.h>
 #include <stddef.h>
+#define FIRMWARE_BOARD
 static bool board_write(int where, const char *text, size_t size);
 #include "examples/firmware.c"
 
@@ -72,7 +73,6 @@ static bool board_write(int where, const char *text, size_t size) {
 /* ---- Exactly the reported size suffices, one byte fewer is an error, none more is touched ---- */
 
 static bool good = true;
-
 static void check(bool condition, const char *what) {
     if (!condition) put(FIGURES, "freestanding: "), put(FIGURES, what), put(FIGURES, "\n");
     good &= condition;
@@ -83,45 +83,55 @@ static bool untouched(size_t from) {
     return from == MEMORY;
 }
 
-static void check_sizes(void) {
-    static tfm_error err;
+static tfm_error err;
+
+static size_t check_model(tfm_model **m) {                 /* the bytes it takes of memory */
+    size_t size = tfm_model_size(firmware_model, MODEL_SIZE, &err);
+    fill(0);
+    *m = tfm_model_in(firmware_model, MODEL_SIZE, memory, size - 1, &err);
+    check(!*m && err.status == TFM_MEMORY, "a model in one byte too few");
+    check(untouched(0), "a refused model wrote something");
+    *m = tfm_model_in(firmware_model, MODEL_SIZE, memory, size, &err);
+    check(*m && untouched(size), "a model in its size");
+    return size;
+}
+static void check_session(const tfm_model *m, size_t from) {
     tfm_session_opts so = { .context = 40, .batch = 8, .threads = 1, .prompt_bytes = 32 };
     tfm_generate_opts go = { .max_tokens = 23, .ignore_end = true, .sampling = { .temperature = 1, .top_p = 0.9f } };
-    size_t a = tfm_model_size(firmware_model, MODEL_SIZE, &err);
-    fill(0);
-    check(!tfm_model_in(firmware_model, MODEL_SIZE, memory, a - 1, &err) && err.status == TFM_MEMORY, "a model in one byte too few");
-    check(untouched(0), "a refused model wrote something");
-    tfm_model *m = tfm_model_in(firmware_model, MODEL_SIZE, memory, a, &err);
-    check(m && untouched(a), "a model in its size");
-
-    size_t b = tfm_session_size(m, &so, NULL, &err);
-    check(!tfm_session_in(m, &so, memory + a, b - 1, &err) && err.status == TFM_MEMORY, "a session in one byte too few");
-    check(untouched(a), "a refused session wrote something");
-    tfm_session *s = tfm_session_in(m, &so, memory + a, b, &err);
-    check(s && untouched(a + b), "a session in its size");
-    check(tfm_generate(s, "the longest prompt that it takes", &go, NULL, NULL) != TFM_FINISH_ERROR, "the longest prompt");
-    while (tfm_position(s) < tfm_session_capacity(s) && good) {        /* to the last position, in batches of all sizes */
-        int32_t ids[9] = { 1, 2, 3, 4, 5, 6, 7, 8, 9 };
+    int32_t ids[9] = { 1, 2, 3, 4, 5, 6, 7, 8, 9 };
+    size_t size = tfm_session_size(m, &so, NULL, &err);
+    tfm_session *s = tfm_session_in(m, &so, memory + from, size - 1, &err);
+    check(!s && err.status == TFM_MEMORY, "a session in one byte too few");
+    check(untouched(from), "a refused session wrote something");
+    s = tfm_session_in(m, &so, memory + from, size, &err);
+    check(s && untouched(from + size), "a session in its size");
+    tfm_finish finish = tfm_generate(s, "the longest prompt that it takes", &go, NULL, NULL);
+    check(finish != TFM_FINISH_ERROR, "the longest prompt");
+    while (tfm_position(s) < tfm_session_capacity(s) && good) {        /* to the last position */
         int64_t n = tfm_session_capacity(s) - tfm_position(s);
         check(tfm_eval(s, ids, n < 9 ? n : 9) == TFM_OK, "the whole context");
     }
-    check(untouched(a + b), "a session passed its size");
+    check(untouched(from + size), "a session passed its size");
     tfm_session_free(s);
-    tfm_model_free(m);
-
-    tfm_context_opts o = { .arena = 0 };
-    a = tfm_context_size(&o);
+}
+static void check_context(void) {
+    size_t size = tfm_context_size(NULL);
     fill(0);
-    check(!tfm_context_in(memory, a - 1, &o, &err) && err.status == TFM_MEMORY, "a context in one byte too few");
+    tfm_context *c = tfm_context_in(memory, size - 1, NULL, &err);
+    check(!c && err.status == TFM_MEMORY, "a context in one byte too few");
     check(untouched(0), "a refused context wrote something");
-    tfm_context *c = tfm_context_in(memory, a + 256, &o, &err);        /* run_attention takes 64, run_lstm more */
+    c = tfm_context_in(memory, size + 256, NULL, &err);
     check(c && run_attention(c).data, "an attention in 256 bytes");
-    check(tfm_zeros(c, tfm_shape1(48)).data && !tfm_zeros(c, tfm_shape1(1)).data, "the last byte of an arena, and the next");
-    check(untouched(a + 256), "a context passed its size");
+    check(tfm_zeros(c, tfm_shape1(48)).data && tfm_status_of(c) == TFM_OK, "the last byte of an arena");
+    check(!tfm_zeros(c, tfm_shape1(1)).data && tfm_status_of(c) == TFM_MEMORY, "a byte more");
+    check(untouched(size + 256), "a context passed its size");
 }
 
 __attribute__((used, noreturn)) void start(void) {
-    check_sizes();
+    tfm_model *m;
+    size_t size = check_model(&m);
+    check_session(m, size);
+    check_context();
     int status = main();
     for (;;) system_call(SYSTEM_EXIT, good ? status : 1, 0, 0);
 }

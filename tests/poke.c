@@ -1,5 +1,6 @@
 /* poke - damages a file for the tests: poke IN OUT NAME OFFSET BYTE...
    copies IN to OUT and puts bytes at OFFSET from the end of the first NAME in it. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,8 @@ int main(int argc, char **argv) {
         if (at < 0 || (size_t)at >= size) return fprintf(stderr, "poke: no place for it\n"), 1;
         data[at] = (char)strtol(argv[i], NULL, 0);
     }
-    if (!out || fwrite(data, 1, size, out) != size || fclose(out) != 0) return fprintf(stderr, "poke: cannot write\n"), 1;
+    bool written = out && fwrite(data, 1, size, out) == size && fclose(out) == 0;
+    if (!written) return fprintf(stderr, "poke: cannot write\n"), 1;
     fclose(in);
     return 0;
 }

@@ -211,6 +211,22 @@ static void large_scores(void) {
     CHECK_SAME(out, ((float[]){ 5, 6 }), 2);
     tfm_context_free(c);
 }
+/* No offset or window is too large: all keys lie before, or all before the window. */
+static void huge_offsets(void) {
+    operands a = make(3, 5);
+    tfm_tensor all = attend(&a);
+    float zeros[3 * HEADS * SIZE] = { 0 };
+    a.o.causal = true;
+    a.o.offset = INT64_MAX;
+    same_tensor(a.c, attend(&a), all);
+    a.o.window = INT64_MAX;
+    a.o.offset = 4;
+    same_tensor(a.c, attend(&a), all);
+    a.o.window = 5;
+    a.o.offset = INT64_MAX - 1;
+    CHECK_SAME(floats_of(attend(&a)), zeros, 3 * HEADS * SIZE);
+    tfm_context_free(a.c);
+}
 static void errors(void) {
     operands a = make(3, 5);
     a.o.heads = 3;
@@ -262,6 +278,7 @@ const test_case tests_attention[] = {
     { "hidden_keys_are_skipped", hidden_keys_are_skipped, QUICK },
     { "queries_that_see_nothing", queries_that_see_nothing, QUICK },
     { "large_scores", large_scores, QUICK },
+    { "huge_offsets", huge_offsets, QUICK },
     { "errors", errors, QUICK },
     { NULL, NULL, SLOW }
 };

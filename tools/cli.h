@@ -236,7 +236,8 @@ static inline int cli_parse(const cli_program *p, int argc, char **argv) {
         }
         cli_set(o, value);
     }
-    if (count > p->most) cli_usage("'%s': one operand too many; usage: %s [options] %s", argv[p->most], p->name, p->operands);
+    const char *wrong = count > p->most ? argv[p->most] : NULL;
+    if (wrong) cli_usage("'%s': one operand too many; usage: %s [options] %s", wrong, p->name, p->operands);
     if (count < p->least) cli_usage("an operand is missing; usage: %s [options] %s", p->name, p->operands);
     return count;
 }

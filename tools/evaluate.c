@@ -171,7 +171,8 @@ int main(int argc, char **argv) {
     if (o.logits) write_logits(ids, n, h->vocab);
     else if (!perplexity) each_row(ids, n, 0, n, NULL, NULL);
     if (o.greedy >= 0) print_greedy();
-    if (perplexity) print_perplexity(ids, n, h->vocab, context, tokenizer && tfm_adds_bos(tokenizer) ? tfm_token_bos(tokenizer) : -1);
+    int32_t bos = tokenizer && tfm_adds_bos(tokenizer) ? tfm_token_bos(tokenizer) : -1;
+    if (perplexity) print_perplexity(ids, n, h->vocab, context, bos);
     cli_finish();
     cli_stop = NULL;
     tfm_session_free(session);

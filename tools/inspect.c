@@ -146,7 +146,8 @@ static void print_json(const tfm_file *f) {
         printf("%s\n  ", i ? "," : "");
         print_string(key, SIZE_MAX);
         printf(": {\"type\": \"%s\", ", value_type(v.type));
-        if (v.type == TFM_VALUE_ARRAY) printf("\"element\": \"%s\", \"count\": %" PRIu64 ", ", value_type(v.element), v.count);
+        if (v.type == TFM_VALUE_ARRAY)
+            printf("\"element\": \"%s\", \"count\": %" PRIu64 ", ", value_type(v.element), v.count);
         printf("\"value\": ");
         print_value(&v);
         putchar('}');
@@ -190,7 +191,8 @@ static void print_memory(const char *path, const tfm_file *file) {
     if (!tables) cli_fail_at(path, err.message);
     tfm_model *model = tfm_model_from_memory(data, size, NULL, &err);
     if (!model) cli_fail_at(path, err.message);
-    tfm_session_opts opts = { .context = (int)o.context, .threads = (int)o.threads, .cache = o.cache, .level = o.level };
+    tfm_session_opts opts = { .context = (int)o.context, .threads = (int)o.threads, .cache = o.cache,
+                              .level = o.level };
     if (!tfm_session_size(model, &opts, &parts, &err)) cli_fail_at(path, err.message);
     for (int64_t i = 0; tfm_file_tensor_at(file, i, &t); i++) weights += t.bytes;
     printf(o.json ? "{\"weights\": %" PRIu64 ", \"model\": %zu, \"session\": %zu, \"cache\": %zu, \"logits\": %zu, "

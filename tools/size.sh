@@ -34,6 +34,12 @@ table "${CC:-cc} -Os" size ${CC:-cc}
 command -v arm-none-eabi-gcc > /dev/null || { printf '\nCortex-M4F: skipped, it needs arm-none-eabi-gcc\n'; exit 0; }
 echo
 table "Cortex-M4F: arm-none-eabi-gcc -Os" arm-none-eabi-size $arm
-link="examples/firmware/startup.c -T examples/firmware/mps2-an386.ld -nostartfiles --specs=nano.specs -lm"
-firmware "linked, with startup and C library: firmware.c" "$weights" arm-none-eabi-size $arm $link
-firmware "linked: attention and LSTM, without messages" 0 arm-none-eabi-size $arm $link -DTFM_NO_MESSAGES -DTFM_NO_MODEL
+linked() {
+    title=$1 less=$2
+    shift 2
+    row "$title" "$less" arm-none-eabi-size $arm -fno-math-errno -DFIRMWARE_BOARD "$@" \
+        examples/firmware.c examples/firmware/startup.c \
+        -T examples/firmware/mps2-an386.ld -nostartfiles --specs=nano.specs -lm
+}
+linked "linked, with startup and C library: firmware.c" "$weights"
+linked "  without messages and model: attention and LSTM" 0 -DTFM_NO_MESSAGES -DTFM_NO_MODEL

@@ -172,8 +172,8 @@ static tfm_tokenizer *tokenizer;
 
 static void print_ids(const char *text, size_t size, const char *open, const char *between, const char *close) {
     int64_t count;
-    int32_t *ids = cli_tokenize(context, tokenizer, text, size,
-                                &(tfm_tokenize_opts){ .add_special = o.add_special, .parse_special = o.special }, -1, &count);
+    tfm_tokenize_opts opts = { .add_special = o.add_special, .parse_special = o.special };
+    int32_t *ids = cli_tokenize(context, tokenizer, text, size, &opts, -1, &count);
     fputs(open, stdout);
     for (int64_t i = 0; i < count; i++) printf("%s%d", i ? between : "", (int)ids[i]);
     printf("%s\n", close);

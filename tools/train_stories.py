@@ -23,7 +23,7 @@ tokens (of half that for the first `halves` of the steps, which is faster). Vali
 the best validation loss so far. Everything random depends on the seed and the step number only, so that a resumed
 run sees what an uninterrupted one would have seen.
 """
-import argparse, collections, json, math, os, re, struct, sys, time
+import argparse, collections, math, os, re, struct, time
 import numpy as np
 import torch
 import torch.nn as nn
@@ -388,18 +388,17 @@ def train(args):
     print(f"{args.name}: {c}\n{sum(p.numel() for p in weights)} weights, {per_epoch} steps per epoch, "
           f"{train_bytes / sum(map(len, stories)):.3f} bytes per token", flush=True)
 
-    def row_batches(epoch):
+    def shuffled(epoch):
         order = np.random.default_rng([args.seed, epoch]).permutation(len(stories))
         return stream([stories[i] for i in order])
 
-    epoch_data, epoch_now, running, clock = None, -1, 0.0, time.time()
+    data, running, clock = None, 0.0, time.time()
     for step in range(start, c["steps"]):
-        if step // per_epoch != epoch_now:
-            epoch_now = step // per_epoch
-            epoch_data = row_batches(epoch_now)
-        at = step % per_epoch * batch * ctx
+        epoch, at = step // per_epoch, step % per_epoch * batch * ctx
+        if data is None or at == 0:
+            data = shuffled(epoch)
         length = ctx // 2 if step < c["halves"] * c["steps"] else ctx
-        x, y = (epoch_data[at + k:at + k + batch * ctx].view(-1, length) for k in (0, 1))
+        x, y = (data[at + k:at + k + batch * ctx].view(-1, length) for k in (0, 1))
         cosine = 0.5 + 0.5 * math.cos(math.pi * max(0, step - c["warmup"]) / (c["steps"] - c["warmup"]))
         for group in optimizer.param_groups:
             group["lr"] = c["lr"] * min(1, (step + 1) / c["warmup"]) * (0.02 + 0.98 * cosine)

@@ -57,8 +57,7 @@ static void report_stack(void) {
 static void stop(uint32_t reason) {
     for (;;) semihost(SYS_EXIT, reason);
 }
-/* The stack lies at the bottom of RAM, with nothing below: growing too deep ends here too. The stack
-   pointer may be of no use then, so it starts again. */
+/* The stack pointer may be of no use by now, so it starts again. */
 __attribute__((naked)) void fault(void) {
     __asm__ volatile("ldr sp, =stack_end\n b report_fault\n");
 }
@@ -66,9 +65,20 @@ __attribute__((used)) static void report_fault(void) {
     board_write(2, "firmware: fault\n", 16);
     stop(EXIT_ERROR);
 }
-void reset(void) {
-    *(volatile uint32_t *)0xe000ed88 |= 0xfu << 20;         /* CPACR: the FPU is on */
+static void set_register(uintptr_t address, uint32_t v) { *(volatile uint32_t *)address = v; }
+
+/* The FPU is on; and the stack, which lies at the bottom of RAM, has 64 MiB below it that nobody may
+   touch, so that growing too deep is a fault. */
+static void set_processor(void) {
+    set_register(0xe000ed88, 0xfu << 20);                   /* CPACR: full access to CP10 and CP11 */
+    set_register(0xe000ed98, 0);                            /* MPU_RNR: region 0 */
+    set_register(0xe000ed9c, 0x1c000000);                   /* MPU_RBAR: its start */
+    set_register(0xe000eda0, 1u << 28 | 25u << 1 | 1);      /* MPU_RASR: no execution, no access, 2^26 bytes, on */
+    set_register(0xe000ed94, 5);                            /* MPU_CTRL: on, the default map elsewhere */
     __asm__ volatile("dsb\n isb" : : : "memory");
+}
+void reset(void) {
+    set_processor();
     const uint32_t *from = data_load;
     for (uint32_t *p = data_start; p < data_end;) *p++ = *from++;
     for (uint32_t *p = bss_start; p < bss_end;) *p++ = 0;
@@ -78,7 +88,6 @@ void reset(void) {
     stop(status == 0 ? EXIT_DONE : EXIT_ERROR);
 }
 
-__attribute__((section(".vectors"), used)) static const void *const vectors[16] = {
-    stack_end, (void *)reset, (void *)fault, (void *)fault, (void *)fault, (void *)fault, (void *)fault, NULL,
-    NULL, NULL, NULL, (void *)fault, (void *)fault, NULL, (void *)fault, (void *)fault
+__attribute__((section(".vectors"), used)) static const struct { void *stack; void (*run[15])(void); } vectors = {
+    stack_end, { reset, fault, fault, fault, fault, fault, NULL, NULL, NULL, NULL, fault, fault, NULL, fault, fault }
 };
