@@ -36,7 +36,7 @@
    Limits: inference only; rank 1 to 4; architectures gpt2 and llama; batch of one sequence per
    session. Results are the same bits for any number of threads, any cutting of the prompt into
    batches, any level that fuses multiply-add, any optimisation level, gcc or clang. Outside that
-   promise: -ffast-math (an #error), x87 arithmetic, the level "unfused".
+   promise: -ffast-math (an #error), clang's -ffp-contract=fast, x87 arithmetic, the level "unfused".
    Nothing here aborts, exits, prints, or keeps global state. Every size from a file is checked.
 
    Configuration, defined before the include                                          [CONFIG]
@@ -532,7 +532,8 @@ typedef struct tfm_session_opts {
 typedef struct tfm_session_parts { size_t total, cache, logits, scratch, other; } tfm_session_parts;
 
 TFMDEF tfm_session *tfm_session_new(const tfm_model *m, const tfm_session_opts *opts, tfm_error *err);
-/* Bytes for _in: a function of model, options, threads and level. parts may be NULL. 0: error. */
+/* Bytes for _in: a function of the model and where it lies, options, threads and level. parts may be
+   NULL. 0: error. */
 TFMDEF size_t       tfm_session_size(const tfm_model *m, const tfm_session_opts *opts,
                                      tfm_session_parts *parts, tfm_error *err);
 TFMDEF tfm_session *tfm_session_in(const tfm_model *m, const tfm_session_opts *opts, void *mem,
@@ -683,7 +684,9 @@ TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_gen
 /* The compiler may not fuse a*b + c on its own: every fused product below is written out. Only
    for this header; tests/contraction.sh sees that the user's code keeps its own setting. */
 #if defined(__clang__)
+#if defined(__x86_64__) || defined(__i386__)            /* elsewhere clang 14 does not know it */
 #pragma float_control(push)
+#endif
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
 #pragma GCC push_options
@@ -968,8 +971,11 @@ static void tfm__unmap(tfm__mapping *m, const tfm_allocator *a) {
 #define TFM__TARGET(t)
 #endif
 
-#ifdef __FP_FAST_FMAF
-#define TFM__HAS_FMA 1                  /* the whole build targets it */
+/* gcc says by __FP_FAST_FMAF that the whole build targets the instruction. clang 14 never does; for
+   bare metal it makes __builtin_fmaf a call of libm's unless -fno-math-errno is given. */
+#if defined(__FP_FAST_FMAF) || (defined(__clang__) && (defined(__FMA__) || \
+    (defined(__ARM_FEATURE_FMA) && (defined(__aarch64__) || defined(__NO_MATH_ERRNO__)))))
+#define TFM__HAS_FMA 1
 #else
 #define TFM__HAS_FMA 0
 #endif
@@ -6301,8 +6307,10 @@ TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_gen
 }
 #endif
 
-#if defined(__clang__)
+#if defined(__clang__) && (defined(__x86_64__) || defined(__i386__))
 #pragma float_control(pop)
+#elif defined(__clang__)
+#pragma STDC FP_CONTRACT DEFAULT
 #elif defined(__GNUC__)
 #pragma GCC pop_options
 #endif

@@ -83,7 +83,7 @@ try "fast_math.allowed" gcc -O2 -ffast-math -DTFM_ALLOW_FAST_MATH -I. -c tests/t
 # ---- One answer: the same bits from all builds and levels ----
 
 # quiet COMMAND...: what it prints but for the tests that pass
-quiet() { "$@" > "$dir/result" || { grep -v '^ok' "$dir/result"; return 1; }; }
+quiet() { "$@" > "$dir/result" || { grep -av '^ok' "$dir/result"; return 1; }; }
 # runner NAME COMPILER FLAG...: builds the tests as $dir/tests-NAME
 runner() {
     out=$dir/tests-$1
@@ -92,9 +92,9 @@ runner() {
 }
 answer() {
     runner "$@" && quiet "$dir/tests-$1" --quick --hash || return 1
-    grep '^hash' "$dir/result" > "$dir/hash-$1" && diff "$dir/hash-first" "$dir/hash-$1"
+    grep -a '^hash' "$dir/result" > "$dir/hash-$1" && diff "$dir/hash-first" "$dir/hash-$1"
 }
-first() { runner first gcc -O2 && "$dir/tests-first" --quick --hash | grep '^hash' > "$dir/hash-first"; }
+first() { runner first gcc -O2 && "$dir/tests-first" --quick --hash | grep -a '^hash' > "$dir/hash-first"; }
 try "one_answer.gcc-O2" first
 try "one_answer.gcc-O0" answer gcc-O0 gcc -O0
 try "one_answer.gcc-c11" answer gcc-c11 gcc -std=c11 -O2 -DNDEBUG
