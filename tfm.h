@@ -806,6 +806,20 @@ static bool tfm__fail(tfm_error *e, tfm_status status, const char *format, ...) 
 #endif
     return false;
 }
+/* Puts "name: " before the message of an error, if there is one. Always false. */
+TFM__UNUSED static bool tfm__inside(tfm_error *e, tfm_string name) {
+#ifndef TFM_NO_MESSAGES
+    tfm_error inner = *e;
+    size_t at = 0;
+    if (e->status == TFM_OK) return false;
+    tfm__put(e, &at, name.data, name.size < 160 ? name.size : 160);
+    tfm__put(e, &at, ": ", 2);
+    tfm__put(e, &at, inner.message, strlen(inner.message));
+#else
+    (void)e; (void)name;
+#endif
+    return false;
+}
 /* Where an API function's err goes when the caller passed none; cleared. */
 static tfm_error *tfm__begin(tfm_error *err, tfm_error *local) {
     tfm_error *e = err ? err : local;
@@ -3743,10 +3757,10 @@ static bool tfm__gguf_alignment(tfm_file *f, tfm__cursor *k, size_t *alignment) 
     for (int64_t i = 0; i < f->meta_count; i++) {
         if (!tfm__str_eq(f->meta[i].key, "general.alignment")) continue;
         uint64_t a = 0;
-        if (f->meta[i].value.type != TFM_VALUE_U32 || !tfm_value_u64(&f->meta[i].value, &a) || a == 0 ||
-            (a & (a - 1)) || a > 1 << 20)
-            return tfm__fail(k->err, TFM_MALFORMED,
-                             "general.alignment is %u, not a power of two up to 1048576 as UINT32", a);
+        if (f->meta[i].value.type != TFM_VALUE_U32 || !tfm_value_u64(&f->meta[i].value, &a))
+            return tfm__fail(k->err, TFM_MALFORMED, "general.alignment: not a UINT32");
+        if (a == 0 || (a & (a - 1)) || a > 1 << 20)
+            return tfm__fail(k->err, TFM_MALFORMED, "general.alignment is %u, not a power of two up to 1048576", a);
         *alignment = (size_t)a;
     }
     return true;
@@ -3864,6 +3878,14 @@ static bool tfm__json_need(tfm__cursor *k, char want) {
     if (tfm__json_is(k, want)) return true;
     return tfm__fail(k->err, TFM_MALFORMED, "header: '%s' expected at byte %u", text, (uint64_t)k->at);
 }
+/* Bytes of the escape at s; 0 if it is none. */
+static int tfm__json_escape(const uint8_t *s, size_t left) {
+    if (left < 2 || s[1] == 0 || !strchr("\"\\/bfnrtu", s[1])) return 0;
+    if (s[1] != 'u') return 2;
+    for (size_t i = 2; i < 6; i++)
+        if (i >= left || !((s[i] >= '0' && s[i] <= '9') || ((s[i] | 32) >= 'a' && (s[i] | 32) <= 'f'))) return 0;
+    return 6;
+}
 /* The bytes between the quotes. Names and types with escapes are refused: their spelling would not
    be their bytes; metadata texts keep theirs as written. */
 static tfm_string tfm__json_string(tfm__cursor *k, bool escapes) {
@@ -3871,15 +3893,17 @@ static tfm_string tfm__json_string(tfm__cursor *k, bool escapes) {
     if (!tfm__json_need(k, '"')) return s;
     size_t begin = k->at;
     while (k->at < k->size && k->data[k->at] != '"') {
-        int n = tfm__utf8_need(k->data + k->at, tfm__left(k));
-        if ((size_t)n > tfm__left(k)) n = 0;
         bool escape = k->data[k->at] == '\\';
-        if (n == 0 || k->data[k->at] < 0x20 || (escape && (!escapes || k->at + 1 >= k->size))) {
-            tfm__fail(k->err, escape ? TFM_UNSUPPORTED : TFM_MALFORMED, "header: %s in the string at byte %u",
-                      escape ? "an escape" : "a control character or invalid UTF-8", (uint64_t)k->at);
+        size_t left = tfm__left(k);
+        int n = escape ? tfm__json_escape(k->data + k->at, left) : tfm__utf8_need(k->data + k->at, left);
+        if ((size_t)n > left) n = 0;
+        if (n == 0 || k->data[k->at] < 0x20 || (escape && !escapes)) {
+            tfm__fail(k->err, n && escape ? TFM_UNSUPPORTED : TFM_MALFORMED, "header: %s in the string at byte %u",
+                      !escape ? "a control character or invalid UTF-8" : n ? "an escape" : "no valid escape",
+                      (uint64_t)k->at);
             return s;
         }
-        k->at += escape ? 2 : (size_t)n;
+        k->at += (size_t)n;
     }
     s.data = (const char *)k->data + begin;
     s.size = (k->at < k->size ? k->at : k->size) - begin;
@@ -3901,13 +3925,13 @@ static uint64_t tfm__json_number(tfm__cursor *k) {              /* a plain non-n
     return v;
 }
 /* [1, 2, 3]: returns how many, at most `most`. */
-static int tfm__json_numbers(tfm__cursor *k, uint64_t *out, int most) {
+static int tfm__json_numbers(tfm__cursor *k, uint64_t *out, int most, tfm_status too_many) {
     int n = 0;
     tfm__json_need(k, '[');
     if (tfm__json_is(k, ']')) return 0;
     do {
         uint64_t v = tfm__json_number(k);
-        if (n == most) tfm__fail(k->err, TFM_UNSUPPORTED, "header: more than %i numbers at byte %u", (int64_t)most,
+        if (n == most) tfm__fail(k->err, too_many, "header: more than %i numbers at byte %u", (int64_t)most,
                                  (uint64_t)k->at);
         if (tfm__cursor_ok(k)) out[n++] = v;
     } while (tfm__cursor_ok(k) && tfm__json_is(k, ','));
@@ -3928,10 +3952,10 @@ static bool tfm__json_tensor(tfm__cursor *k, tfm__entry *t, uint64_t data_size) 
                                                 &key);
         seen |= which;
         if (which == 1) t->type_name = tfm__json_string(k, false);
-        if (which == 2) t->rank = tfm__json_numbers(k, dims, 4);
-        if (which == 4) ranges = tfm__json_numbers(k, range, 2);
+        if (which == 2) t->rank = tfm__json_numbers(k, dims, 4, TFM_UNSUPPORTED);
+        if (which == 4) ranges = tfm__json_numbers(k, range, 2, TFM_MALFORMED);
     } while (tfm__cursor_ok(k) && tfm__json_is(k, ','));
-    if (!tfm__json_need(k, '}')) return false;
+    if (!tfm__json_need(k, '}')) return tfm__inside(k->err, t->name);
     if (seen != 7 || ranges != 2)
         return tfm__fail(k->err, TFM_MALFORMED, "%q: dtype, shape and two data_offsets are needed", &t->name);
     t->shape = tfm_shape1(1);
@@ -3959,8 +3983,9 @@ static bool tfm__safetensors_parse(tfm_file *f, tfm_error *e) {
     uint64_t n = 0;
     memset(&k, 0, sizeof k);
     for (int i = 0; i < 8 && f->size >= 8; i++) n |= (uint64_t)f->data[i] << (8 * i);
-    if (f->size < 10 || n > f->size - 8 || n > 100000000)
+    if (f->size < 10 || n > f->size - 8)
         return tfm__fail(e, TFM_TRUNCATED, "safetensors: a header of %u bytes in a file of %u", n, (uint64_t)f->size);
+    if (n > 100000000) return tfm__fail(e, TFM_MALFORMED, "safetensors: a header of %u bytes, at most 100000000", n);
     uint64_t start = n + 8;
     k.data = f->data;
     k.size = (size_t)start;
@@ -3969,13 +3994,15 @@ static bool tfm__safetensors_parse(tfm_file *f, tfm_error *e) {
     f->format = "safetensors";
     f->entry_count = f->meta_count = 0;
     if (!tfm__json_need(&k, '{')) return false;
-    bool more = !tfm__json_is(&k, '}');
+    bool more = !tfm__json_is(&k, '}'), metadata = false;
     while (more && tfm__cursor_ok(&k)) {
         tfm__entry t;
         memset(&t, 0, sizeof t);
         t.name = tfm__json_string(&k, false);
         tfm__json_need(&k, ':');
         if (tfm__str_eq(t.name, "__metadata__")) {
+            if (metadata) return tfm__fail(e, TFM_MALFORMED, "__metadata__ appears twice");
+            metadata = true;
             tfm__json_need(&k, '{');
             for (bool inside = !tfm__json_is(&k, '}'); inside && tfm__cursor_ok(&k); f->meta_count++) {
                 tfm__meta m;
@@ -3990,6 +4017,7 @@ static bool tfm__safetensors_parse(tfm_file *f, tfm_error *e) {
                 inside = tfm__json_is(&k, ',');
                 if (!inside) tfm__json_need(&k, '}');
             }
+            if (!tfm__cursor_ok(&k)) return tfm__inside(e, t.name);
         } else {
             if (tfm__cursor_ok(&k) && !tfm__name_ok(t.name, 65535))
                 tfm__fail(e, TFM_MALFORMED, "tensor name of %u bytes: %q", (uint64_t)t.name.size, &t.name);
@@ -4145,17 +4173,6 @@ TFMDEF tfm_file *tfm_file_from_memory(const void *data, size_t size, const tfm_a
     map.size = size;
     return tfm__file_own(&map, allocator, e);
 }
-/* Puts "path: " before a message about the file's content. */
-TFM__UNUSED static void tfm__name_file(tfm_error *e, const char *path) {
-#ifndef TFM_NO_MESSAGES
-    tfm_error inner = *e;
-    if (e->status == TFM_OK) return;
-    e->status = TFM_OK;
-    tfm__fail(e, inner.status, "%s: %s", path, inner.message);
-#else
-    (void)e; (void)path;
-#endif
-}
 TFMDEF tfm_file *tfm_file_open(const char *path, const tfm_allocator *allocator, tfm_error *err) {
     tfm_error local, *e = tfm__begin(err, &local);
 #ifdef TFM_NO_STDIO
@@ -4167,7 +4184,7 @@ TFMDEF tfm_file *tfm_file_open(const char *path, const tfm_allocator *allocator,
     tfm_allocator a = tfm__allocator(allocator);
     if (!tfm__map_file(path, &a, &map, e)) return NULL;
     tfm_file *f = tfm__file_own(&map, allocator, e);
-    if (!f) tfm__name_file(e, path);
+    if (!f) tfm__inside(e, tfm__str(path));
     return f;
 #endif
 }
@@ -5514,8 +5531,10 @@ static bool tfm__load_tensors(tfm_model *m, tfm_error *e) {
     memset(&l, 0, sizeof l);
     l.m = m;
     l.err = e;
-    int64_t vocab = tfm_file_tensor(m->file, "token_embd.weight", &info) && info.tensor.rank == 2 ? info.tensor.dim[0]
-        : 1;
+    bool found = tfm_file_tensor(m->file, "token_embd.weight", &info);
+    if (found && info.tensor.rank != 2)
+        return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: rank %i, not 2", (int64_t)info.tensor.rank);
+    int64_t vocab = found ? info.tensor.dim[0] : 1;
     if (vocab < 1 || vocab > INT32_MAX) return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: %i rows", vocab);
     h->vocab = (int32_t)vocab;
     m->token_embd = tfm__weight(&l, -1, "token_embd", "weight", tfm_shape2(vocab, h->width), false);
@@ -5615,7 +5634,7 @@ TFMDEF tfm_model *tfm_model_open(const char *path, const tfm_model_opts *opts, t
     tfm_error local, *e = tfm__begin(err, &local);
     tfm_file *f = tfm_file_open(path, opts ? opts->allocator : NULL, e);
     tfm_model *m = tfm__model_over(f, opts, e);
-    if (f && !m) tfm__name_file(e, path);
+    if (f && !m) tfm__inside(e, tfm__str(path));
     return m;
 }
 TFMDEF tfm_model *tfm_model_from_memory(const void *data, size_t size, const tfm_model_opts *opts, tfm_error *err) {
@@ -5842,7 +5861,8 @@ static size_t tfm__session_scratch(const tfm_model *m, const tfm_session_opts *o
         tfm__arena(&c, tfm_tokenize_memory(m->tokenizer, (size_t)o->prompt_bytes), 1);
     }
 #endif
-    if (c.err.status != TFM_OK) tfm__fail(e, c.err.status, "%s", c.err.message);
+    bool size = c.err.status == TFM_ARGUMENT;           /* no tensor has such a shape: it is too large */
+    if (c.err.status != TFM_OK) tfm__fail(e, size ? TFM_MEMORY : c.err.status, "%s", c.err.message);
     return c.peak;
 }
 static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const tfm_session_opts *o,
@@ -6025,7 +6045,7 @@ static bool tfm__sampling_check(tfm_context *c, const tfm_sampling *o) {
     if (!(o->min_p >= 0 && o->min_p <= 1))
         return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: min_p must lie between 0 and 1");
     if (!(o->repeat_penalty >= 0) || !tfm__finite(o->repeat_penalty))
-        return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_penalty must be a number above 0");
+        return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_penalty must be a number of at least 0");
     if (o->repeat_last < 0)
         return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_last is %i, at least 0", (int64_t)o->repeat_last);
     return true;
@@ -6107,9 +6127,10 @@ TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sa
     return result;
 }
 
+enum { TFM__STOP_MAX = 63, TFM__PIECE = 256 };          /* bytes of a stop string, of a step of text */
+
 /* Text on its way out: whole characters, and nothing that might be the start of a stop string. */
 #ifndef TFM_NO_TOKENIZER
-enum { TFM__STOP_MAX = 63, TFM__PIECE = 256 };
 typedef struct tfm__stream {
     const tfm_generate_opts *o;
     tfm_text_fn on_text;
@@ -6173,7 +6194,7 @@ static bool tfm__generate_check(tfm_session *s, const tfm_generate_opts *o) {
         return tfm__fail(e, TFM_ARGUMENT, "generate: %i stop strings, %i stop ids", (int64_t)o->stop_count,
                          (int64_t)o->stop_id_count);
     for (int i = 0; i < o->stop_count; i++)
-        if (!o->stop[i] || !o->stop[i][0] || strlen(o->stop[i]) > 63)
+        if (!o->stop[i] || !o->stop[i][0] || strlen(o->stop[i]) > TFM__STOP_MAX)
             return tfm__fail(e, TFM_ARGUMENT, "generate: stop string %i is empty or longer than 63 bytes", (int64_t)i);
     return true;
 }

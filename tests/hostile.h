@@ -121,7 +121,8 @@ HOSTILE_FN void use_file(const tfm_file *f) {
         if (t.tensor.type == TFM_TYPE_NONE || t.bytes > 4096) continue;
         tfm_mark mark = tfm_arena_mark(c);
         int64_t count = tfm_count(tfm_to_f32(c, t.tensor));
-        fault_unless(!tfm_type_block(t.tensor.type) || tfm_status_of(c) != TFM_OK || count == tfm_count(t.tensor), "elements got lost");
+        fault_unless(!tfm_type_block(t.tensor.type) || tfm_status_of(c) != TFM_OK || count == tfm_count(t.tensor),
+                     "elements got lost");
         if (count < 4096) tfm_sum(c, tfm_reshape(c, t.tensor, tfm_shape1(count)), 0);
         tfm_clear(c);
         tfm_arena_rewind(c, mark);
@@ -145,7 +146,8 @@ HOSTILE_FN void use_tokenizer(tfm_context *c, const tfm_tokenizer *t) {
         for (int64_t i = 0; i < n && i < 128; i++)
             fault_unless(ids[i] >= 0 && ids[i] < tfm_vocab_size(t), "an id outside of the vocabulary");
         tfm_clear(c);
-        fault_unless(tfm_tokenize(c, t, text, sizeof text - 1, &o, ids, n > 0 ? n - 1 : 0) == n, "a count that depends on room");
+        fault_unless(tfm_tokenize(c, t, text, sizeof text - 1, &o, ids, n > 0 ? n - 1 : 0) == n,
+                     "a count that depends on room");
         tfm_clear(c);
         fault_unless(tfm_tokenize(c, t, text, sizeof text - 1, &o, NULL, -1) == n, "a count that depends on room");
         tfm_clear(c);
@@ -222,7 +224,8 @@ HOSTILE_FN void use_in_buffers(const uint8_t *p, size_t size, const hostile *h) 
     bool turned = strstr(err.message, "other byte order") != NULL;
     void *mem = n ? exact_buffer(n) : NULL;
     tfm_file *f = mem ? tfm_file_in(p, size, mem, n, &err) : NULL;
-    fault_unless((f != NULL) == (h->file.status == TFM_OK) || turned || h->file.status == TFM_MEMORY, "tfm_file_in differs");
+    fault_unless((f != NULL) == (h->file.status == TFM_OK) || turned || h->file.status == TFM_MEMORY,
+                 "tfm_file_in differs");
     fault_unless(f || (err.status != TFM_OK && err.message[0]), "tfm_file_in: no reason given");
     if (f) use_file(f);
     free(mem);
@@ -230,7 +233,8 @@ HOSTILE_FN void use_in_buffers(const uint8_t *p, size_t size, const hostile *h) 
     n = tfm_model_size(p, size, &err);
     mem = n ? exact_buffer(n) : NULL;
     tfm_model *m = mem ? tfm_model_in(p, size, mem, n, &err) : NULL;
-    fault_unless((m != NULL) == (h->model.status == TFM_OK) || turned || h->model.status == TFM_MEMORY, "tfm_model_in differs");
+    fault_unless((m != NULL) == (h->model.status == TFM_OK) || turned || h->model.status == TFM_MEMORY,
+                 "tfm_model_in differs");
     fault_unless(m || (err.status != TFM_OK && err.message[0]), "tfm_model_in: no reason given");
     if (m) touch(tfm_model_hparams(m), sizeof *tfm_model_hparams(m));
     free(mem);
@@ -269,7 +273,8 @@ typedef struct buffer { uint8_t *data; size_t size; } buffer;
 /* A runnable model of one layer. Key and value heads: one for two query heads. */
 typedef struct plan { bool gpt2; tfm_type type; int width, vocab; } plan;
 
-typedef struct planned { const char *name; int rows, columns; } planned;     /* in quarters of the width; 0: vocab, or a vector */
+/* in quarters of the width; 0: vocab, or a vector */
+typedef struct planned { const char *name; int rows, columns; } planned;
 
 static const planned planned_llama[] = {
     { "token_embd.weight", -1, 4 }, { "blk.0.attn_norm.weight", 0, 4 }, { "blk.0.attn_q.weight", 4, 4 },
@@ -308,7 +313,8 @@ HOSTILE_FN void plan_tensors(gguf_writer *w, const plan *p, bool data) {
     }
 }
 HOSTILE_FN void plan_llama_vocabulary(gguf_writer *w) {
-    static const char *const texts[] = { "<unk>", "<s>", "</s>", "<0x41>", "\xe2\x96\x81", "a", "b", "ab", "\xe2\x96\x81" "a",
+    static const char *const texts[] = { "<unk>", "<s>", "</s>", "<0x41>", "\xe2\x96\x81", "a", "b", "ab",
+                                         "\xe2\x96\x81\x61",
                                          "<0x0A>", "c", "abc", "", "\xe2\x96\x81\xe2\x96\x81" };
     static const int32_t types[] = { 2, 3, 3, 6, 1, 1, 1, 1, 1, 6, 4, 1, 5, 1 };
     float scores[14];
@@ -330,7 +336,8 @@ HOSTILE_FN void plan_llama_vocabulary(gguf_writer *w) {
     gguf_meta_bool(w, "tokenizer.ggml.add_space_prefix", true);
 }
 HOSTILE_FN void plan_gpt2_vocabulary(gguf_writer *w) {
-    static const char *const texts[] = { "<|endoftext|>", "a", "b", "ab", "\xc4\xa0", "\xc4\xa0" "a", "1", "2", "12", "\xc3\xa9",
+    static const char *const texts[] = { "<|endoftext|>", "a", "b", "ab", "\xc4\xa0", "\xc4\xa0\x61", "1", "2", "12",
+                                         "\xc3\xa9",
                                          "<s>", "A", "\xc4\x8a", "l" };
     static const char *const pairs[] = { "a b", "\xc4\xa0 a", "1 2" };
     tfm_string tokens[14], merges[3];
