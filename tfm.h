@@ -4571,13 +4571,26 @@ static int32_t tfm__find_bytes(const tfm_tokenizer *t, const uint8_t *p, size_t 
     while (id >= 0 && !(tfm__token_plain(t, id) && tfm__token_means(t, id, p, n))) id = tfm__slot_next(t, h, &at);
     return id;
 }
-/* Empty tokens are left out, and of equal ones all but the first. */
-static void tfm__slot_add(tfm_tokenizer *t, int32_t id) {
+/* Texts can be made up so that their hashes meet, and every search walks past all of them. No run of
+   full slots may be longer than this; in a full table of 10^6 random texts the longest has some 2000. */
+enum { TFM__SLOT_RUN = 8192 };
+
+/* Empty tokens are left out, and of equal ones all but the first. False: the run is too long. */
+static bool tfm__slot_add(tfm_tokenizer *t, int32_t id) {
     tfm_string s = tfm__token_text(t, id), none = tfm__str(NULL);
     uint32_t h = tfm__hash_end(tfm__hash_text(tfm__hash_start, t->spell, s)), at = h;
-    if (!s.size || tfm__find_hashed(t, h, s, none) >= 0) return;
+    if (!s.size || tfm__find_hashed(t, h, s, none) >= 0) return true;
     while (t->slot[at & t->slot_mask]) at++;
     t->slot[at & t->slot_mask] = (h & ~t->slot_mask) | ((uint32_t)id + 1);
+    return at - h < TFM__SLOT_RUN;
+}
+static bool tfm__slot_runs_ok(const tfm_tokenizer *t) {
+    uint32_t run = 0;
+    for (uint64_t i = 0; i <= (uint64_t)t->slot_mask + TFM__SLOT_RUN; i++) {         /* around the end */
+        run = t->slot[i & t->slot_mask] ? run + 1 : 0;
+        if (run >= TFM__SLOT_RUN) return false;
+    }
+    return true;
 }
 
 /* The byte that a token spelled <0xNN> stands for, or -1. */
@@ -4786,12 +4799,13 @@ static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const
     memset(t->slot, 0, ((size_t)t->slot_mask + 1) * sizeof *t->slot);
     for (int b = 0; b < 256; b++) t->byte[b] = -1;
     t->words = true;
-    for (int32_t id = 0; id < t->count; id++) {
+    bool spread = true;
+    for (int32_t id = 0; id < t->count && spread; id++) {
         tfm_value_next(&array, &v);     /* the scan saw that it can be read */
         t->offset[id] = (uint32_t)(v.data - t->text);
         tfm_string s = tfm__token_text(t, id);
         t->kind[id] = tfm__vocab_kind(t, keys, id, s);
-        tfm__slot_add(t, id);
+        spread = tfm__slot_add(t, id);
         if (tfm__token_plain(t, id) && tfm__has_inner_space(s)) t->words = false;
         int byte = t->spell == TFM__SPELL_SPACE ? tfm__byte_name(s) : -1;
         if (byte >= 0 && t->byte[byte] < 0) t->byte[byte] = id;
@@ -4801,6 +4815,8 @@ static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const
         t->starts[1][first >> 3] |= (uint8_t)(1 << (first & 7));
         if (tfm__token_special(t, id, false)) t->starts[0][first >> 3] |= (uint8_t)(1 << (first & 7));
     }
+    if (!spread || !tfm__slot_runs_ok(t))
+        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.tokens: %i texts that are made to collide", (int64_t)t->count);
     for (int b = 0; b < 256; b++) {
         uint8_t one = (uint8_t)b;
         if (t->byte[b] < 0) t->byte[b] = tfm__find_bytes(t, &one, 1);

@@ -1347,6 +1347,45 @@ static void vocabularies(void) {
     tfm_file_free(f);
     free(b.data);
 }
+/* Texts whose hashes meet, in a table of 32768 places: refused, since each search would pass them all. */
+static void colliding_texts(void) {
+    enum { COUNT = 20000 };
+    char *text = (char *)malloc(COUNT * 4);
+    tfm_string *tokens = (tfm_string *)malloc(COUNT * sizeof *tokens);
+    if (!CHECK(text && tokens)) exit(1);
+    size_t n = 0;
+    for (uint32_t i = 0; n < COUNT; i++) {
+        char *s = text + 4 * n;
+        uint32_t h = 2166136261u;
+        for (int k = 0; k < 4; k++) {
+            s[k] = (char)(33 + i / (k == 0 ? 1 : k == 1 ? 80 : k == 2 ? 6400 : 512000) % 80);
+            h = (h ^ (uint8_t)s[k]) * 16777619u;
+        }
+        h = (h ^ h >> 15) * 0x2c1b3c6du;
+        if (((h ^ h >> 13) & 32767) >= 64) continue;
+        tokens[n].data = s;
+        tokens[n++].size = 4;
+    }
+    for (int kind = 0; kind < 2; kind++) {              /* all that meet; a quarter of them */
+        gguf_writer w;
+        tfm_error err;
+        gguf_begin_memory(&w);
+        gguf_meta_string(&w, "tokenizer.ggml.model", "llama");
+        gguf_meta_strings(&w, "tokenizer.ggml.tokens", tokens, kind ? COUNT / 4 : COUNT);
+        if (!CHECK(gguf_finish(&w))) continue;
+        tfm_file *f = tfm_file_from_memory(w.bytes.data, w.bytes.size, NULL, NULL);
+        tfm_tokenizer *t = tfm_tokenizer_new(f, NULL, &err);
+        CHECK_EQ(t != NULL, kind);
+        CHECK_EQ(err.status, kind ? TFM_OK : TFM_UNSUPPORTED);
+        if (!kind) CHECK_CONTAINS(err.message, "tokenizer.ggml.tokens");
+        for (int32_t id = 0; kind && id < COUNT / 4; id += 97) CHECK_EQ(tfm_token_find(t, tokens[id].data, 4), id);
+        tfm_tokenizer_free(t);
+        tfm_file_free(f);
+        free(w.bytes.data);
+    }
+    free(tokens);
+    free(text);
+}
 /* A kind of tokenizer that is not here: the model runs by ids, and text is refused by name. */
 static void unknown_tokenizers(void) {
     static const struct { const char *key, *text;
@@ -1620,6 +1659,7 @@ const test_case tests_gguf[] = {
     { "tensors_too_many", tensors_too_many, QUICK },
     { "strange_numbers", strange_numbers, QUICK },
     { "vocabularies", vocabularies, QUICK },
+    { "colliding_texts", colliding_texts, SLOW },
     { "unknown_tokenizers", unknown_tokenizers, QUICK },
     { "huge_contexts", huge_contexts, QUICK },
     { "strange_calls", strange_calls, QUICK },
