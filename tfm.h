@@ -4816,7 +4816,8 @@ static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const
         if (tfm__token_special(t, id, false)) t->starts[0][first >> 3] |= (uint8_t)(1 << (first & 7));
     }
     if (!spread || !tfm__slot_runs_ok(t))
-        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.tokens: %i texts that are made to collide", (int64_t)t->count);
+        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.tokens: %i texts that are made to collide",
+                         (int64_t)t->count);
     for (int b = 0; b < 256; b++) {
         uint8_t one = (uint8_t)b;
         if (t->byte[b] < 0) t->byte[b] = tfm__find_bytes(t, &one, 1);
