@@ -3524,6 +3524,7 @@ typedef struct tfm__entry {
     tfm_string name, type_name;
     tfm_type type;                      /* NONE: known by name only */
     int rank;
+    bool placed;                        /* a model took it */
     tfm_shape shape;                    /* outermost first; rank 0 is [1] here */
     uint64_t offset, bytes;             /* from the start of the file */
 } tfm__entry;
@@ -4209,16 +4210,20 @@ TFMDEF bool tfm_file_tensor_at(const tfm_file *f, int64_t index, tfm_tensor_info
     out->bytes = t->bytes;
     return true;
 }
-TFMDEF bool tfm_file_tensor(const tfm_file *f, const char *name, tfm_tensor_info *out) {
+/* Index of the tensor of that name, -1 if there is none. */
+static int64_t tfm__file_find(const tfm_file *f, const char *name) {
     int64_t low = 0, high = f ? f->entry_count : 0;
     while (low < high) {
         int64_t mid = (low + high) / 2;
         int r = tfm__string_order(f->entries[f->entry_order[mid]].name, tfm__str(name));
-        if (r == 0) return tfm_file_tensor_at(f, f->entry_order[mid], out);
+        if (r == 0) return f->entry_order[mid];
         if (r < 0) low = mid + 1;
         else high = mid;
     }
-    return false;
+    return -1;
+}
+TFMDEF bool tfm_file_tensor(const tfm_file *f, const char *name, tfm_tensor_info *out) {
+    return tfm_file_tensor_at(f, tfm__file_find(f, name), out);
 }
 TFMDEF int64_t tfm_file_meta_count(const tfm_file *f) { return f ? f->meta_count : 0; }
 TFMDEF bool tfm_file_meta_at(const tfm_file *f, int64_t index, tfm_string *key, tfm_value *out) {
@@ -4397,7 +4402,8 @@ struct tfm_tokenizer {
     bool add_bos, add_eos, space_prefix;
     bool words;                         /* llama: no plain token has a space behind another character */
     int spell;
-    const tfm__splitter *splitter;      /* gpt2 only */
+    const tfm__splitter *splitter;      /* gpt2 only; NULL: unknown, text cannot be split */
+    tfm_string pre;                     /* its name in the file; empty: none there */
     int32_t count, bos, eos, unknown;   /* ids: -1 is none */
     size_t longest;                     /* bytes of the longest token, as spelled */
     const uint8_t *text;                /* the array of token texts in the file */
@@ -4647,12 +4653,11 @@ static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) 
     if (!tfm__str_eq(name, "gpt2"))
         return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is not gpt2, llama or char", &name);
     t->spell = TFM__SPELL_BYTES;
-    if (!tfm_file_meta(f, "tokenizer.ggml.pre", &v))
-        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.pre is missing: how to split text is unknown");
-    if (!tfm_value_string(&v, &name)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.pre: not a string");
+    if (!tfm_file_meta(f, "tokenizer.ggml.pre", &v)) return true;   /* tfm_tokenize will refuse, all else works */
+    if (!tfm_value_string(&v, &t->pre)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.pre: not a string");
     for (size_t i = 0; i < sizeof tfm__splitters / sizeof *tfm__splitters; i++)
-        if (tfm__str_eq(name, tfm__splitters[i].name)) t->splitter = &tfm__splitters[i];
-    return t->splitter || tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.pre '%q' is unknown", &name);
+        if (tfm__str_eq(t->pre, tfm__splitters[i].name)) t->splitter = &tfm__splitters[i];
+    return true;
 }
 
 static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *keys, int32_t id, tfm_string s) {
@@ -5171,6 +5176,10 @@ TFMDEF int64_t tfm_tokenize(tfm_context *c, const tfm_tokenizer *t, const char *
     if (!c || c->err.status != TFM_OK) return -1;
     if (!t || (!text && size)) tfm__fail(&c->err, TFM_ARGUMENT, "tokenize: no %s", t ? "text" : "tokenizer");
     else if (size > INT32_MAX / 2) tfm__fail(&c->err, TFM_ARGUMENT, "tokenize: %u bytes are too many", (uint64_t)size);
+    else if (size && t->spell == TFM__SPELL_BYTES && !t->splitter)
+        tfm__fail(&c->err, TFM_UNSUPPORTED,
+                  t->pre.size ? "tokenizer.ggml.pre '%q' is unknown: text cannot be split"
+                              : "tokenizer.ggml.pre is missing: text cannot be split", &t->pre);
     if (c->err.status != TFM_OK) return -1;
     if (opts) o = *opts;
     w.c = c;
@@ -5326,6 +5335,7 @@ static const tfm__arch tfm__archs[] = {
 
 typedef struct tfm__linear { tfm_tensor w, b; } tfm__linear;    /* a norm too: weight and bias [D] */
 
+enum { TFM__LAYER_TENSORS = 6 };        /* that a layer has at least: two norms, qkv, output, up, down */
 typedef struct tfm__layer {
     tfm__linear attn_norm, attn_qkv, attn_q, attn_k, attn_v, attn_output;   /* qkv, or q, k and v */
     tfm__linear ffn_norm, ffn_gate, ffn_up, ffn_down;           /* no gate: a plain MLP */
@@ -5456,7 +5466,7 @@ static const tfm__arch *tfm__read_hparams(const tfm_file *f, tfm_hparams *hp, tf
 typedef struct tfm__loader {
     tfm_model *m;
     tfm_error *err;
-    int64_t used, missing;
+    int64_t missing;
     char first[80];
     tfm_shape first_shape;
 } tfm__loader;
@@ -5481,7 +5491,8 @@ static tfm_tensor tfm__weight(tfm__loader *l, int layer, const char *part, const
     tfm_tensor_info info;
     if (l->err->status != TFM_OK) return tfm_none();
     tfm__tensor_name(name, layer, part, suffix);
-    if (!tfm_file_tensor(l->m->file, name, &info)) {
+    int64_t index = tfm__file_find(l->m->file, name);
+    if (!tfm_file_tensor_at(l->m->file, index, &info)) {
         if (!optional && l->missing++ == 0) {
             memcpy(l->first, name, sizeof name);
             l->first_shape = want;
@@ -5494,7 +5505,7 @@ static tfm_tensor tfm__weight(tfm__loader *l, int layer, const char *part, const
     if (!same) tfm__fail(l->err, TFM_MISMATCH, "%s: %d in the file, %d needed", name, &have, &want);
     else if (!tfm__is_numeric(info.tensor.type)) tfm__fail(l->err, TFM_UNSUPPORTED, "%s: type %q is not supported",
                                                            name, &info.type_name);
-    l->used++;
+    l->m->file->entries[index].placed = true;
     return info.tensor;
 }
 static tfm__linear tfm__load_linear(tfm__loader *l, int layer, const char *part, int64_t out, int64_t in,
@@ -5531,15 +5542,17 @@ static void tfm__load_layer(tfm__loader *l, int i) {
 /* Nothing may be missing; and a tensor that no part of the model took means that we would compute
    something else than the file's maker. */
 static bool tfm__load_check(const tfm__loader *l) {
-    int64_t count = tfm_file_tensor_count(l->m->file);
+    const tfm_file *f = l->m->file;
     if (l->missing > 1)
         return tfm__fail(l->err, TFM_MISMATCH, "%s: the tensor is missing, %d needed; %i more are missing", l->first,
                          &l->first_shape, l->missing - 1);
     if (l->missing)
         return tfm__fail(l->err, TFM_MISMATCH, "%s: the tensor is missing, %d needed", l->first, &l->first_shape);
-    if (l->err->status != TFM_OK || l->used == count) return l->err->status == TFM_OK;
-    return tfm__fail(l->err, TFM_UNSUPPORTED, "%i of the file's %i tensors have no place in architecture %s",
-                     count - l->used, count, l->m->arch->name);
+    for (int64_t i = 0; i < f->entry_count && l->err->status == TFM_OK; i++)
+        if (!f->entries[i].placed)
+            tfm__fail(l->err, TFM_UNSUPPORTED, "%q: the tensor has no place in architecture %s", &f->entries[i].name,
+                      l->m->arch->name);
+    return l->err->status == TFM_OK;
 }
 static bool tfm__load_tensors(tfm_model *m, tfm_error *e) {
     tfm_hparams *h = &m->hp;
@@ -5606,7 +5619,7 @@ static tfm_model *tfm__model_make(tfm_file *f, const tfm_allocator *a, void *mem
     tfm__carver k;
     const tfm__arch *arch = tfm__read_hparams(f, &hp, e);
     memset(&k, 0, sizeof k);
-    if (arch && hp.layers > tfm_file_tensor_count(f)) {
+    if (arch && hp.layers > tfm_file_tensor_count(f) / TFM__LAYER_TENSORS) {
         tfm__fail(e, TFM_MISMATCH, "%s.block_count is %i, the file has %i tensors", arch->name, (int64_t)hp.layers,
                   tfm_file_tensor_count(f));
         arch = NULL;
@@ -5673,7 +5686,7 @@ static size_t tfm__model_sizes(const void *data, size_t size, size_t *file_size,
     f.size = size;
     f.meta_count = n.gguf ? (int64_t)n.keys : 0;
     if (!tfm__read_hparams(&f, &hp, e)) return 0;
-    if ((uint64_t)hp.layers > n.tensors) {
+    if ((uint64_t)hp.layers > n.tensors / TFM__LAYER_TENSORS) {
         tfm__fail(e, TFM_MISMATCH, "block_count is %i, the file has %u tensors", (int64_t)hp.layers, n.tensors);
         return 0;
     }

@@ -1291,6 +1291,7 @@ static void tensors_too_many(void) {
         tfm_error err = edited(i < n ? &tiny_llama : &tiny_gpt2, &e);
         if (!CHECK_EQ(err.status, TFM_UNSUPPORTED)) printf("    %s\n", name);
         CHECK_CONTAINS(err.message, "no place");
+        CHECK_CONTAINS(err.message, name);
     }
 }
 /* Weights and divisors of frequencies that are no numbers: no crash, no endless loop, an id. */
