@@ -3881,7 +3881,7 @@ static bool tfm__json_need(tfm__cursor *k, char want) {
 }
 /* Bytes of the escape at s; 0 if it is none. */
 static int tfm__json_escape(const uint8_t *s, size_t left) {
-    if (left < 2 || s[1] == 0 || !strchr("\"\\/bfnrtu", s[1])) return 0;
+    if (left < 2 || !memchr("\"\\/bfnrtu", s[1], 9)) return 0;
     if (s[1] != 'u') return 2;
     for (size_t i = 2; i < 6; i++)
         if (i >= left || !((s[i] >= '0' && s[i] <= '9') || ((s[i] | 32) >= 'a' && (s[i] | 32) <= 'f'))) return 0;
