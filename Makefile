@@ -55,7 +55,7 @@ $(BUILD)/layers: examples/layers.c $(SHARED)
 	$(COMPILE) examples/layers.c -o $@ $(LIBS)
 
 run: $(BUILD)/generate
-	$(BUILD)/generate $(MODEL) -p "Once upon a time" -n 180 -s 1 --echo
+	$(BUILD)/generate $(MODEL) -p "Once upon a time" -n 180 -s 7 --echo
 
 # ---- Tests: one runner, linked with one object of the header; then the programs from outside ----
 
