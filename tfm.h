@@ -47,7 +47,7 @@
    TFM_STATIC           every file       all functions static: private copy per file
    TFMDEF               every file       linkage of the public functions (e.g. a dllexport)
    TFM_NO_STDIO         implementation   no opening by path: files from memory only
-   TFM_NO_MALLOC        implementation   no heap: only the _in functions make objects
+   TFM_NO_MALLOC        implementation   no malloc: objects by the _in functions or a tfm_allocator
    TFM_NO_THREADS       implementation   all work on the calling thread
    TFM_NO_SIMD          implementation   no intrinsics (the choice of fused kernels stays)
    TFM_NO_TOKENIZER     every file       leave out tokenizers (and text in tfm_generate)
@@ -64,6 +64,7 @@
    Shapes are written outermost first, as PyTorch does.
 
    Contents: search for a tag with its brackets.                                         [TOC]
+     use             [INTRO] [CONFIG]
      API             [API.STATUS] [API.MEMORY] [API.TENSOR] [API.OPS] [API.LAYERS] [API.FILES]
                      [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
      implementation  [IMPL.PLATFORM] [IMPL.THREADS] [IMPL.CURSOR] [IMPL.TYPES]
@@ -178,11 +179,12 @@ typedef struct tfm_context_opts {
 } tfm_context_opts;
 
 /* NULL and *err on failure. _in: all of it in mem (size bytes, TFM_ALIGN-aligned), never more;
-   tfm_context_size is what the context itself takes of mem, with that many threads. */
+   tfm_context_size is what the context itself takes of mem, with that many threads; the rest is its
+   arena (opts->arena and allocator are not used). */
 TFMDEF tfm_context *tfm_context_new(const tfm_context_opts *opts, tfm_error *err);
 TFMDEF tfm_context *tfm_context_in(void *mem, size_t size, const tfm_context_opts *opts, tfm_error *err);
 TFMDEF size_t       tfm_context_size(const tfm_context_opts *opts);
-TFMDEF void         tfm_context_free(tfm_context *c);      /* NULL is fine */
+TFMDEF void         tfm_context_free(tfm_context *c);      /* NULL is fine; an _in object too: it ends its threads */
 
 TFMDEF tfm_status   tfm_status_of(const tfm_context *c);
 TFMDEF const char  *tfm_message(const tfm_context *c);     /* valid until the context is freed */
@@ -193,7 +195,7 @@ TFMDEF tfm_mark tfm_arena_mark(const tfm_context *c);
 TFMDEF void     tfm_arena_rewind(tfm_context *c, tfm_mark mark);   /* frees all made since the mark */
 TFMDEF size_t   tfm_arena_peak(const tfm_context *c);      /* most bytes in use so far; with
                                                               .measure: what a run will need */
-TFMDEF int      tfm_cpu_count(void);                       /* CPUs that this process may use, >= 1 */
+TFMDEF int      tfm_cpu_count(void);   /* CPUs that this process may use, 1..256; 1 with TFM_NO_THREADS */
 
 /* ---- Tensors --------------------------------------------------------------- [API.TENSOR] */
 
@@ -239,20 +241,25 @@ TFMDEF tfm_tensor tfm_wrap(tfm_context *c, const float *data, tfm_shape shape);
 TFMDEF tfm_tensor tfm_wrap_type(tfm_context *c, const void *data, tfm_type type, tfm_shape shape);
 TFMDEF tfm_tensor tfm_zeros(tfm_context *c, tfm_shape shape);              /* in the arena */
 
-/* Views of t: nothing is copied. axis may be negative (from the end). A quantized tensor keeps
-   its last axis. reshape copies only when the strides allow no view; one dimension may be -1. */
+/* Views of t: nothing is copied. axis may be negative (from the end). reshape copies only when the
+   strides allow no view; one dimension may be -1. slice takes begin..end-1 with 0 <= begin <= end <=
+   length, and may not cut a quantized block. */
 TFMDEF tfm_tensor tfm_reshape(tfm_context *c, tfm_tensor t, tfm_shape shape);
 TFMDEF tfm_tensor tfm_transpose(tfm_context *c, tfm_tensor t, int axis_a, int axis_b);
-TFMDEF tfm_tensor tfm_permute(tfm_context *c, tfm_tensor t, const int axes[4]);   /* rank used */
+TFMDEF tfm_tensor tfm_permute(tfm_context *c, tfm_tensor t, const int *axes);     /* [rank] */
 TFMDEF tfm_tensor tfm_slice(tfm_context *c, tfm_tensor t, int axis, int64_t begin, int64_t end);
-TFMDEF tfm_tensor tfm_contiguous(tfm_context *c, tfm_tensor t);            /* copy if it is not */
-TFMDEF tfm_tensor tfm_to_f32(tfm_context *c, tfm_tensor t);                /* decode any type */
+/* Copies in the arena; t itself where that already is what is asked for. */
+TFMDEF tfm_tensor tfm_contiguous(tfm_context *c, tfm_tensor t);            /* of the same type */
+TFMDEF tfm_tensor tfm_to_f32(tfm_context *c, tfm_tensor t);                /* contiguous F32, of any type */
+/* Parts that are alike but along axis, one after the other; float or quantized -> new F32. */
 TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count, int axis);
 
 /* ---- Ops ---------------------------------------------------------------------- [API.OPS]
-   PyTorch's definitions and names. Floating types are read as f32; results are new F32 tensors
-   in the arena. A tensor without elements gives one without elements; sum over none is 0, mean
-   and max over none NaN. NaN goes in and comes out; nothing else invents one from finite input. */
+   PyTorch's definitions and names. Floating and quantized types are read as f32, integer types
+   are TFM_UNSUPPORTED; results are new, contiguous F32 tensors in the arena. A tensor without
+   elements gives one without elements; sum over none is 0, mean and max over none NaN. NaN comes out
+   where one went in, but argmax and topk count it as -inf; finite input gives one only as in PyTorch:
+   0/0, a norm of a constant row with eps 0, a sum that overflows. */
 
 /* a [..., M, K] x b [..., K, N] -> [..., M, N]; leading dimensions broadcast; rank 1 operands as
    torch.matmul. Either may be a transposed view. A quantized b is given as the transposed view
@@ -270,9 +277,10 @@ TFMDEF tfm_tensor tfm_scale(tfm_context *c, tfm_tensor t, float factor);
 TFMDEF tfm_tensor tfm_sum(tfm_context *c, tfm_tensor t, int axis);         /* axis disappears; */
 TFMDEF tfm_tensor tfm_mean(tfm_context *c, tfm_tensor t, int axis);        /* rank 1 gives [1] */
 TFMDEF tfm_tensor tfm_max(tfm_context *c, tfm_tensor t, int axis);
-TFMDEF tfm_tensor tfm_argmax(tfm_context *c, tfm_tensor t, int axis);      /* I32; lowest index of ties */
+TFMDEF tfm_tensor tfm_argmax(tfm_context *c, tfm_tensor t, int axis);      /* I32; lowest index of ties; over
+                                                                              none: TFM_ARGUMENT */
 /* The k largest along the last axis, descending, ties by lower index: values [..., k]; their
-   indices, I32, in *indices if not NULL. */
+   indices, I32, in *indices if not NULL. TFM_ARGUMENT if k is larger than the axis. */
 TFMDEF tfm_tensor tfm_topk(tfm_context *c, tfm_tensor t, int64_t k, tfm_tensor *indices);
 
 /* A row wholly -inf gives zeros (softmax) or -inf (log_softmax), not NaN. */
@@ -296,7 +304,7 @@ TFMDEF tfm_tensor tfm_rmsnorm(tfm_context *c, tfm_tensor t, tfm_tensor w, float 
    b [N] or none -> [..., N]. */
 TFMDEF tfm_tensor tfm_dense(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tensor b);
 
-/* Rows of table [V, D], any type, decoded: ids (count of them) -> [count, D]. An id outside
+/* Rows of table [V, D], any float or quantized type, decoded: ids (count of them) -> [count, D]. An id outside
    0..V-1 is TFM_ARGUMENT. */
 TFMDEF tfm_tensor tfm_embedding(tfm_context *c, tfm_tensor table, const int32_t *ids, int64_t count);
 
@@ -310,12 +318,13 @@ typedef struct tfm_rope_opts {
     tfm_rope_scaling scaling;
     float factor;                       /* the context is stretched by this; 0: 1 */
     int original_context;               /* YaRN: length that the model was trained on */
-    float attn_factor;                  /* multiplies cos and sin; 0: 1 */
+    float attn_factor;                  /* multiplies cos and sin; 0: 1. YaRN: times 1 + 0.1 ln(factor) too */
     float beta_fast, beta_slow;         /* YaRN ramp, in rotations; 0: 32 and 1 */
 } tfm_rope_opts;
 
 /* Rotary embedding (Su et al. 2021; YaRN: Peng et al. 2023): x [T, H, d] at positions
-   first .. first + T - 1; pair i turns by position * base^(-2i/n). */
+   first .. first + T - 1; pair i turns by position * base^(-2i/n). TFM_ARGUMENT: n odd, above d or
+   65536; first, base or factor negative; YaRN without original_context. */
 TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tfm_rope_opts *opts);
 
 typedef struct tfm_attention_opts {
@@ -324,15 +333,17 @@ typedef struct tfm_attention_opts {
     float scale;                        /* 0: 1/sqrt(d) */
     bool causal;                        /* query i sees keys up to i + offset */
     int64_t offset;                     /* key position of query 0; used by causal and window */
-    int64_t window;                     /* > 0: a query sees its own and the window-1 keys before */
+    int64_t window;                     /* > 0: of the keys before it a query sees the last window-1 */
     tfm_tensor mask;                    /* added to the scaled scores: [Tq, Tk], or [H, Tq, Tk], or
                                            [B, H, Tq, Tk] (B, H may be 1); -inf hides a key */
 } tfm_attention_opts;
 
 /* softmax(q k^T scale + mask) v, as torch.nn.functional.scaled_dot_product_attention.
    q [T, H*d], [B, T, H*d] or [B, H, T, d]; k and v alike with their own length and kv_heads; v's
-   head size may differ. The result is shaped as q. A query that sees no key gives zeros. No
-   T x T buffer: keys go by in blocks of 64 with a running maximum and sum. */
+   head size may differ. The result is shaped as q, with v's head size. A query that sees no key gives
+   zeros. No T x T buffer: keys go by in blocks of 64 with a running maximum and sum. offset and
+   window may not be negative; heads are at most TFM_HEAD_MAX long. [B, H, T, d] does not read heads
+   and kv_heads. */
 TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v,
                                 const tfm_attention_opts *opts);
 
@@ -346,7 +357,7 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
 /* One direction of one recurrent layer; PyTorch's shapes. Gates: LSTM i, f, g, o (G = 4); GRU
    r, z, n (G = 3). */
 typedef struct tfm_rnn_weights {
-    tfm_tensor w_ih, w_hh;              /* [G*hidden, inputs], [G*hidden, hidden]; any type */
+    tfm_tensor w_ih, w_hh;              /* [G*hidden, inputs], [G*hidden, hidden]; float or quantized */
     tfm_tensor b_ih, b_hh;              /* [G*hidden], or none */
 } tfm_rnn_weights;
 
@@ -359,7 +370,8 @@ typedef struct tfm_rnn_opts {
 /* torch.nn.LSTM: x [T, inputs] or [T, B, inputs] -> all outputs [T, (B,) dirs*hidden].
    weights: layers * dirs of them, forward before backward within a layer. *h and *cell
    [layers*dirs, B, hidden]: initial state going in (none: zeros), final state coming out (new
-   tensors in the arena); NULL if not wanted. One call on T steps equals T calls on one. */
+   tensors in the arena); NULL if not wanted. In one direction, one call on T steps equals T calls on
+   one. x of rank 2 is B = 1; the states coming out still have three dimensions. */
 TFMDEF tfm_tensor tfm_lstm(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights,
                            const tfm_rnn_opts *opts, tfm_tensor *h, tfm_tensor *cell);
 /* torch.nn.GRU: n = tanh(W_in x + b_in + r (W_hn h + b_hn)), h' = (1 - z) n + z h. */
@@ -372,7 +384,8 @@ typedef struct tfm_conv2d_opts {
 } tfm_conv2d_opts;
 
 /* torch.nn.Conv2d: x [B, Cin, h, w] or [Cin, h, w], weight [Cout, Cin/groups, kh, kw], b [Cout] or
-   none. The filter taps are summed in the order (channel, row, column) by the rule of matmul. */
+   none -> [B, Cout, oh, ow], oh = (h + 2 padding - dilation (kh - 1) - 1) / stride + 1, ow alike. The
+   taps are summed in the order (channel, row, column) by the rule of matmul. Cin 0 is TFM_MISMATCH. */
 TFMDEF tfm_tensor tfm_conv2d(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tensor b,
                              const tfm_conv2d_opts *opts);
 
@@ -538,7 +551,7 @@ TFMDEF size_t       tfm_session_size(const tfm_model *m, const tfm_session_opts 
                                      tfm_session_parts *parts, tfm_error *err);
 TFMDEF tfm_session *tfm_session_in(const tfm_model *m, const tfm_session_opts *opts, void *mem,
                                    size_t size, tfm_error *err);
-TFMDEF void         tfm_session_free(tfm_session *s);
+TFMDEF void         tfm_session_free(tfm_session *s);      /* NULL is fine; an _in object too: it ends its threads */
 
 TFMDEF tfm_context *tfm_session_context(tfm_session *s);   /* errors, and scratch for tfm_tokenize */
 
@@ -608,7 +621,8 @@ typedef struct tfm_generate_opts {
     bool raw_bytes;                     /* pass invalid UTF-8 on as it is, else as U+FFFD */
     tfm_token_fn on_token;              /* each new id, before its text (user as for on_text); no end token */
     int64_t *generated;                 /* if not NULL: how many new ids; an end token and an id that
-                                           on_token refused are not counted, nor in the cache */
+                                           on_token refused are not counted, nor in the
+                                           cache; on FULL the last one counted is not there either */
 } tfm_generate_opts;
 
 /* Continues the session from its ids: samples, evaluates, passes text on in whole characters.
@@ -616,7 +630,8 @@ typedef struct tfm_generate_opts {
 TFMDEF tfm_finish tfm_continue(tfm_session *s, const tfm_generate_opts *opts, tfm_text_fn on_text, void *user);
 #ifndef TFM_NO_TOKENIZER
 /* Tokenizes prompt (with BOS if the file asks for it and the session is at position 0; an empty
-   prompt there is BOS alone), evaluates it, continues. The text of the prompt is not repeated. */
+   prompt there is BOS alone), evaluates it, continues. The text of the prompt is not repeated. A
+   prompt longer than the room left is an error, and nothing of it is evaluated. */
 TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_generate_opts *opts,
                                tfm_text_fn on_text, void *user);
 #endif
@@ -661,7 +676,7 @@ TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_gen
 #endif
 #ifndef TFM_NO_THREADS
 #include <pthread.h>
-#include <sched.h>
+#include <unistd.h>
 #endif
 #ifndef TFM_NO_STDIO
 #include <stdio.h>
@@ -1038,8 +1053,8 @@ TFM__UNUSED static void tfm__fp_restore(tfm__fpenv old) { (void)old; }
    feature macro. Elsewhere: the CPUs online. */
 TFMDEF int tfm_cpu_count(void) {
     int count = 0;
-#if TFM__POSIX && !defined(TFM_NO_THREADS) && !defined(TFM_NO_STDIO)
-#ifdef __linux__
+#ifndef TFM_NO_THREADS
+#if defined(__linux__) && !defined(TFM_NO_STDIO)
     char text[4096];
     int fd = open("/proc/self/status", O_RDONLY);
     if (fd >= 0) {
@@ -2543,14 +2558,18 @@ static bool tfm__is_contiguous(tfm_tensor t) {
 }
 /* Which axis holds whole blocks: the last for plain types. */
 static int tfm__block_axis(tfm_tensor t) {
-    if (tfm_type_block(t.type) > 1)
+    if (tfm_type_block(t.type) > 1 && tfm_count(t) > 0)
         for (int i = 0; i < t.rank; i++)
             if (t.stride[i] == 0) return i;
     return t.rank - 1;
 }
 
-TFMDEF tfm_tensor tfm_permute(tfm_context *c, tfm_tensor t, const int axes[4]) {
+TFMDEF tfm_tensor tfm_permute(tfm_context *c, tfm_tensor t, const int *axes) {
     if (!tfm__given(c, "permute", t)) return tfm_none();
+    if (!axes) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "permute: the axes are NULL");
+        return tfm_none();
+    }
     tfm_tensor r = t;
     unsigned seen = 0;
     for (int i = 0; i < t.rank; i++) {
@@ -2692,7 +2711,7 @@ TFMDEF tfm_tensor tfm_reshape(tfm_context *c, tfm_tensor t, tfm_shape shape) {
     tfm_shape from = tfm__shape_of(t);
     size_t bytes;
     if (!fits || known != count || !tfm__tensor_bytes(t.type, shape, &bytes) ||
-        (tfm_type_block(t.type) > 1 && shape.dim[shape.rank - 1] != t.dim[tfm__block_axis(t)])) {
+        (count && tfm_type_block(t.type) > 1 && shape.dim[shape.rank - 1] != t.dim[tfm__block_axis(t)])) {
         tfm__fail(&c->err, TFM_ARGUMENT, "reshape: %d does not become %d", &from, &shape);
         return tfm_none();
     }
@@ -2833,6 +2852,7 @@ TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
     tfm_mark mark = tfm_arena_mark(c);
     a = tfm__f32(c, "matmul", a);
     b = tfm_transpose(c, b, -1, -2);                 /* now rows of k: the columns of the product */
+    if (!tfm__ok(c)) return tfm_none();
     bool rows = tfm_type_block(b.type) > 1 ? tfm__block_axis(b) == b.rank - 1
                                            : b.stride[b.rank - 1] == tfm_type_bytes(b.type) || k == 1;
     if (!rows) b = tfm_contiguous(c, b);
@@ -2930,6 +2950,16 @@ TFMDEF tfm_tensor tfm_silu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(
 TFMDEF tfm_tensor tfm_tanh(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "tanh", TFM__TANH, t); }
 TFMDEF tfm_tensor tfm_sigmoid(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "sigmoid", TFM__SIGMOID, t); }
 
+/* Without an axis of length 1; a tensor of rank 1 keeps it. */
+static tfm_tensor tfm__drop_axis(const tfm_context *c, tfm_tensor t, int axis) {
+    if (!tfm__ok(c) || t.rank < 2) return t;
+    for (int i = axis; i < t.rank - 1; i++) {
+        t.dim[i] = t.dim[i + 1];
+        t.stride[i] = t.stride[i + 1];
+    }
+    t.rank--;
+    return t;
+}
 /* Row ops along any axis: the axis is brought to the end, its rows made contiguous. */
 static tfm_tensor tfm__row_op_run(tfm_context *c, const char *name, tfm__row_op op, tfm_tensor t, int axis,
                                   const float *w, const float *b, float eps) {
@@ -2953,11 +2983,8 @@ static tfm_tensor tfm__row_op_run(tfm_context *c, const char *name, tfm__row_op 
     j.eps = eps;
     tfm__run(c, c->kernels->rows, &j, rows, 8.0 * (double)rows * (double)j.d);
     y = tfm_transpose(c, y, a, -1);
-    if (reduces && tfm__ok(c) && y.rank > 1) {      /* drop the axis, now of length 1 */
-        for (int i = a; i < y.rank - 1; i++) { y.dim[i] = y.dim[i + 1]; y.stride[i] = y.stride[i + 1]; }
-        y.rank--;
-    }
-    return y;
+    if (reduces) y = tfm__drop_axis(c, y, a);
+    return tfm_contiguous(c, y);
 }
 TFMDEF tfm_tensor tfm_softmax(tfm_context *c, tfm_tensor t, int axis) {
     return tfm__row_op_run(c, "softmax", TFM__ROW_SOFTMAX, t, axis, NULL, NULL, 0);
@@ -2999,7 +3026,7 @@ TFMDEF tfm_tensor tfm_rmsnorm(tfm_context *c, tfm_tensor t, tfm_tensor w, float 
     return tfm__row_op_run(c, "rmsnorm", TFM__ROW_RMSNORM, t, -1, pw, NULL, eps);
 }
 
-/* A before b in descending order: NaN last, ties by index. */
+/* A before b in descending order: NaN counts as -inf, ties by index. */
 TFM__INLINE bool tfm__ranks_before(const float *x, int32_t a, int32_t b) {
     float u = x[a] == x[a] ? x[a] : -TFM__INF, v = x[b] == x[b] ? x[b] : -TFM__INF;
     return u != v ? u > v : a < b;
@@ -3064,12 +3091,7 @@ TFMDEF tfm_tensor tfm_argmax(tfm_context *c, tfm_tensor t, int axis) {
     tfm_tensor ids;
     if (!tfm__given_numbers(c, "argmax", t) || !tfm__axis(c, "argmax", t, axis, &a)) return tfm_none();
     tfm_topk(c, tfm_transpose(c, t, a, -1), 1, &ids);
-    ids = tfm_transpose(c, ids, a, -1);
-    if (tfm__ok(c) && ids.rank > 1) {
-        for (int i = a; i < ids.rank - 1; i++) { ids.dim[i] = ids.dim[i + 1]; ids.stride[i] = ids.stride[i + 1]; }
-        ids.rank--;
-    }
-    return ids;
+    return tfm_contiguous(c, tfm__drop_axis(c, tfm_transpose(c, ids, a, -1), a));
 }
 
 /* ---- Layers ---------------------------------------------------------------------- [IMPL.LAYERS] */
@@ -3217,10 +3239,14 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
     tfm_shape qs = tfm__shape_of(q), ks = tfm__shape_of(k), vs = tfm__shape_of(v);
     if (!tfm__ok(c)) return;
     if (qs.dim[0] != ks.dim[0] || qs.dim[0] != vs.dim[0] || ks.dim[1] != vs.dim[1] || ks.dim[2] != vs.dim[2] ||
-        qs.dim[3] != ks.dim[3] || (ks.dim[1] ? qs.dim[1] % ks.dim[1] : qs.dim[1]) || qs.dim[3] > TFM__HEAD_MAX ||
-            vs.dim[3] > TFM__HEAD_MAX) {
+        qs.dim[3] != ks.dim[3] || (ks.dim[1] ? qs.dim[1] % ks.dim[1] : qs.dim[1])) {
         tfm__fail(&c->err, TFM_MISMATCH, "attention: q is %d, k %d, v %d (batch, heads, positions, size)", &qs, &ks,
                   &vs);
+        return;
+    }
+    if (qs.dim[3] > TFM__HEAD_MAX || vs.dim[3] > TFM__HEAD_MAX) {
+        tfm__fail(&c->err, TFM_UNSUPPORTED, "attention: heads of %i and %i, at most %i (TFM_HEAD_MAX)", qs.dim[3],
+                  vs.dim[3], (int64_t)TFM__HEAD_MAX);
         return;
     }
     if (o->mask.rank) {
@@ -3273,6 +3299,10 @@ TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_
         return tfm_none();
     }
     int64_t value_size = split ? v.dim[3] : v.dim[v.rank - 1] / kv_heads;
+    if (!split && value_size > INT64_MAX / heads) {
+        tfm__fail(&c->err, TFM_ARGUMENT, "attention: %i heads of %i are too many", heads, value_size);
+        return tfm_none();
+    }
     tfm_shape shape = tfm__shape_of(q);
     shape.dim[shape.rank - 1] = split ? value_size : heads * value_size;
     tfm_tensor y = tfm__new(c, TFM_F32, shape);
@@ -3396,9 +3426,11 @@ static tfm_tensor tfm__rnn(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn
     int layers = o.layers ? o.layers : 1, dirs = o.bidirectional ? 2 : 1;
     bool flat = x.rank == 2;
     if (!tfm__given_numbers(c, op, x)) return tfm_none();
-    if ((x.rank != 2 && x.rank != 3) || layers < 1 || !weights || weights->w_hh.rank != 2) {
+    if ((x.rank != 2 && x.rank != 3) || layers < 1 || layers > 65536 || !weights || weights->w_hh.rank != 2 ||
+        weights->w_hh.dim[1] > INT64_MAX / 8) {
         tfm_shape s = tfm__shape_of(x);
-        tfm__fail(&c->err, TFM_ARGUMENT, "%s: x is %d, %i layers", op, &s, (int64_t)layers);
+        tfm__fail(&c->err, TFM_ARGUMENT, "%s: x is %d, %i layers; x of rank 2 or 3, weights with w_hh of rank 2 needed",
+                  op, &s, (int64_t)layers);
         return tfm_none();
     }
     bool swap = !flat && o.batch_first;
@@ -3427,7 +3459,8 @@ static tfm_tensor tfm__rnn(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn
     if (!tfm__ok(c)) return tfm_none();
     if (h_io) *h_io = h;
     if (c_io) *c_io = cell;
-    return flat ? tfm_reshape(c, y, tfm_shape2(steps, dirs * hidden)) : swap ? tfm_transpose(c, y, 0, 1) : y;
+    if (swap) y = tfm_contiguous(c, tfm_transpose(c, y, 0, 1));
+    return flat ? tfm_reshape(c, y, tfm_shape2(steps, dirs * hidden)) : y;
 }
 TFMDEF tfm_tensor tfm_lstm(tfm_context *c, tfm_tensor x, const tfm_rnn_weights *weights, const tfm_rnn_opts *opts,
                            tfm_tensor *h, tfm_tensor *cell) {
@@ -3473,9 +3506,11 @@ TFMDEF tfm_tensor tfm_conv2d(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_ten
     if (flat) x = tfm_reshape(c, x, tfm_shape4(1, x.dim[0], x.dim[1], x.dim[2]));
     if (!tfm__ok(c)) return tfm_none();
     tfm_shape xs = tfm__shape_of(x), ws = tfm__shape_of(w);
-    int64_t groups = o.groups ? o.groups : 1, filters = ws.dim[0], taps = ws.dim[1] * ws.dim[2] * ws.dim[3];
-    bool fits = xs.rank == 4 && ws.rank == 4 && groups >= 1 && xs.dim[1] == ws.dim[1] * groups &&
-        filters % groups == 0 && taps > 0;
+    int64_t groups = o.groups ? o.groups : 1, filters = ws.dim[0];
+    bool fits = xs.rank == 4 && ws.rank == 4 && groups >= 1;
+    for (int i = 1; fits && i < 4; i++) fits = ws.dim[i] <= 1 << 20 && xs.dim[i] <= INT64_MAX / 4;
+    int64_t taps = fits ? ws.dim[1] * ws.dim[2] * ws.dim[3] : 0;
+    fits = fits && xs.dim[1] == ws.dim[1] * groups && filters % groups == 0 && taps > 0;
     for (int i = 0; i < 2; i++) {
         j.stride[i] = o.stride[i] ? o.stride[i] : 1;
         j.dilation[i] = o.dilation[i] ? o.dilation[i] : 1;
@@ -3676,11 +3711,82 @@ static bool tfm__file_check(tfm_file *f, bool whole, uint64_t start, tfm_error *
     return true;
 }
 
+/* Metadata values. */
+
+static const uint8_t tfm__value_bytes[TFM_VALUE_TYPES] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
+
+/* Any integer value as sign and magnitude. */
+static bool tfm__value_integer(const tfm_value *v, bool *negative, uint64_t *magnitude) {
+    uint64_t u = 0;
+    size_t n = v && v->type < TFM_VALUE_TYPES ? tfm__value_bytes[v->type] : 0;
+    if (!n || v->type == TFM_VALUE_F32 || v->type == TFM_VALUE_F64 || v->type == TFM_VALUE_BOOL) return false;
+    bool is_signed = v->type == TFM_VALUE_I8 || v->type == TFM_VALUE_I16 || v->type == TFM_VALUE_I32 ||
+        v->type == TFM_VALUE_I64;
+    if (n == 1) u = v->data[0];
+    if (n == 2) u = tfm__load_u16(v->data);
+    if (n == 4) { uint32_t w; memcpy(&w, v->data, 4); u = w; }
+    if (n == 8) memcpy(&u, v->data, 8);
+    *negative = is_signed && (u >> (8 * n - 1) & 1);
+    if (*negative && n < 8) u |= ~(uint64_t)0 << (8 * n);
+    *magnitude = *negative ? 0 - u : u;
+    return true;
+}
+TFMDEF bool tfm_value_u64(const tfm_value *v, uint64_t *out) {
+    bool negative;
+    uint64_t u;
+    if (!tfm__value_integer(v, &negative, &u) || negative) return false;
+    *out = u;
+    return true;
+}
+TFMDEF bool tfm_value_i64(const tfm_value *v, int64_t *out) {
+    bool negative;
+    uint64_t u;
+    if (!tfm__value_integer(v, &negative, &u) || u > (uint64_t)INT64_MAX + (negative ? 1 : 0)) return false;
+    *out = negative ? (int64_t)(0 - u) : (int64_t)u;
+    return true;
+}
+TFMDEF bool tfm_value_f64(const tfm_value *v, double *out) {
+    bool negative;
+    uint64_t u;
+    if (v && v->type == TFM_VALUE_F32) { float f; memcpy(&f, v->data, sizeof f); *out = (double)f; return true; }
+    if (v && v->type == TFM_VALUE_F64) { memcpy(out, v->data, sizeof *out); return true; }
+    if (!tfm__value_integer(v, &negative, &u)) return false;
+    *out = negative ? -(double)u : (double)u;
+    return true;
+}
+TFMDEF bool tfm_value_bool(const tfm_value *v, bool *out) {
+    if (!v || v->type != TFM_VALUE_BOOL) return false;
+    *out = v->data[0] != 0;
+    return true;
+}
+TFMDEF bool tfm_value_string(const tfm_value *v, tfm_string *out) {
+    if (!v || v->type != TFM_VALUE_STRING) return false;
+    out->data = (const char *)v->data;
+    out->size = v->size;
+    return true;
+}
+TFMDEF bool tfm_value_next(tfm_value *array, tfm_value *element) {
+    if (!array || array->type != TFM_VALUE_ARRAY || array->count == 0) return false;
+    size_t at = 0, size = tfm__value_bytes[array->element];
+    if (array->element == TFM_VALUE_STRING) {           /* lengths were checked when the file was read */
+        uint64_t n;
+        memcpy(&n, array->data, sizeof n);
+        at = sizeof n;
+        size = (size_t)n;
+    }
+    element->type = element->element = array->element;
+    element->count = array->element == TFM_VALUE_STRING ? size : 1;
+    element->data = array->data + at;
+    element->size = size;
+    array->data += at + size;
+    array->size -= at + size;
+    array->count--;
+    return true;
+}
+
 /* ---- GGUF --------------------------------------------------------------------- [IMPL.FILES.GGUF]
    "GGUF", version u32, tensor count u64, key count u64; keys: name, type, value; tensors: name,
    rank u32, dimensions u64 innermost first, type u32, offset u64; padding; data.                 */
-
-static const uint8_t tfm__value_bytes[TFM_VALUE_TYPES] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
 
 static bool tfm__take_value(tfm__cursor *k, tfm_value *v) {
     uint32_t type = tfm__take_u32(k, "value type");
@@ -4200,6 +4306,7 @@ TFMDEF const char *tfm_file_format(const tfm_file *f) { return f ? f->format : "
 TFMDEF int64_t tfm_file_tensor_count(const tfm_file *f) { return f ? f->entry_count : 0; }
 TFMDEF bool tfm_file_tensor_at(const tfm_file *f, int64_t index, tfm_tensor_info *out) {
     if (!f || index < 0 || index >= f->entry_count) return false;
+    if (!out) return true;
     const tfm__entry *t = &f->entries[index];
     memset(out, 0, sizeof *out);
     out->name = t->name;
@@ -4259,75 +4366,6 @@ TFMDEF bool tfm_file_meta(const tfm_file *f, const char *key, tfm_value *out) {
         else high = mid;
     }
     return false;
-}
-
-/* Any integer value as sign and magnitude. */
-static bool tfm__value_integer(const tfm_value *v, bool *negative, uint64_t *magnitude) {
-    uint64_t u = 0;
-    size_t n = v && v->type < TFM_VALUE_TYPES ? tfm__value_bytes[v->type] : 0;
-    if (!n || v->type == TFM_VALUE_F32 || v->type == TFM_VALUE_F64 || v->type == TFM_VALUE_BOOL) return false;
-    bool is_signed = v->type == TFM_VALUE_I8 || v->type == TFM_VALUE_I16 || v->type == TFM_VALUE_I32 ||
-        v->type == TFM_VALUE_I64;
-    if (n == 1) u = v->data[0];
-    if (n == 2) u = tfm__load_u16(v->data);
-    if (n == 4) { uint32_t w; memcpy(&w, v->data, 4); u = w; }
-    if (n == 8) memcpy(&u, v->data, 8);
-    *negative = is_signed && (u >> (8 * n - 1) & 1);
-    if (*negative && n < 8) u |= ~(uint64_t)0 << (8 * n);
-    *magnitude = *negative ? 0 - u : u;
-    return true;
-}
-TFMDEF bool tfm_value_u64(const tfm_value *v, uint64_t *out) {
-    bool negative;
-    uint64_t u;
-    if (!tfm__value_integer(v, &negative, &u) || negative) return false;
-    *out = u;
-    return true;
-}
-TFMDEF bool tfm_value_i64(const tfm_value *v, int64_t *out) {
-    bool negative;
-    uint64_t u;
-    if (!tfm__value_integer(v, &negative, &u) || u > (uint64_t)INT64_MAX + (negative ? 1 : 0)) return false;
-    *out = negative ? (int64_t)(0 - u) : (int64_t)u;
-    return true;
-}
-TFMDEF bool tfm_value_f64(const tfm_value *v, double *out) {
-    bool negative;
-    uint64_t u;
-    if (v && v->type == TFM_VALUE_F32) { float f; memcpy(&f, v->data, sizeof f); *out = (double)f; return true; }
-    if (v && v->type == TFM_VALUE_F64) { memcpy(out, v->data, sizeof *out); return true; }
-    if (!tfm__value_integer(v, &negative, &u)) return false;
-    *out = negative ? -(double)u : (double)u;
-    return true;
-}
-TFMDEF bool tfm_value_bool(const tfm_value *v, bool *out) {
-    if (!v || v->type != TFM_VALUE_BOOL) return false;
-    *out = v->data[0] != 0;
-    return true;
-}
-TFMDEF bool tfm_value_string(const tfm_value *v, tfm_string *out) {
-    if (!v || v->type != TFM_VALUE_STRING) return false;
-    out->data = (const char *)v->data;
-    out->size = v->size;
-    return true;
-}
-TFMDEF bool tfm_value_next(tfm_value *array, tfm_value *element) {
-    if (!array || array->type != TFM_VALUE_ARRAY || array->count == 0) return false;
-    size_t at = 0, size = tfm__value_bytes[array->element];
-    if (array->element == TFM_VALUE_STRING) {           /* lengths were checked when the file was read */
-        uint64_t n;
-        memcpy(&n, array->data, sizeof n);
-        at = sizeof n;
-        size = (size_t)n;
-    }
-    element->type = element->element = array->element;
-    element->count = array->element == TFM_VALUE_STRING ? size : 1;
-    element->data = array->data + at;
-    element->size = size;
-    array->data += at + size;
-    array->size -= at + size;
-    array->count--;
-    return true;
 }
 #ifndef TFM_NO_TOKENIZER
 /* ---- Tokenizers ---------------------------------------------------------- [IMPL.TOKENIZER]
@@ -4438,6 +4476,7 @@ static uint32_t tfm__utf8_decode(const uint8_t *p, size_t n, int *length) {
 
 TFMDEF size_t tfm_utf8_feed(tfm_utf8 *u, const char *bytes, size_t size, bool replace, bool final, char *out) {
     size_t n = 0;
+    if (!u || !out || (size && !bytes)) return 0;
     if (u->count < 0 || u->count > 3) u->count = 0;
     for (size_t i = 0; i < size || (final && u->count);) {
         bool flush = i == size;

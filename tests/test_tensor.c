@@ -441,6 +441,47 @@ static void bad_options(void) {
         CHECK(tfm_context_new(&rows[i], NULL) == NULL);
     }
 }
+/* Results lie in row order along any axis, so that .data can be read as it is. */
+static void results_are_contiguous(void) {
+    tfm_context *c = context();
+    static const float w[16 * 4] = { 0.5f };
+    for (int axis = 0; axis < 3; axis++) {
+        tfm_tensor x = counting(c, tfm_shape3(2, 3, 4));
+        tfm_tensor y[] = { tfm_sum(c, x, axis), tfm_mean(c, x, axis), tfm_max(c, x, axis), tfm_argmax(c, x, axis),
+                           tfm_softmax(c, x, axis), tfm_log_softmax(c, x, axis) };
+        for (size_t i = 0; i < sizeof y / sizeof *y; i++)
+            for (int d = y[i].rank - 1, stride = 4; d >= 0; stride *= (int)y[i].dim[d--])
+                CHECK_EQ(y[i].stride[d], stride);
+    }
+    tfm_tensor gates = tfm_wrap(c, w, tfm_shape2(16, 4));
+    tfm_rnn_weights l = { gates, gates, tfm_none(), tfm_none() };
+    tfm_rnn_opts o = { .batch_first = true };
+    tfm_tensor y = tfm_lstm(c, counting(c, tfm_shape3(2, 3, 4)), &l, &o, NULL, NULL);
+    CHECK_EQ(y.stride[0], 3 * 4 * 4);
+    CHECK_EQ(y.stride[1], 4 * 4);
+    CHECK_STR(tfm_message(c), "");
+    tfm_context_free(c);
+}
+/* No arena at all: each op says so, and touches nothing. */
+static void no_memory_at_all(void) {
+    static const float numbers[16] = { 1 };
+    static _Alignas(TFM_ALIGN) char memory[4096];
+    tfm_error err;
+    tfm_context *c = tfm_context_in(memory, tfm_context_size(NULL), NULL, &err);
+    CHECK_STR(err.message, "");
+    tfm_tensor x = tfm_wrap(c, numbers, tfm_shape2(4, 4));
+    for (int i = 0; c && i < 6; i++) {
+        tfm_tensor y = i == 0 ? tfm_matmul(c, x, x) : i == 1 ? tfm_dense(c, x, x, tfm_none())
+                     : i == 2 ? tfm_sum(c, x, 0) : i == 3 ? tfm_attention(c, x, x, x, NULL)
+                     : i == 4 ? tfm_argmax(c, x, 0) : tfm_add(c, x, x);
+        CHECK_EQ(y.rank, 0);
+        CHECK_EQ(tfm_status_of(c), TFM_MEMORY);
+        tfm_clear(c);
+    }
+    CHECK_EQ(tfm_permute(c, x, NULL).rank, 0);
+    CHECK_EQ(tfm_status_of(c), TFM_ARGUMENT);
+    tfm_context_free(c);
+}
 
 const test_case tests_tensor[] = {
     { "shapes", shapes, QUICK },
@@ -459,5 +500,7 @@ const test_case tests_tensor[] = {
     { "errors_stay", errors_stay, QUICK },
     { "nothing_given", nothing_given, QUICK },
     { "bad_options", bad_options, QUICK },
+    { "results_are_contiguous", results_are_contiguous, QUICK },
+    { "no_memory_at_all", no_memory_at_all, QUICK },
     { NULL, NULL, SLOW }
 };
