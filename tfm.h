@@ -1497,7 +1497,6 @@ enum {
 #define TFM__X(name, number, block, bytes) TFM__BLOCK_##name = block, TFM__BYTES_##name = bytes,
     TFM_TYPES(TFM__X)
 #undef TFM__X
-    TFM__BLOCK_MAX = 256
 };
 
 static const tfm__type tfm__types[] = {

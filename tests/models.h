@@ -139,4 +139,21 @@ MODELS_FN uint8_t *make_model(const recipe *r, size_t *size) {
     return NULL;
 }
 
+/* Such a model, loaded from the bytes that it keeps. */
+typedef struct made { uint8_t *bytes; tfm_model *m; } made;
+
+static inline made make(const recipe *r) {
+    made m = { NULL, NULL };
+    tfm_error err;
+    size_t size;
+    m.bytes = make_model(r, &size);
+    if (m.bytes) m.m = tfm_model_from_memory(m.bytes, size, NULL, &err);
+    if (m.bytes) CHECK_STR(err.message, "");
+    return m;
+}
+static inline void unmake(made *m) {
+    tfm_model_free(m->m);
+    free(m->bytes);
+}
+
 #endif

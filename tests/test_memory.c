@@ -350,8 +350,8 @@ static void nothing_is_allocated_later(void) {
     tfm_session_opts o = { .context = 80, .batch = 4, .threads = 2, .allocator = &a };
     tfm_session *s = m ? tfm_session_new(m, &o, &err) : NULL;
     CHECK_STR(err.message, "");
-    int64_t made = h.calls;
-    CHECK(made > 0);
+    int64_t calls = h.calls;
+    CHECK(calls > 0);
     if (CHECK(s != NULL)) {
         tfm_generate_opts g = { .sampling = { .temperature = 0.8f, .seed = 1 } };
         for (int i = 0; i < 3; i++) {
@@ -359,7 +359,7 @@ static void nothing_is_allocated_later(void) {
             CHECK_EQ(tfm_rewind(s, 0), TFM_OK);
         }
     }
-    CHECK_EQ(h.calls, made);
+    CHECK_EQ(h.calls, calls);
     tfm_session_free(s);
     tfm_model_free(m);
     CHECK_EQ(h.live, 0);

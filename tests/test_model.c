@@ -140,23 +140,8 @@ static void generates_the_reference_text(void) {
 
 /* ---- Any model ---- */
 
-typedef struct made { uint8_t *bytes; tfm_model *m; } made;
-
 static const recipe small = { .layers = 2, .width = 64, .ff = 96, .heads = 4, .kv_heads = 2, .vocab = 90,
                               .context = 200, .characters = true };
-static made make(const recipe *r) {
-    made m = { NULL, NULL };
-    tfm_error err;
-    size_t size;
-    m.bytes = make_model(r, &size);
-    if (m.bytes) m.m = tfm_model_from_memory(m.bytes, size, NULL, &err);
-    if (m.bytes) CHECK_STR(err.message, "");
-    return m;
-}
-static void unmake(made *m) {
-    tfm_model_free(m->m);
-    free(m->bytes);
-}
 static void some_ids(int32_t *ids, int64_t n, int vocab, uint64_t seed) {
     for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)((test_random(&seed) >> 33) % (uint64_t)vocab);
 }

@@ -16,21 +16,6 @@ typedef struct way { int threads, batch; tfm_level level; } way;
 
 static int64_t positions(void) { return test_quick ? 20 : 600; }
 
-typedef struct made { uint8_t *bytes; tfm_model *m; } made;
-
-static made make(const recipe *r) {
-    made m = { NULL, NULL };
-    tfm_error err;
-    size_t size;
-    m.bytes = make_model(r, &size);
-    if (m.bytes) m.m = tfm_model_from_memory(m.bytes, size, NULL, &err);
-    if (m.bytes) CHECK_STR(err.message, "");
-    return m;
-}
-static void unmake(made *m) {
-    tfm_model_free(m->m);
-    free(m->bytes);
-}
 /* Logits of all n positions, malloc'd; NULL and a failed check after an error. */
 static float *logits_of(const tfm_model *m, int64_t n, tfm_type cache, way w) {
     tfm_error err;
