@@ -68,7 +68,7 @@
      API             [API.STATUS] [API.MEMORY] [API.TENSOR] [API.OPS] [API.LAYERS] [API.FILES]
                      [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
      implementation  [IMPL.PLATFORM] [IMPL.THREADS] [IMPL.CURSOR] [IMPL.TYPES]
-                     [KERNELS.MATH] [KERNELS.C] [KERNELS.TABLE]
+                     [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.TABLE]
                      [IMPL.CONTEXT] [IMPL.TENSOR] [IMPL.OPS] [IMPL.LAYERS]
                      [IMPL.FILES] [IMPL.FILES.GGUF] [IMPL.FILES.SAFETENSORS]
                      [IMPL.TOKENIZER] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]                       */
@@ -162,10 +162,14 @@ typedef enum tfm_level {                /* which kernels run; results agree amon
     TFM_LEVEL_UNFUSED,                  /* portable C, a*b + c rounded twice: outside "one answer" */
     TFM_LEVEL_EXACT,                    /* portable C, fused multiply-add in software */
     TFM_LEVEL_FMA,                      /* portable C, the CPU's fused multiply-add */
+    TFM_LEVEL_AVX2,                     /* x86-64: AVX2, FMA, F16C */
+    TFM_LEVEL_AVXVNNI,                  /* the same with AVX-VNNI's integer products */
+    TFM_LEVEL_AVX512,                   /* AVX-512 F, BW, VL, DQ */
+    TFM_LEVEL_AVX512VNNI,               /* the same with VNNI */
     TFM_LEVEL_COUNT
 } tfm_level;
 
-TFMDEF const char *tfm_level_name(tfm_level level);        /* "auto", "unfused", "exact", "fma" */
+TFMDEF const char *tfm_level_name(tfm_level level);        /* "auto", "unfused", "exact", "fma", "avx2" ... */
 TFMDEF bool        tfm_level_available(tfm_level level);   /* can this CPU and build run it? */
 
 typedef struct tfm_context tfm_context;
@@ -194,7 +198,8 @@ typedef struct tfm_mark { void *block; size_t used; } tfm_mark;
 TFMDEF tfm_mark tfm_arena_mark(const tfm_context *c);
 TFMDEF void     tfm_arena_rewind(tfm_context *c, tfm_mark mark);   /* frees all made since the mark */
 TFMDEF size_t   tfm_arena_peak(const tfm_context *c);      /* most bytes in use so far; with
-                                                              .measure: what a run will need */
+                                                              .measure: what a run will need with
+                                                              as many threads, at that level */
 TFMDEF int      tfm_cpu_count(void);   /* CPUs that this process may use, 1..256; 1 with TFM_NO_THREADS */
 
 /* ---- Tensors --------------------------------------------------------------- [API.TENSOR] */
@@ -681,6 +686,9 @@ TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_gen
 #ifndef TFM_NO_STDIO
 #include <stdio.h>
 #endif
+#if defined(__x86_64__) && !defined(TFM_NO_SIMD) && (defined(__GNUC__) || defined(__clang__))
+#include <immintrin.h>
+#endif
 #if TFM__POSIX && !defined(TFM_NO_STDIO)
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -1009,12 +1017,44 @@ static void tfm__unmap(tfm__mapping *m, const tfm_allocator *a) {
 #define TFM__HAS_FMA 0
 #endif
 
-#if TFM__X86 && !TFM__HAS_FMA
-static bool tfm__cpu_has_fma(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("fma");
+/* Kernels written with x86-64 intrinsics, each under its own target attribute. */
+#if TFM__X86 && defined(__x86_64__) && !defined(TFM_NO_SIMD)
+#define TFM__SIMD_X86 1
+#else
+#define TFM__SIMD_X86 0
+#endif
+
+#if TFM__X86
+/* CPUID leaf 7, subleaf 1: EAX bit 4. Compilers before 2021 have no name for it. */
+static bool tfm__cpu_has_avxvnni(void) {
+    unsigned a = 0, b, c = 0, d;
+    __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    if (a < 7) return false;
+    a = 7, c = 1;
+    __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    return a >> 4 & 1;
 }
 #endif
+/* Can this CPU run the kernels of a level? */
+static bool tfm__cpu_runs(tfm_level level) {
+#if TFM__X86
+    __builtin_cpu_init();
+    bool fma = TFM__HAS_FMA || __builtin_cpu_supports("fma"), avx2 = fma && __builtin_cpu_supports("avx2");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    switch (level) {
+        case TFM_LEVEL_FMA: return fma;
+        case TFM_LEVEL_AVX2: return avx2;           /* every CPU with AVX2 and FMA has F16C */
+        case TFM_LEVEL_AVXVNNI: return avx2 && tfm__cpu_has_avxvnni();
+        case TFM_LEVEL_AVX512: return avx512;
+        case TFM_LEVEL_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
+        default: return true;
+    }
+#else
+    (void)level;
+    return true;
+#endif
+}
 
 /* Sets round-to-nearest without flush-to-zero; gives back what was set before. */
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -1080,7 +1120,7 @@ TFMDEF int tfm_cpu_count(void) {
    over spins shortly, then blocks; with more threads than CPUs it does not spin at all. Shares
    only ever split outputs, never a sum, so that their number does not change a result.        */
 
-typedef void (*tfm__task)(void *arg, int64_t begin, int64_t end);
+typedef void (*tfm__task)(void *arg, int64_t begin, int64_t end, int thread);
 
 typedef struct tfm__worker tfm__worker;
 
@@ -1114,7 +1154,7 @@ static int64_t tfm__share(int64_t n, int index, int threads) {
 }
 static void tfm__pool_part(tfm__pool *p, int index) {
     int64_t begin = tfm__share(p->n, index, p->threads), end = tfm__share(p->n, index + 1, p->threads);
-    if (begin < end) p->task(p->arg, begin, end);
+    if (begin < end) p->task(p->arg, begin, end, index);
 }
 static void *tfm__worker_main(void *arg) {
     tfm__worker *w = (tfm__worker *)arg;
@@ -1166,7 +1206,7 @@ static void tfm__pool_run(tfm__pool *p, tfm__task task, void *arg, int64_t n) {
 #else
     (void)p;
 #endif
-    if (n > 0) task(arg, 0, n);
+    if (n > 0) task(arg, 0, n, 0);
 }
 
 static void tfm__pool_stop(tfm__pool *p) {
@@ -1780,7 +1820,7 @@ static double tfm__exp_double(double x) {
 #ifndef TFM_HEAD_MAX
 #define TFM_HEAD_MAX 1024
 #endif
-enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64,
+enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__UNIT = 32, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64,
        TFM__HEAD_MAX = TFM_HEAD_MAX };
 
 /* Sums over a row run in `lanes` chains, element k in chain k % lanes: one below 256 elements, else
@@ -1819,15 +1859,17 @@ TFM__INLINE tfm__act tfm__act_at(const char *row, int64_t k, int group) {
     return a;
 }
 
-typedef struct tfm__quantize_job {
+/* Columns of a product made ready for its kernel, `width` of them to a tile. */
+typedef struct tfm__columns_job {
     const float *x;                     /* [n, k], contiguous */
-    char *out;                          /* [n] rows of tfm__act_bytes */
-    int64_t k;
-    int group;
-} tfm__quantize_job;
+    char *out;                          /* tiles of width * tfm__act_bytes, or of floats for group 0 */
+    int64_t n, k;
+    int group, width;
+} tfm__columns_job;
 
-static void tfm__quantize_rows(void *arg, int64_t begin, int64_t end) {
-    const tfm__quantize_job *j = (const tfm__quantize_job *)arg;
+static void tfm__columns_quantize(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__columns_job *j = (const tfm__columns_job *)arg;
+    (void)thread;
     for (int64_t r = begin; r < end; r++) {
         const float *x = j->x + r * j->k;
         char *row = j->out + (size_t)r * tfm__act_bytes(j->k, j->group);
@@ -1860,40 +1902,62 @@ static void tfm__quantize_rows(void *arg, int64_t begin, int64_t end) {
     }
 }
 
-/* y[r, c] = w row r . x column c + bias[r]: the product under dense, matmul, conv and RNNs. */
-typedef struct tfm__gemm_job {
+/* y[r, c] = w row r . x column c + bias[r]: the product under dense, matmul, conv and RNNs. A job
+   has several parts if several matrices meet the same columns; its units are TFM__UNIT rows of a part. */
+typedef struct tfm__part {
     const tfm__type *type;
     const char *w;                      /* rows of k elements, w_stride bytes apart, at any address */
-    size_t w_stride;
-    const char *x;                      /* n rows of k f32, or of tfm__act_bytes for quantized w */
-    size_t x_stride;
+    int64_t w_stride, rows;
+    const float *bias;                  /* [rows], or NULL */
     float *y;
     int64_t y_row, y_column;            /* strides of y in floats, along r and along c */
-    const float *bias;                  /* [rows], or NULL */
+} tfm__part;
+
+typedef struct tfm__gemm_job {
+    const tfm__part *parts;
+    int count;
+    const char *x;                      /* n rows of k floats, or the tiles that a columns_job made */
+    size_t x_stride;                    /* of a row or a tile */
+    int width;                          /* columns of a tile */
     int64_t k, n;
+    char *scratch;                      /* one piece per thread */
+    size_t scratch_stride;
 } tfm__gemm_job;
 
-TFM__INLINE void tfm__gemm_store(const tfm__gemm_job *j, int64_t r, int64_t c, float v) {
-    j->y[r * j->y_row + c * j->y_column] = j->bias ? v + j->bias[r] : v;
+/* The rows of units unit..end-1 that lie in one part; the unit after them. */
+static int64_t tfm__gemm_rows(const tfm__gemm_job *j, int64_t unit, int64_t end, const tfm__part **part,
+                              int64_t *first, int64_t *last) {
+    int64_t before = 0, units = 0;
+    for (const tfm__part *p = j->parts;; p++, before += units) {
+        units = (p->rows + TFM__UNIT - 1) / TFM__UNIT;
+        if (unit >= before + units) continue;
+        *part = p;
+        *first = (unit - before) * TFM__UNIT;
+        *last = tfm__min64((end - before) * TFM__UNIT, p->rows);
+        return tfm__min64(end, before + units);
+    }
+}
+TFM__INLINE void tfm__gemm_store(const tfm__part *p, int64_t r, int64_t c, float v) {
+    p->y[r * p->y_row + c * p->y_column] = p->bias ? v + p->bias[r] : v;
 }
 
-TFM__INLINE void tfm__gemm_float(int fma, const tfm__gemm_job *j, int64_t begin, int64_t end) {
+TFM__INLINE void tfm__gemm_float(int fma, const tfm__gemm_job *j, const tfm__part *p, int64_t begin, int64_t end) {
     int lanes = tfm__lanes(j->k);
     float wide[TFM__CHUNK], t[TFM__COLUMNS][TFM__LANES];
     for (int64_t r = begin; r < end; r++) {
-        const char *w = j->w + (size_t)r * j->w_stride;
+        const char *w = p->w + r * p->w_stride;
         for (int64_t c0 = 0; c0 < j->n; c0 += TFM__COLUMNS) {
             int columns = (int)tfm__min64(TFM__COLUMNS, j->n - c0);
             memset(t, 0, sizeof t);
             for (int64_t k = 0; k < j->k; k += TFM__CHUNK) {
                 int64_t n = tfm__min64(TFM__CHUNK, j->k - k);
-                tfm__decode(j->type->type, w + k * j->type->bytes, wide, n);
+                tfm__decode(p->type->type, w + k * p->type->bytes, wide, n);
                 for (int c = 0; c < columns; c++) {
                     const float *x = (const float *)(const void *)(j->x + (size_t)(c0 + c) * j->x_stride);
                     tfm__dot_lanes(fma, wide, x + k, n, lanes, t[c]);
                 }
             }
-            for (int c = 0; c < columns; c++) tfm__gemm_store(j, r, c0 + c, tfm__join(t[c], lanes));
+            for (int c = 0; c < columns; c++) tfm__gemm_store(p, r, c0 + c, tfm__join(t[c], lanes));
         }
     }
 }
@@ -1913,13 +1977,14 @@ TFM__INLINE void tfm__block_sums(const tfm__type *t, const tfm__block *b, const 
     *isum = total;
     *msum = mins;
 }
-TFM__INLINE void tfm__gemm_quantized(int fma, const tfm__gemm_job *j, int64_t begin, int64_t end) {
-    const tfm__type *t = j->type;
+TFM__INLINE void tfm__gemm_quantized(int fma, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
+                                     int64_t end) {
+    const tfm__type *t = p->type;
     int group = tfm__act_group(t);
     float acc[TFM__COLUMNS];
     tfm__block b;
     for (int64_t r = begin; r < end; r++) {
-        const uint8_t *w = (const uint8_t *)j->w + (size_t)r * j->w_stride;
+        const uint8_t *w = (const uint8_t *)p->w + r * p->w_stride;
         for (int64_t c0 = 0; c0 < j->n; c0 += TFM__COLUMNS) {
             int columns = (int)tfm__min64(TFM__COLUMNS, j->n - c0);
             memset(acc, 0, sizeof acc);
@@ -1934,13 +1999,17 @@ TFM__INLINE void tfm__gemm_quantized(int fma, const tfm__gemm_job *j, int64_t be
                     if (t->has_min) acc[c] = tfm__fma(fma, (float)msum, b.m * dx, acc[c]);
                 }
             }
-            for (int c = 0; c < columns; c++) tfm__gemm_store(j, r, c0 + c, acc[c]);
+            for (int c = 0; c < columns; c++) tfm__gemm_store(p, r, c0 + c, acc[c]);
         }
     }
 }
 TFM__INLINE void tfm__gemm_run(int fma, const tfm__gemm_job *j, int64_t begin, int64_t end) {
-    if (j->type->unpack) tfm__gemm_quantized(fma, j, begin, end);
-    else tfm__gemm_float(fma, j, begin, end);
+    const tfm__part *p;
+    for (int64_t first, last; begin < end;) {
+        begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
+        if (p->type->unpack) tfm__gemm_quantized(fma, j, p, first, last);
+        else tfm__gemm_float(fma, j, p, first, last);
+    }
 }
 
 /* Elementwise functions. */
@@ -2188,20 +2257,65 @@ TFM__INLINE void tfm__cell_run(int fma, const tfm__cell_job *j, int64_t begin, i
     }
 }
 
+/* ---- Vector kernels for x86-64 ----------------------------------------------------- [KERNELS.AVX2]
+   Eight floats to a register; every body gives the bits of its portable twin. AVX-512 levels use
+   these too, but for the products and attention, where wider registers pay.                     */
+#if TFM__SIMD_X86
+#define TFM__AVX2 TFM__TARGET("avx2,fma,f16c")
+#define TFM__AVX512 TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
+#define TFM__AVX512VNNI TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+
+/* The next loop has a constant count: unroll it whole, so that arrays of registers stay in registers. */
+#if defined(__clang__)
+#define TFM__UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TFM__UNROLL _Pragma("GCC unroll 64")
+#endif
+
+/* tfm__exp_tail and tfm__exp for eight. */
+TFM__AVX2 TFM__INLINE __m256 tfm__exp_tail_avx2(__m256 r) {
+    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(0.00139506022f), r, _mm256_set1_ps(0.00836895313f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.041666206f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.166665182f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+    return _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r);
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__exp_reduce_avx2(__m256 x, __m256i *n) {
+    __m256 magic = _mm256_set1_ps(12582912.0f);
+    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504f), magic), k = _mm256_sub_ps(t, magic);
+    *n = _mm256_sub_epi32(_mm256_castps_si256(t), _mm256_set1_epi32(0x4b400000));
+    return _mm256_fmadd_ps(k, _mm256_set1_ps(-1.4286068e-06f), _mm256_fmadd_ps(k, _mm256_set1_ps(-0.693145752f), x));
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__pow2_avx2(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
+    __m256i n;
+    x = _mm256_min_ps(_mm256_set1_ps(89.0f), x);            /* min and max give x if it is NaN */
+    x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
+    __m256 y = _mm256_add_ps(_mm256_set1_ps(1.0f), tfm__exp_tail_avx2(tfm__exp_reduce_avx2(x, &n)));
+    __m256i half = _mm256_srai_epi32(n, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(y, tfm__pow2_avx2(half)), tfm__pow2_avx2(_mm256_sub_epi32(n, half)));
+}
+#endif
+
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
    A level is one row of functions. To add an instruction set: write its functions under the same
    job types, add its level, its row, and its line in tfm__kernels_for.                          */
 
 typedef struct tfm__kernels {
     tfm_level level;
-    tfm__task gemm, unary, rows, rope, attention, cell, quantize;
+    int width, float_width;             /* columns of a tile: quantized, float; 1: rows as they are */
+    size_t (*scratch)(const tfm__type *type, int64_t k);   /* bytes that gemm takes per thread, or NULL */
+    tfm__task gemm, columns, unary, rows, rope, attention, cell;
 } tfm__kernels;
 
-#define TFM__INSTANCE(target, kernel, suffix, fma)                                     \
-    target static void tfm__##kernel##_##suffix(void *job, int64_t begin, int64_t end) { \
-        tfm__##kernel##_run(fma, (const tfm__##kernel##_job *)job, begin, end);          \
+#define TFM__INSTANCE(target, kernel, suffix, fma)                                                 \
+    target static void tfm__##kernel##_##suffix(void *job, int64_t begin, int64_t end, int thread) { \
+        (void)thread;                                                                              \
+        tfm__##kernel##_run(fma, (const tfm__##kernel##_job *)job, begin, end);                      \
     }
-#define TFM__PORTABLE(suffix, target, fma)                                             \
+#define TFM__PORTABLE(suffix, level, target, fma)                                      \
     TFM__INSTANCE(target, gemm, suffix, fma)                                           \
     TFM__INSTANCE(target, unary, suffix, fma)                                          \
     TFM__INSTANCE(target, rows, suffix, fma)                                           \
@@ -2209,45 +2323,92 @@ typedef struct tfm__kernels {
     TFM__INSTANCE(target, attention, suffix, fma)                                      \
     TFM__INSTANCE(target, cell, suffix, fma)                                           \
     static const tfm__kernels tfm__kernels_##suffix = {                                \
-        TFM__LEVEL_##suffix, tfm__gemm_##suffix, tfm__unary_##suffix,                  \
-        tfm__rows_##suffix, tfm__rope_##suffix, tfm__attention_##suffix,               \
-        tfm__cell_##suffix, tfm__quantize_rows                                         \
+        level, 1, 1, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
+        tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
+        tfm__attention_##suffix, tfm__cell_##suffix                                    \
     };
 
-#define TFM__LEVEL_unfused TFM_LEVEL_UNFUSED
-#define TFM__LEVEL_exact TFM_LEVEL_EXACT
-#define TFM__LEVEL_fma TFM_LEVEL_FMA
-
-/* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has that row alone:
+/* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has the fused row alone:
    the others would only take up flash. */
 #if TFM__HAS_FMA
-TFM__PORTABLE(fma, , TFM__FMA_HARD)
+TFM__PORTABLE(fma, TFM_LEVEL_FMA, , TFM__FMA_HARD)
 #else
-TFM__PORTABLE(unfused, , TFM__FMA_NONE)
-TFM__PORTABLE(exact, , TFM__FMA_SOFT)
+TFM__PORTABLE(unfused, TFM_LEVEL_UNFUSED, , TFM__FMA_NONE)
+TFM__PORTABLE(exact, TFM_LEVEL_EXACT, , TFM__FMA_SOFT)
 #if TFM__X86
-TFM__PORTABLE(fma, TFM__TARGET("fma"), TFM__FMA_HARD)
+TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 #endif
 #endif
 #undef TFM__PORTABLE
 #undef TFM__INSTANCE
 
+#if TFM__SIMD_X86
+static const tfm__kernels tfm__kernels_avx2 = {
+    TFM_LEVEL_AVX2, 1, 1, NULL,
+    tfm__gemm_fma,
+    tfm__columns_quantize,
+    tfm__unary_fma,
+    tfm__rows_fma,
+    tfm__rope_fma,
+    tfm__attention_fma,
+    tfm__cell_fma
+};
+static const tfm__kernels tfm__kernels_avxvnni = {
+    TFM_LEVEL_AVXVNNI, 1, 1, NULL,
+    tfm__gemm_fma,
+    tfm__columns_quantize,
+    tfm__unary_fma,
+    tfm__rows_fma,
+    tfm__rope_fma,
+    tfm__attention_fma,
+    tfm__cell_fma
+};
+static const tfm__kernels tfm__kernels_avx512 = {
+    TFM_LEVEL_AVX512, 1, 1, NULL,
+    tfm__gemm_fma,
+    tfm__columns_quantize,
+    tfm__unary_fma,
+    tfm__rows_fma,
+    tfm__rope_fma,
+    tfm__attention_fma,
+    tfm__cell_fma
+};
+static const tfm__kernels tfm__kernels_avx512vnni = {
+    TFM_LEVEL_AVX512VNNI, 1, 1, NULL,
+    tfm__gemm_fma,
+    tfm__columns_quantize,
+    tfm__unary_fma,
+    tfm__rows_fma,
+    tfm__rope_fma,
+    tfm__attention_fma,
+    tfm__cell_fma
+};
+#endif
+
+/* The rows of this build, the best first. */
+static const tfm__kernels *const tfm__kernel_rows[] = {
+#if TFM__SIMD_X86
+    &tfm__kernels_avx512vnni, &tfm__kernels_avx512, &tfm__kernels_avxvnni, &tfm__kernels_avx2,
+#endif
+#if TFM__HAS_FMA || TFM__X86
+    &tfm__kernels_fma,
+#endif
+#if !TFM__HAS_FMA && defined(TFM_EXACT_FMA)
+    &tfm__kernels_exact, &tfm__kernels_unfused,
+#elif !TFM__HAS_FMA
+    &tfm__kernels_unfused, &tfm__kernels_exact,
+#endif
+};
 /* The row for a level; NULL if this CPU or build cannot run it. */
 static const tfm__kernels *tfm__kernels_for(tfm_level level) {
-#if TFM__HAS_FMA
-    return level == TFM_LEVEL_AUTO || level == TFM_LEVEL_FMA ? &tfm__kernels_fma : NULL;
-#else
-#if TFM__X86
-    if ((level == TFM_LEVEL_AUTO || level == TFM_LEVEL_FMA) && tfm__cpu_has_fma()) return &tfm__kernels_fma;
-#endif
-#ifdef TFM_EXACT_FMA
-    if (level == TFM_LEVEL_AUTO) return &tfm__kernels_exact;
-#endif
-    if (level == TFM_LEVEL_EXACT) return &tfm__kernels_exact;
-    return level == TFM_LEVEL_AUTO || level == TFM_LEVEL_UNFUSED ? &tfm__kernels_unfused : NULL;
-#endif
+    for (size_t i = 0; i < sizeof tfm__kernel_rows / sizeof *tfm__kernel_rows; i++) {
+        const tfm__kernels *k = tfm__kernel_rows[i];
+        if ((level == TFM_LEVEL_AUTO || level == k->level) && tfm__cpu_runs(k->level)) return k;
+    }
+    return NULL;
 }
-static const char *const tfm__level_names[] = { "auto", "unfused", "exact", "fma" };
+static const char *const tfm__level_names[] = { "auto", "unfused", "exact", "fma", "avx2", "avxvnni", "avx512",
+                                                "avx512vnni" };
 TFMDEF const char *tfm_level_name(tfm_level level) {
     return (unsigned)level < TFM_LEVEL_COUNT ? tfm__level_names[level] : "?";
 }
@@ -2344,7 +2505,7 @@ TFMDEF void tfm_clear(tfm_context *c) {
 /* Runs a task over 0..n on the threads, or here if the whole is too small to share. */
 static void tfm__run(tfm_context *c, tfm__task task, void *job, int64_t n, double operations) {
     if (!tfm__ok(c) || c->measure || n <= 0) return;
-    if (operations < 50000) task(job, 0, n);
+    if (operations < 50000) task(job, 0, n, 0);
     else tfm__pool_run(&c->pool, task, job, n);
 }
 
@@ -2379,7 +2540,7 @@ static tfm_context_opts tfm__context_defaults(const tfm_context_opts *opts) {
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (!o.arena) o.arena = (size_t)1 << 20;
-    if (o.measure) { o.arena = 0; o.threads = 1; }
+    if (o.measure) o.arena = 0;
     return o;
 }
 /* What the context takes besides its arena; 0 and an error for bad options. */
@@ -2398,7 +2559,7 @@ static tfm_context *tfm__context_place(void *mem, size_t size, const tfm_context
     k.base = (char *)mem;
     k.size = size;
     tfm_context *c = tfm__context_carve(&k, o, (size - own) & ~(size_t)(TFM_ALIGN - 1), e);
-    return c && tfm__pool_start(&c->pool, e) ? c : NULL;
+    return c && (c->measure || tfm__pool_start(&c->pool, e)) ? c : NULL;
 }
 TFMDEF size_t tfm_context_size(const tfm_context_opts *opts) {
     tfm_error e;
@@ -2430,7 +2591,7 @@ TFMDEF void tfm_context_free(tfm_context *c) {
     bottom.block = &c->first;
     bottom.used = 0;
     tfm_arena_rewind(c, bottom);
-    tfm__pool_stop(&c->pool);
+    if (!c->measure) tfm__pool_stop(&c->pool);
     tfm_allocator a = c->allocator;
     if (c->owns_memory) tfm__heap_free(&a, c);
 }
@@ -2764,45 +2925,84 @@ TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count,
 
 /* y[r, c] = w[r] . x[c] + bias[r] for `rows` rows of w (any numeric type, k elements each) and n
    contiguous f32 rows x. Quantized w: x is rounded first, in scratch that is given back. */
-static void tfm__product(tfm_context *c, tfm_type type, const void *w, int64_t w_stride, int64_t rows, const float *x,
-                         int64_t n, int64_t k, const float *bias, float *y, int64_t y_row, int64_t y_column) {
+/* Do products with both types take their columns in the same form? */
+static bool tfm__alike(const tfm__kernels *kernels, const tfm__type *a, const tfm__type *b, int64_t n) {
+    (void)kernels; (void)n;
+    return a == b || (a->unpack && b->unpack && tfm__act_group(a) == tfm__act_group(b)) || (!a->unpack && !b->unpack);
+}
+static tfm__part tfm__part_of(tfm_type type, const void *w, int64_t w_stride, int64_t rows, const float *bias,
+                              float *y, int64_t y_row, int64_t y_column) {
+    tfm__part p;
+    p.type = tfm__type_of(type);
+    p.w = (const char *)w;
+    p.w_stride = w_stride;
+    p.rows = rows;
+    p.bias = bias;
+    p.y = y;
+    p.y_row = y_row;
+    p.y_column = y_column;
+    return p;
+}
+#ifdef TFM_USE_OPENBLAS
+static bool tfm__openblas(const tfm_context *c, const tfm__part *p, const float *x, int64_t n, int64_t k) {
+    if (p->type->type != TFM_F32 || c->measure || p->bias || p->y_row != 1 ||
+        (double)p->rows * (double)n * (double)k < 262144.0 || (uintptr_t)p->w % sizeof(float) || p->w_stride % 4 ||
+        p->w_stride / 4 >= INT_MAX || p->rows >= INT_MAX || n >= INT_MAX || k >= INT_MAX || p->y_column >= INT_MAX)
+        return false;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)p->rows, (int)k, 1.0f, x, (int)k,
+                (const float *)(const void *)p->w, (int)(p->w_stride / 4), 0.0f, p->y, (int)p->y_column);
+    return true;
+}
+#endif
+/* One task for parts that take their columns in the same form. */
+static void tfm__products_alike(tfm_context *c, const tfm__part *parts, int count, const float *x, int64_t n, int64_t k) {
     tfm__gemm_job j;
-    double operations = (double)rows * (double)n * (double)k;
-    if (!tfm__ok(c) || rows <= 0 || n <= 0) return;
+    const tfm__kernels *ks = c->kernels;
+    int64_t units = 0, rows = 0;
+    size_t most = 0;
+    tfm_mark mark = tfm_arena_mark(c);
     memset(&j, 0, sizeof j);
-    j.type = tfm__type_of(type);
-    j.w = (const char *)w;
-    j.w_stride = (size_t)w_stride;
-    j.x = (const char *)x;
-    j.x_stride = (size_t)k * sizeof(float);
-    j.y = y;
-    j.y_row = y_row;
-    j.y_column = y_column;
-    j.bias = bias;
+    for (int i = 0; i < count; i++) {
+        size_t bytes = ks->scratch ? ks->scratch(parts[i].type, k) : 0;
+        units += (parts[i].rows + TFM__UNIT - 1) / TFM__UNIT;
+        rows += parts[i].rows;
+        if (bytes > most) most = bytes;
+    }
+    j.parts = parts;
+    j.count = count;
     j.k = k;
     j.n = n;
-#ifdef TFM_USE_OPENBLAS
-    if (type == TFM_F32 && !c->measure && !bias && y_row == 1 && operations > 262144.0 &&
-        (uintptr_t)w % sizeof(float) == 0 && w_stride % 4 == 0 && w_stride / 4 < INT_MAX &&
-        rows < INT_MAX && n < INT_MAX && k < INT_MAX && y_column < INT_MAX) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, (int)k, 1.0f, x, (int)k,
-                    (const float *)w, (int)(w_stride / 4), 0.0f, y, (int)y_column);
-        return;
+    tfm__columns_job x_job;
+    x_job.x = x;
+    x_job.n = n;
+    x_job.k = k;
+    x_job.group = parts->type->unpack ? tfm__act_group(parts->type) : 0;
+    x_job.width = j.width = n == 1 ? 1 : x_job.group ? ks->width : ks->float_width;
+    j.x_stride = x_job.group ? tfm__act_bytes(k, x_job.group) : (size_t)k * sizeof(float);
+    j.x_stride *= (size_t)j.width;
+    j.x = (const char *)x;
+    if (x_job.group || j.width > 1) {
+        int64_t tiles = (n + j.width - 1) / j.width;
+        x_job.out = (char *)tfm__arena(c, (size_t)tiles, j.x_stride);
+        j.x = x_job.out;
+        tfm__run(c, ks->columns, &x_job, tiles, (double)n * (double)k);
     }
-#endif
-    tfm_mark mark = tfm_arena_mark(c);
-    if (j.type->unpack) {
-        tfm__quantize_job q;
-        q.x = x;
-        q.k = k;
-        q.group = tfm__act_group(j.type);
-        j.x_stride = tfm__act_bytes(k, q.group);
-        q.out = (char *)tfm__arena(c, (size_t)n, j.x_stride);
-        j.x = q.out;
-        tfm__run(c, c->kernels->quantize, &q, n, (double)n * (double)k);
-    }
-    tfm__run(c, c->kernels->gemm, &j, rows, operations);
+    tfm__round_up(most, TFM_ALIGN, &j.scratch_stride);
+    if (most) j.scratch = (char *)tfm__arena(c, (size_t)c->pool.threads, j.scratch_stride);
+    tfm__run(c, ks->gemm, &j, units, (double)rows * (double)n * (double)k);
     tfm_arena_rewind(c, mark);
+}
+/* Several weight matrices times the same columns x [n, k]: their results are independent. */
+static void tfm__products(tfm_context *c, const tfm__part *parts, int count, const float *x, int64_t n, int64_t k) {
+    for (int i = 0, next; i < count && tfm__ok(c) && n > 0; i = next) {
+        next = i + 1;
+        if (parts[i].rows <= 0) continue;
+#ifdef TFM_USE_OPENBLAS
+        if (tfm__openblas(c, &parts[i], x, n, k)) continue;
+#endif
+        while (next < count && parts[next].rows > 0 && tfm__alike(c->kernels, parts[i].type, parts[next].type, n)) next++;
+        tfm__products_alike(c, parts + i, next - i, x, n, k);
+    }
 }
 
 /* The common shape of two sets of leading dimensions, or of two whole shapes; aligned at the end. */
@@ -2864,8 +3064,8 @@ TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
         int64_t u = i / ax.dim[1], v = i % ax.dim[1];
         const char *pa = (const char *)a.data + u * ax.stride[0] + v * ax.stride[1];
         const char *pb = (const char *)b.data + u * bx.stride[0] + v * bx.stride[1];
-        tfm__product(c, b.type, pb, b.stride[b.rank - 2], n, (const float *)(const void *)pa, m, k, NULL,
-                     tfm__floats(y) + i * m * n, 1, n);
+        tfm__part p = tfm__part_of(b.type, pb, b.stride[b.rank - 2], n, NULL, tfm__floats(y) + i * m * n, 1, n);
+        tfm__products(c, &p, 1, (const float *)(const void *)pa, m, k);
     }
     tfm_arena_rewind(c, mark);
     if (b_column) { y.rank--; }
@@ -2880,7 +3080,8 @@ TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
 typedef enum tfm__binary { TFM__ADD, TFM__SUB, TFM__MUL, TFM__DIV } tfm__binary;
 typedef struct tfm__binary_job { tfm__binary op; tfm_tensor a, b; float *y; } tfm__binary_job;
 
-static void tfm__binary_run(void *arg, int64_t begin, int64_t end) {        /* rows of the last dimension */
+static void tfm__binary_run(void *arg, int64_t begin, int64_t end, int thread) {  /* rows of the last dimension */
+    (void)thread;
     const tfm__binary_job *j = (const tfm__binary_job *)arg;
     int64_t n = j->a.dim[3];
     for (int64_t r = begin; r < end; r++) {
@@ -3111,7 +3312,8 @@ TFMDEF tfm_tensor tfm_dense(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tens
     if (!ready) w = tfm_contiguous(c, w);
     const float *bias = tfm__vector(c, "dense", "bias", b, rows);
     int64_t n = y.data ? tfm__product_of(xs.dim, xs.rank - 1) : 0;
-    tfm__product(c, w.type, w.data, w.stride[0], rows, tfm__floats(x), n, k, bias, tfm__floats(y), 1, rows);
+    tfm__part p = tfm__part_of(w.type, w.data, w.stride[0], rows, bias, tfm__floats(y), 1, rows);
+    tfm__products(c, &p, 1, tfm__floats(x), n, k);
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
 }
@@ -3349,7 +3551,7 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
         j.offset = tfm__min64(opts->offset, INT64_MAX / 4);
         j.window = opts->window;
     }
-    tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, heads * tq);
+    tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, heads * tq, 0);
     return TFM_OK;
 }
 
@@ -3366,12 +3568,13 @@ static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_
     float *from_x = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(steps * batch, gates)));
     float *from_h = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, gates)));
     float *next = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, hidden)));
-    tfm__product(c, w_ih.type, w_ih.data, w_ih.stride[0], gates, tfm__floats(x), steps * batch, x.dim[2], b_ih,
-                 from_x, 1, gates);
+    tfm__part p_ih = tfm__part_of(w_ih.type, w_ih.data, w_ih.stride[0], gates, b_ih, from_x, 1, gates);
+    tfm__part p_hh = tfm__part_of(w_hh.type, w_hh.data, w_hh.stride[0], gates, b_hh, from_h, 1, gates);
+    tfm__products(c, &p_ih, 1, tfm__floats(x), steps * batch, x.dim[2]);
     for (int64_t i = 0; tfm__ok(c) && i < steps; i++) {
         int64_t t = backward ? steps - 1 - i : i;
         tfm__cell_job j;
-        tfm__product(c, w_hh.type, w_hh.data, w_hh.stride[0], gates, h, batch, hidden, b_hh, from_h, 1, gates);
+        tfm__products(c, &p_hh, 1, h, batch, hidden);
         if (c->measure) break;          /* every step takes the same memory */
         j.gru = gru;
         j.x = from_x + t * batch * gates;
@@ -3478,7 +3681,8 @@ typedef struct tfm__patch_job {
     int64_t stride[2], padding[2], dilation[2];
 } tfm__patch_job;
 
-static void tfm__patch_run(void *arg, int64_t begin, int64_t end) {
+static void tfm__patch_run(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
     const tfm__patch_job *j = (const tfm__patch_job *)arg;
     for (int64_t i = begin; i < end; i++) {
         int64_t top = (j->first + i) / j->ow * j->stride[0] - j->padding[0],
@@ -3542,9 +3746,10 @@ TFMDEF tfm_tensor tfm_conv2d(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_ten
         for (j.first = 0; j.first < pixels; j.first += chunk) {
             int64_t n = tfm__min64(chunk, pixels - j.first);
             tfm__run(c, tfm__patch_run, &j, n, (double)(n * taps));
-            tfm__product(c, TFM_F32, tfm__floats(w) + g * per_group * taps, taps * (int64_t)sizeof(float), per_group,
-                         j.out, n, taps, bias ? bias + g * per_group : NULL,
-                         tfm__floats(y) + i * per_group * pixels + j.first, pixels, 1);
+            tfm__part p = tfm__part_of(TFM_F32, tfm__floats(w) + g * per_group * taps, taps * (int64_t)sizeof(float),
+                                       per_group, bias ? bias + g * per_group : NULL,
+                                       tfm__floats(y) + i * per_group * pixels + j.first, pixels, 1);
+            tfm__products(c, &p, 1, j.out, n, taps);
         }
     }
     tfm_arena_rewind(c, mark);
@@ -5875,9 +6080,9 @@ static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t 
     if (rows > 0) {
         tfm_tensor y = tfm__norm(c, m, tfm_slice(c, x, 0, n - rows, n), m->output_norm);
         const float *bias = tfm__vector(c, "output", "bias", m->output.b, m->hp.vocab);
-        tfm__product(c, m->output.w.type, m->output.w.data, m->output.w.stride[0], m->hp.vocab, tfm__floats(y), rows,
-                     m->hp.width, bias,
-                     s->logits, 1, m->hp.vocab);
+        tfm__part p = tfm__part_of(m->output.w.type, m->output.w.data, m->output.w.stride[0], m->hp.vocab, bias,
+                                   s->logits, 1, m->hp.vocab);
+        tfm__products(c, &p, 1, tfm__floats(y), rows, m->hp.width);
     }
     tfm_arena_rewind(c, start);
 }
@@ -5910,7 +6115,7 @@ static size_t tfm__session_scratch(const tfm_model *m, const tfm_session_opts *o
     memset(&s, 0, sizeof s);
     c.kernels = tfm__kernels_for(o->level);
     c.measure = true;
-    c.pool.threads = 1;
+    c.pool.threads = o->threads;
     c.top = &c.first;
     c.first.size = SIZE_MAX / 2;
     s.m = m;
