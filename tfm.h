@@ -68,7 +68,7 @@
      API             [API.STATUS] [API.MEMORY] [API.TENSOR] [API.OPS] [API.LAYERS] [API.FILES]
                      [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
      implementation  [IMPL.PLATFORM] [IMPL.THREADS] [IMPL.CURSOR] [IMPL.TYPES]
-                     [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.TABLE]
+                     [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.AVX512] [KERNELS.TABLE]
                      [IMPL.CONTEXT] [IMPL.TENSOR] [IMPL.OPS] [IMPL.LAYERS]
                      [IMPL.FILES] [IMPL.FILES.GGUF] [IMPL.FILES.SAFETENSORS]
                      [IMPL.TOKENIZER] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]                       */
@@ -1325,6 +1325,7 @@ typedef struct tfm__block {
 
 TFM__INLINE float tfm__from_bits(uint32_t u) { float f; memcpy(&f, &u, sizeof f); return f; }
 TFM__INLINE uint32_t tfm__to_bits(float f) { uint32_t u; memcpy(&u, &f, sizeof u); return u; }
+TFM__INLINE int32_t tfm__load_i32(const void *p) { int32_t v; memcpy(&v, p, sizeof v); return v; }
 TFM__INLINE uint16_t tfm__load_u16(const uint8_t *p) { uint16_t v; memcpy(&v, p, sizeof v); return v; }
 
 /* Half to float, exact: the exponent is moved by a multiplication, which also normalises
@@ -2450,18 +2451,19 @@ TFM__AVX2 TFM__INLINE __m128i tfm__sum_rows(const __m256i t[TFM__RUN]) {
     return _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
 }
 /* The scales d and m of four rows' blocks. */
-TFM__AVX2 TFM__INLINE __m128 tfm__scale_rows(tfm_type type, bool has_min, const uint8_t *const p[TFM__RUN], __m128 *m) {
-    int at = tfm__scale_at(type);
-    uint32_t u[TFM__RUN];
-    for (int r = 0; r < TFM__RUN; r++)
-        if (has_min) memcpy(&u[r], p[r] + at, 4);
-        else u[r] = tfm__load_u16(p[r] + at);
-    __m128i v = _mm_setr_epi32((int)u[0], (int)u[1], (int)u[2], (int)u[3]);
-    v = _mm_shuffle_epi8(v, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
-    if (has_min) {
-        *m = _mm_cvtph_ps(_mm_unpackhi_epi64(v, v));
-        if (type == TFM_Q2_K || type == TFM_Q4_K || type == TFM_Q5_K) *m = _mm_xor_ps(*m, _mm_set1_ps(-0.0f));
+TFM__AVX2 TFM__INLINE __m128 tfm__scale_rows(tfm_type type, tfm__form f, const uint8_t *p, int64_t stride, __m128 *m) {
+    p += tfm__scale_at(type);
+    if (!f.has_min) {
+        __m128i v = _mm_cvtsi32_si128(tfm__load_u16(p));
+        v = _mm_insert_epi16(v, tfm__load_u16(p + stride), 1);
+        v = _mm_insert_epi16(v, tfm__load_u16(p + 2 * stride), 2);
+        return _mm_cvtph_ps(_mm_insert_epi16(v, tfm__load_u16(p + 3 * stride), 3));
     }
+    __m128i v = _mm_setr_epi32(tfm__load_i32(p), tfm__load_i32(p + stride), tfm__load_i32(p + 2 * stride),
+                               tfm__load_i32(p + 3 * stride));
+    v = _mm_shuffle_epi8(v, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+    *m = _mm_cvtph_ps(_mm_unpackhi_epi64(v, v));
+    if (f.block == 256) *m = _mm_xor_ps(*m, _mm_set1_ps(-0.0f));
     return _mm_cvtph_ps(v);
 }
 TFM__AVX2 TFM__INLINE __m256i tfm__row_32(int isa, int bits, __m256i w, __m256i x) {
@@ -2496,45 +2498,41 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_quantized(int isa, tfm_type type, const tfm
     const tfm__form f = tfm__form_of(type);
     const int offset = f.bits == 8 && isa != TFM__AVX2_SUMS ? 128 : f.offset;
     tfm__act a = tfm__act_at(j->x, j->k, f.block);
-    for (int64_t r0 = begin; r0 < end; r0 += TFM__RUN) {
-        const uint8_t *w[TFM__RUN];
-        for (int r = 0; r < TFM__RUN; r++)
-            w[r] = (const uint8_t *)p->w + tfm__min64(r0 + r, p->rows - 1) * p->w_stride;
-        const char *ahead = (const char *)w[0] + TFM__RUN * p->w_stride;
-        __m128 acc = _mm_setzero_ps(), d, m = _mm_setzero_ps();
-        for (int64_t b = 0; b < j->k / f.block; b++) {
+    for (int64_t row = begin; row < end; row += TFM__RUN) {
+        int64_t first = tfm__max64(0, tfm__min64(row, p->rows - TFM__RUN)), stride = p->rows < TFM__RUN ? 0 : p->w_stride;
+        const uint8_t *w = (const uint8_t *)p->w + first * p->w_stride;
+        const char *ahead = (const char *)w + TFM__RUN * stride;
+        __m128 acc = _mm_setzero_ps(), m = _mm_setzero_ps();
+        for (int64_t b = 0; b < j->k / f.block; b++, w += f.bytes) {
             __m256i isum[TFM__RUN], msum[TFM__RUN];
-            __m128 dx = _mm_set1_ps(a.d[b]);
             TFM__UNROLL
             for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
             ahead += TFM__RUN * f.bytes;
-            d = tfm__scale_rows(type, f.has_min, w, &m);
-            __m128i sum;
+            __m128 dx = _mm_set1_ps(a.d[b]), d = _mm_mul_ps(tfm__scale_rows(type, f, w, stride, &m), dx);
+            m = _mm_mul_ps(m, dx);
             if (f.block == 32) {
                 __m256i x = tfm__load256(a.q + 32 * b);
                 TFM__UNROLL
-                for (int r = 0; r < TFM__RUN; r++) isum[r] = tfm__row_32(isa, f.bits, tfm__raw(type, w[r], 0), x);
-                int32_t pair;
-                memcpy(&pair, a.sums + 2 * b, sizeof pair);
-                __m128i s = _mm_madd_epi16(_mm_set1_epi32(pair), _mm_set1_epi16((int16_t)(f.has_min ? 1 : -offset)));
-                sum = tfm__sum_rows(isum);
+                for (int r = 0; r < TFM__RUN; r++)
+                    isum[r] = tfm__row_32(isa, f.bits, tfm__raw(type, w + r * stride, 0), x);
+                __m128i s = _mm_set1_epi32(tfm__load_i32(a.sums + 2 * b)), sum = tfm__sum_rows(isum);
+                s = _mm_madd_epi16(s, _mm_set1_epi16((int16_t)(f.has_min ? 1 : -offset)));
                 if (offset) sum = _mm_add_epi32(sum, s);
-                acc = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), _mm_mul_ps(d, dx), acc);
-                if (f.has_min) acc = _mm_fmadd_ps(_mm_cvtepi32_ps(s), _mm_mul_ps(m, dx), acc);
+                acc = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), d, acc);
+                if (f.has_min) acc = _mm_fmadd_ps(_mm_cvtepi32_ps(s), m, acc);
             } else {
                 __m256i sums = tfm__load256(a.sums + 16 * b);
                 TFM__UNROLL
                 for (int r = 0; r < TFM__RUN; r++)
-                    isum[r] = tfm__row_256(isa, type, offset, w[r], a.q + 256 * b, sums, &msum[r]);
-                acc = _mm_fmadd_ps(_mm_cvtepi32_ps(tfm__sum_rows(isum)), _mm_mul_ps(d, dx), acc);
-                if (f.has_min) acc = _mm_fmadd_ps(_mm_cvtepi32_ps(tfm__sum_rows(msum)), _mm_mul_ps(m, dx), acc);
+                    isum[r] = tfm__row_256(isa, type, offset, w + r * stride, a.q + 256 * b, sums, &msum[r]);
+                acc = _mm_fmadd_ps(_mm_cvtepi32_ps(tfm__sum_rows(isum)), d, acc);
+                if (f.has_min) acc = _mm_fmadd_ps(_mm_cvtepi32_ps(tfm__sum_rows(msum)), m, acc);
             }
-            TFM__UNROLL
-            for (int r = 0; r < TFM__RUN; r++) w[r] += f.bytes;
         }
         float out[TFM__RUN];
         _mm_storeu_ps(out, acc);
-        for (int r = 0; r < TFM__RUN && r0 + r < end; r++) tfm__gemm_store(p, r0 + r, 0, out[r]);
+        for (int r = 0; r < TFM__RUN; r++)
+            if (first + r >= row && first + r < end) tfm__gemm_store(p, first + r, 0, out[r]);
     }
 }
 
@@ -2576,6 +2574,7 @@ TFM__AVX2 TFM__INLINE int32_t tfm__negatives(__m256i w) {
 TFM__AVX2 TFM__INLINE void tfm__panel_floats(tfm_type type, bool has_min, const uint8_t *const w[TFM__PANEL],
                                              float *out) {
     uint16_t h[2 * TFM__PANEL];
+    TFM__UNROLL
     for (int r = 0; r < TFM__PANEL; r++) {
         h[r] = tfm__load_u16(w[r] + tfm__scale_at(type));
         if (has_min) h[TFM__PANEL + r] = tfm__load_u16(w[r] + tfm__scale_at(type) + 2);
@@ -2881,6 +2880,134 @@ TFM__AVX2 static void tfm__gemm_avxvnni(void *job, int64_t begin, int64_t end, i
 static size_t tfm__gemm_scratch(const tfm__type *type, int64_t k) {
     return type->unpack ? tfm__panel_bytes(type, k) : 0;
 }
+/* ---- AVX-512 ------------------------------------------------------------------- [KERNELS.AVX512]
+   Quantized products with VNNI: a panel's quad of 16 rows is one register, and meets eight columns
+   broadcast from memory: 8 integer sums, 8 integer sums times scales (blocks of 256), 8 float sums,
+   the weights and a few to spare, of 32. Orders are those of the AVX2 part, whose panels these are. */
+
+#define TFM__DOT512(op, acc, w, p) \
+    __asm__(op " %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)(p)))
+
+TFM__AVX512VNNI TFM__INLINE __m512 tfm__broadcast512(const void *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return _mm512_set1_ps(v);
+}
+/* isum[c] += products of `quads` quads */
+TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_quads(int quads, const uint8_t *w, const int8_t *x,
+                                                        __m512i isum[TFM__TILE_AVX512]) {
+    TFM__UNROLL
+    for (int i = 0; i < quads; i++) {
+        __m512i v = _mm512_loadu_si512(w + 64 * i);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++) TFM__DOT512("vpdpbusd", isum[c], v, x + 4 * (i * TFM__TILE_AVX512 + c));
+    }
+}
+TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_32(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
+                                                     __m512 acc[TFM__TILE_AVX512]) {
+    for (int64_t b = 0; b < k / 32; b++) {
+        __m512i isum[TFM__TILE_AVX512];
+        __m512 d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++)
+            isum[c] = f.has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(x.s[c]);
+        tfm__tile_avx512_quads(8, w.q, x.q, isum);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++) {
+            __m512 dx = tfm__broadcast512(x.d + c);
+            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
+            if (f.has_min) acc[c] = _mm512_fmadd_ps(tfm__broadcast512(x.s + c), _mm512_mul_ps(m, dx), acc[c]);
+        }
+        w.q += 8 * 64;
+        w.scales += TFM__PANEL_32;
+        x.d += TFM__TILE_AVX512;
+        x.s += TFM__TILE_AVX512;
+        x.q += 32 * TFM__TILE_AVX512;
+    }
+}
+TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_256(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
+                                                      __m512 acc[TFM__TILE_AVX512]) {
+    const int quads = f.group / 4;
+    for (int64_t b = 0; b < k / 256; b++) {
+        const char *sc = w.scales + 8 * TFM__PANEL;
+        __m512i isum[TFM__TILE_AVX512], mins[TFM__TILE_AVX512];
+        __m512 d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++) isum[c] = mins[c] = _mm512_setzero_si512();
+        for (int at = 0; at < 64; at += quads) {
+            __m512i part[TFM__TILE_AVX512], s = _mm512_loadu_si512(sc + at * TFM__PANEL);
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AVX512; c++) part[c] = _mm512_setzero_si512();
+            tfm__tile_avx512_quads(quads, w.q + 64 * at, x.q + 4 * TFM__TILE_AVX512 * at, part);
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AVX512; c++)
+                isum[c] = _mm512_add_epi32(isum[c], _mm512_mullo_epi32(part[c], s));
+        }
+        for (int i = 0; i < 8; i++) {
+            __m512i pair = _mm512_loadu_si512(sc + 64 * (16 + i));
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AVX512; c++)
+                TFM__DOT512("vpdpwssd", mins[c], pair, x.s + i * TFM__TILE_AVX512 + c);
+        }
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++) {
+            __m512 dx = tfm__broadcast512(x.d + c);
+            if (f.offset) isum[c] = _mm512_sub_epi32(isum[c], _mm512_slli_epi32(mins[c], f.offset == 32 ? 5 : 2));
+            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
+            if (f.has_min) acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(mins[c]), _mm512_mul_ps(m, dx), acc[c]);
+        }
+        w.q += 64 * 64;
+        w.scales += TFM__PANEL_256;
+        x.d += TFM__TILE_AVX512;
+        x.s += 8 * TFM__TILE_AVX512;
+        x.q += 256 * TFM__TILE_AVX512;
+    }
+}
+TFM__AVX512VNNI TFM__INLINE void tfm__gemm_quantized_avx512(tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
+                                                            int64_t begin, int64_t end, char *scratch) {
+    const tfm__form f = tfm__form_of(type);
+    tfm__panel w;
+    if (j->n == 1) { tfm__gemv_quantized(TFM__EVEX_VNNI, type, j, p, begin, end); return; }
+    w.q = (uint8_t *)scratch;
+    w.scales = scratch + j->k * TFM__PANEL;
+    for (int64_t row = begin; row < end; row += TFM__PANEL) {
+        tfm__panel_fill(TFM__EVEX_VNNI, type, p, row, j->k, w);
+        for (int64_t c = 0; c < j->n; c += TFM__TILE_AVX512) {
+            __m512 acc[TFM__TILE_AVX512];
+            float out[TFM__TILE_AVX512 * TFM__PANEL];
+            TFM__UNROLL
+            for (int i = 0; i < TFM__TILE_AVX512; i++) acc[i] = _mm512_setzero_ps();
+            tfm__tile x = tfm__tile_at(j->x + (size_t)(c / TFM__TILE_AVX512) * j->x_stride, j->k, f.block,
+                                       TFM__TILE_AVX512);
+            if (f.block == 32) tfm__tile_avx512_32(f, w, x, j->k, acc);
+            else tfm__tile_avx512_256(f, w, x, j->k, acc);
+            TFM__UNROLL
+            for (int i = 0; i < TFM__TILE_AVX512; i++) _mm512_storeu_ps(out + TFM__PANEL * i, acc[i]);
+            tfm__tile_store(p, row, end, c, tfm__min64(TFM__TILE_AVX512, j->n - c), out);
+        }
+    }
+}
+#define TFM__X(type)                                                                                             \
+    TFM__AVX512VNNI static void tfm__gemm_##type##_avx512(const tfm__gemm_job *j, const tfm__part *p, int64_t begin, \
+                                                          int64_t end, char *scratch) {                            \
+        tfm__gemm_quantized_avx512(TFM_##type, j, p, begin, end, scratch);                                         \
+    }
+TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
+TFM__AVX512VNNI static void tfm__gemm_avx512vnni(void *job, int64_t begin, int64_t end, int thread) {
+    const tfm__gemm_job *j = (const tfm__gemm_job *)job;
+    const tfm__part *p;
+    char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
+    for (int64_t first, last; begin < end;) {
+        begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
+        switch (p->type->type) {
+#define TFM__X(type) case TFM_##type: tfm__gemm_##type##_avx512(j, p, first, last, scratch); break;
+            TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
+            default: tfm__gemm_float(TFM__FMA_HARD, j, p, first, last);
+        }
+    }
+}
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -2962,9 +3089,9 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
-    TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX2, 1, true,
+    TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 1, true,
     tfm__gemm_scratch,
-    tfm__gemm_avxvnni,
+    tfm__gemm_avx512vnni,
     tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
