@@ -45,7 +45,7 @@ $(BUILD)/tokenize: tools/tokenize.c $(TOOL)
 	$(COMPILE) tools/tokenize.c -o $@ $(LIBS)
 $(BUILD)/inspect: tools/inspect.c $(TOOL)
 	$(COMPILE) tools/inspect.c -o $@ $(LIBS)
-$(BUILD)/quantize: tools/quantize.c tools/gguf_write.h $(TOOL)
+$(BUILD)/quantize: tools/quantize.c tools/gguf_write.h tools/gguf_choose.h $(TOOL)
 	$(COMPILE) tools/quantize.c -o $@ $(LIBS)
 $(BUILD)/c_array: tools/c_array.c $(BUILD)/flags
 	$(COMPILE) tools/c_array.c -o $@
