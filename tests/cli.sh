@@ -410,6 +410,13 @@ if wanted bench; then
     why="--save writes something else than --json prints"
     cmp -s "$dir/want" "$dir/random.json"
     report bench.save $?
+    if command -v python3 > /dev/null; then
+        "$build/bench" "$tiny" -p 8 -n 4 -t 1 -r 1 --read 1 --save "$dir/tiny.json" > "$dir/out" 2> "$dir/err"
+        python3 tools/bench_svg.py "$dir/bench.svg" "$dir/tiny.json" 2> "$dir/err" &&
+            why="no bar in the drawing" && grep -q '<rect class="b"' "$dir/bench.svg"
+        report bench.svg $?
+    fi
+    prints bench.only_out "" bench --random stories15m:Q4_0 -p 0 -n 0 --out "$dir/only.gguf"
     holds bench.out_runs "^[0-9 ]+$" evaluate "$dir/random.gguf" -p "aa bb" --greedy 4
     prints bench.out_tokens "259 287 259 314\n" tokenize "$dir/random.gguf" "ab bc"
     run 0 bench "$stories" -p 600 -n 4 -t 1 -r 1 --read 0 && run 0 bench tests/data/tiny-gpt2.gguf -p 100000 -n 1 -r 1

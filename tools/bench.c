@@ -33,15 +33,16 @@ static const cli_option options[] = {
     { "-p", CLI_TEXT, &o.prompts, 0, 0, "128,512", "lengths of prompts (128,512); 0: none" },
     { "-n", CLI_WHOLE, &o.tokens, 0, 1e6, "TOKENS", "tokens to decode (64); 0: none" },
     { "-t", CLI_TEXT, &o.threads, 0, 0, "1,2", "threads (1 and the CPUs that the process may use)" },
-    { "--depth", CLI_TEXT, &o.depths, 0, 0, "0,4096", "positions in the cache before (0); filling them takes time" },
+    { "--depth", CLI_TEXT, &o.depths, 0, 0, "0,4096", "positions already in the cache (0); filling them takes time" },
     { "-r", CLI_WHOLE, &o.repetitions, 1, 1000, "RUNS", "runs of each test (5), after one to warm up" },
-    { "--limit", CLI_REAL, &o.limit, 0, 1e6, "SECONDS", "no further run of a test after that long (0: no limit)" },
+    { "--limit", CLI_REAL, &o.limit, 0, 1e6, "SECONDS",
+      "no further run of a test after that long (0: no limit;\n--ops: 10)" },
     { "-b", CLI_WHOLE, &o.batch, 1, 65536, "BATCH", "positions of a prompt at once (what the library takes)" },
     { "--level", CLI_LEVEL, &o.level, 0, 0, "NAME", "kernels (auto: the best that this CPU has); one of" },
     { "--kv", CLI_CACHE, &o.cache, 0, 0, "f32|f16", "type of the cache of keys and values (f32)" },
     { "--repack", CLI_FLAG, &o.repack, 0, 0, NULL, "reserved: rows lie as in the file" },
     { "--machine", CLI_FLAG, &o.machine, 0, 0, NULL, "time plain reads and arithmetic instead of a model" },
-    { "--ops", CLI_FLAG, &o.ops, 0, 0, NULL, "time single ops, also those of PyTorch and OpenBLAS" },
+    { "--ops", CLI_FLAG, &o.ops, 0, 0, NULL, "time single ops, also those of PyTorch and OpenBLAS (-t 1)" },
     { "--python", CLI_TEXT, &o.python, 0, 0, "PROGRAM", "where PyTorch is looked for (python3)" },
     { "--read", CLI_WHOLE, &o.read, 0, 1 << 20, "MIB", "bytes of a plain read (1024 MiB); 0: none" },
     { "--json", CLI_FLAG, &o.json, 0, 0, NULL, "print one JSON array" },
@@ -103,8 +104,8 @@ static const char *cpu_name(void) {
     return name + 1 + strspn(name + 1, " ");
 }
 static void print_table(const table *t, const char *caption) {
-    if (!o.json) printf("%s%s\n\n", caption, o.markdown ? "" : ":");
-    table_print(stdout, t, o.json ? TABLE_JSON : o.markdown ? TABLE_MARKDOWN : TABLE_PLAIN);
+    if (!o.json && t->count > 0) printf("%s%s\n\n", caption, o.markdown ? "" : ":");
+    if (o.json || t->count > 0) table_print(stdout, t, o.json ? TABLE_JSON : o.markdown ? TABLE_MARKDOWN : TABLE_PLAIN);
     free(t->rows);
 }
 static void save_table(const table *t) {
@@ -528,8 +529,8 @@ static void bench_ops(const char *self) {
         ops_ours_free(&b.ours);
     }
     snprintf(caption, sizeof caption,
-             "%s, tfm.h %s, kernels %s, %s, %s, medians of %d; a ratio above 1: ours is faster", cpu_name(), TFM_VERSION,
-             tfm_level_name(o.level), torch[0] ? torch : "no PyTorch",
+             "%s, tfm.h %s, kernels %s, %s, %s, medians of %d; a ratio above 1: ours is faster", cpu_name(),
+             TFM_VERSION, tfm_level_name(o.level), torch[0] ? torch : "no PyTorch",
              b.blas.sgemm ? "OpenBLAS" : "no OpenBLAS", (int)o.repetitions);
     save_table(&t);
     print_table(&t, caption);

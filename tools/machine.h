@@ -47,10 +47,13 @@ static inline double machine__run(machine_worker *workers, int threads) {
     for (int i = 1; i < threads; i++)
         if (pthread_create(&handles[i], NULL, machine__thread, &workers[i]) != 0)
             cli_fail("cannot start %d threads", threads);
+#endif
     machine__thread(&workers[0]);
-    for (int i = 1; i < threads; i++) pthread_join(handles[i], NULL);
+    for (int i = 1; i < threads; i++)
+#ifndef TFM_NO_THREADS
+        pthread_join(handles[i], NULL);
 #else
-    for (int i = 0; i < threads; i++) machine__thread(&workers[i]);
+        machine__thread(&workers[i]);
 #endif
     double begin = workers[0].begin, end = workers[0].end;
     for (int i = 1; i < threads; i++) {
