@@ -68,7 +68,8 @@
      API             [API.STATUS] [API.MEMORY] [API.TENSOR] [API.OPS] [API.LAYERS] [API.FILES]
                      [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
      implementation  [IMPL.PLATFORM] [IMPL.THREADS] [IMPL.CURSOR] [IMPL.TYPES]
-                     [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.AVX512] [KERNELS.TABLE]
+                     [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.AVX512] [KERNELS.AMX]
+                     [KERNELS.TABLE]
                      [IMPL.CONTEXT] [IMPL.TENSOR] [IMPL.OPS] [IMPL.LAYERS]
                      [IMPL.FILES] [IMPL.FILES.GGUF] [IMPL.FILES.SAFETENSORS]
                      [IMPL.TOKENIZER] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]                       */
@@ -166,6 +167,7 @@ typedef enum tfm_level {                /* which kernels run; results agree amon
     TFM_LEVEL_AVXVNNI,                  /* the same with AVX-VNNI's integer products */
     TFM_LEVEL_AVX512,                   /* AVX-512 F, BW, VL, DQ */
     TFM_LEVEL_AVX512VNNI,               /* the same with VNNI */
+    TFM_LEVEL_AMX,                      /* the same with AMX-INT8, for which Linux is asked (see [KERNELS.AMX]) */
     TFM_LEVEL_COUNT
 } tfm_level;
 
@@ -1027,15 +1029,34 @@ static void tfm__unmap(tfm__mapping *m, const tfm_allocator *a) {
 #define TFM__SIMD_X86 0
 #endif
 
-#if TFM__X86
-/* CPUID leaf 7, subleaf 1: EAX bit 4. Compilers before 2021 have no name for it. */
-static bool tfm__cpu_has_avxvnni(void) {
+/* AVX-VNNI and AMX, which compilers and assemblers before 2021 do not know. */
+#if TFM__SIMD_X86 && ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11))
+#define TFM__SIMD_2021 1
+#else
+#define TFM__SIMD_2021 0
+#endif
+#if TFM__SIMD_2021
+/* CPUID leaf 7: EAX of subleaf 1, EDX of subleaf 0. */
+static unsigned tfm__cpuid7(unsigned subleaf) {
     unsigned a = 0, b, c = 0, d;
     __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    if (a < 7) return false;
-    a = 7, c = 1;
+    if (a < 7) return 0;
+    a = 7;
+    c = subleaf;
     __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    return a >> 4 & 1;
+    return subleaf ? a : d;
+}
+/* Linux keeps a process's tile registers only after it was asked to: arch_prctl(ARCH_REQ_XCOMP_PERM,
+   18). From then on the system wants room for them (11 KiB) in every alternate signal stack. */
+static bool tfm__cpu_has_amx(void) {
+#ifdef __linux__
+    unsigned long call = 158;
+    if ((tfm__cpuid7(0) >> 24 & 3) != 3) return false;             /* AMX-TILE, AMX-INT8 */
+    __asm__ volatile("syscall" : "+a"(call) : "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+    return call == 0;
+#else
+    return false;
+#endif
 }
 #endif
 /* Can this CPU run the kernels of a level? */
@@ -1048,7 +1069,10 @@ static bool tfm__cpu_runs(tfm_level level) {
     switch (level) {
         case TFM_LEVEL_FMA: return fma;
         case TFM_LEVEL_AVX2: return avx2;           /* every CPU with AVX2 and FMA has F16C */
-        case TFM_LEVEL_AVXVNNI: return avx2 && tfm__cpu_has_avxvnni();
+#if TFM__SIMD_2021
+        case TFM_LEVEL_AVXVNNI: return avx2 && (tfm__cpuid7(1) >> 4 & 1);
+        case TFM_LEVEL_AMX: return avx512 && __builtin_cpu_supports("avx512vnni") && tfm__cpu_has_amx();
+#endif
         case TFM_LEVEL_AVX512: return avx512;
         case TFM_LEVEL_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
         default: return true;
@@ -2370,20 +2394,26 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
    activations). Signed bytes (Q8_0): with VNNI offset 128; without, |w| * (x ^ s), s = -1 for w < 0,
    which is w*x - |w| there, and the sum starts at the sum of those |w|.                            */
 
-enum { TFM__AVX2_SUMS, TFM__VEX_VNNI, TFM__EVEX_VNNI };     /* how bytes are multiplied: isa */
+enum { TFM__AVX2_SUMS, TFM__VEX_VNNI, TFM__EVEX_VNNI, TFM__AMX };      /* how bytes are multiplied: isa */
 enum { TFM__PANEL = 16 };
 
 /* acc += the sums of four products each; w unsigned, x signed. */
 TFM__AVX2 TFM__INLINE __m256i tfm__dot4(int isa, __m256i acc, __m256i w, __m256i x) {
+#if TFM__SIMD_2021
     if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(w), "xm"(x));
-    else if (isa == TFM__EVEX_VNNI) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "vm"(x));
+    else
+#endif
+    if (isa == TFM__EVEX_VNNI) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "vm"(x));
     else acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
     return acc;
 }
 /* acc += the sums of two products of 16 bits each. */
 TFM__AVX2 TFM__INLINE __m256i tfm__dot2(int isa, __m256i acc, __m256i a, __m256i b) {
+#if TFM__SIMD_2021
     if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(a), "xm"(b));
-    else if (isa == TFM__EVEX_VNNI) __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "vm"(b));
+    else
+#endif
+    if (isa == TFM__EVEX_VNNI) __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "vm"(b));
     else acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
     return acc;
 }
@@ -2747,7 +2777,8 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm_type type, const tfm__pa
                 TFM__UNROLL
                 for (int r = 0; r < 4; r++) {
                     v[r] = tfm__raw(type, w[4 * g + r], j);
-                    if (f.bits == 8 && isa == TFM__AVX2_SUMS) starts[4 * g + r] = tfm__negatives(v[r]);
+                    if (isa == TFM__AMX) v[r] = _mm256_sub_epi8(v[r], _mm256_set1_epi8((char)f.offset));
+                    else if (f.bits == 8 && isa == TFM__AVX2_SUMS) starts[4 * g + r] = tfm__negatives(v[r]);
                     else if (f.bits == 8) v[r] = _mm256_xor_si256(v[r], _mm256_set1_epi8(-128));
                 }
                 tfm__quads(out.q, g, v[0], v[1], v[2], v[3]);
@@ -2778,7 +2809,7 @@ TFM__INLINE tfm__tile tfm__tile_at(const char *x, int64_t k, int group, int colu
     return t;
 }
 
-enum { TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8 };
+enum { TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8, TFM__TILE_AMX = 16 };
 
 TFM__AVX2 TFM__INLINE __m256i tfm__four(const void *p) {           /* 4 bytes, eight times */
     int32_t v;
@@ -2972,7 +3003,9 @@ TFM__AVX2 TFM__INLINE void tfm__panel_from_rows(int isa, tfm_type type, const tf
             if (f.block == 256) bits = mins + subs * TFM__ROWS;
             for (int n = 0; n < f.block / 32; n++, bits += 32 * f.bits, q += 32 * TFM__PANEL) {
                 TFM__UNROLL
-                for (int i = 0; i < 8; i++) tfm__store256(q + 64 * i, tfm__raw_rows(f, bits, i));
+                for (int i = 0; i < 8; i++)
+                    tfm__store256(q + 64 * i, _mm256_sub_epi8(tfm__raw_rows(f, bits, i),
+                                                              _mm256_set1_epi8((char)(isa == TFM__AMX ? f.offset : 0))));
             }
             scales += f.block == 32 ? TFM__PANEL_32 : TFM__PANEL_256;
         }
@@ -3010,8 +3043,9 @@ TFM__AVX2 TFM__INLINE void tfm__gemm_quantized_avx2(int isa, tfm_type type, cons
     }
 }
 
-/* Columns quantized into tiles; a row is made in scratch and dealt out, missing columns are zeros. */
-TFM__AVX2 static void tfm__columns_tile(const tfm__columns_job *j, int64_t tile, char *row) {
+/* Columns quantized into tiles; a row is made in scratch and dealt out, `run` bytes of a column side by
+   side; missing columns are zeros. */
+TFM__AVX2 TFM__INLINE void tfm__columns_tile(const tfm__columns_job *j, int run, int64_t tile, char *row) {
     size_t bytes = tfm__act_bytes(j->k, j->group);
     char *out = j->out + (size_t)tile * bytes * (size_t)j->width;
     tfm__tile t = tfm__tile_at(out, j->k, j->group, j->width);
@@ -3019,11 +3053,12 @@ TFM__AVX2 static void tfm__columns_tile(const tfm__columns_job *j, int64_t tile,
     for (int c = 0; c < j->width; c++) {
         int64_t column = tile * j->width + c;
         float *d = (float *)(void *)out + c;
-        int32_t *s = (int32_t *)(uintptr_t)t.s + c, *q = (int32_t *)(uintptr_t)t.q + c;
+        int32_t *s = (int32_t *)(uintptr_t)t.s + c;
+        int8_t *q = (int8_t *)(uintptr_t)t.q + c * run;
         if (column < j->n) tfm__quantize_row(j->x + column * j->k, j->k, j->group, row);
         else memset(row, 0, bytes);
         for (int64_t i = 0; i < j->k / j->group; i++) d[i * j->width] = a.d[i];
-        for (int64_t i = 0; i < j->k / 4; i++) memcpy(q + i * j->width, a.q + 4 * i, 4);
+        for (int64_t i = 0; i < j->k / run; i++) memcpy(q + i * run * j->width, a.q + i * run, (size_t)run);
         for (int64_t i = 0; i < j->k / 32; i++) {
             int32_t sum = a.sums[2 * i] + a.sums[2 * i + 1], start = -j->offset * sum;
             float f = (float)sum;
@@ -3038,9 +3073,10 @@ TFM__AVX2 static void tfm__columns_tile(const tfm__columns_job *j, int64_t tile,
 }
 TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
     const tfm__columns_job *j = (const tfm__columns_job *)arg;
-    if (j->width == 1) { tfm__columns_quantize(arg, begin, end, thread); return; }
     char *row = j->scratch + (size_t)thread * j->scratch_stride;
-    for (int64_t tile = begin; tile < end; tile++) tfm__columns_tile(j, tile, row);
+    if (j->width == 1) tfm__columns_quantize(arg, begin, end, thread);
+    else if (j->width == TFM__TILE_AMX) for (int64_t i = begin; i < end; i++) tfm__columns_tile(j, 32, i, row);
+    else for (int64_t i = begin; i < end; i++) tfm__columns_tile(j, 4, i, row);
 }
 
 /* Each type's body, compiled for it. */
@@ -3203,6 +3239,147 @@ TFM__AVX512VNNI static void tfm__gemm_avx512vnni(void *job, int64_t begin, int64
         }
     }
 }
+
+/* ---- AMX ------------------------------------------------------------------------- [KERNELS.AMX]
+   One instruction multiplies 16 columns by a panel's 16 rows, 32 of k (16 for types whose scales stand
+   for 16): a tile of 16 x 16 integers, the sum of one scale block, which goes through memory to the
+   vector registers; there 16 columns' sums are multiplied by their scales as ever. Weights are signed
+   here, so nothing is taken off. Tile 0 holds the sums, 1 the columns [16][32 bytes], 2 the rows
+   [8 quads][16][4]. */
+#if TFM__SIMD_2021
+
+/* Which shapes the tiles have: palette 1; bytes per row from byte 16 on, rows from byte 48 on. */
+static void tfm__amx_begin(int depth) {
+    uint8_t config[64] = { 1 };
+    config[16] = 64;
+    config[18] = (uint8_t)depth;
+    config[20] = 64;
+    config[48] = config[49] = 16;
+    config[50] = (uint8_t)(depth / 4);
+    __asm__ volatile("ldtilecfg (%0)" : : "r"(config) : "memory");
+}
+/* out [16 columns][16 rows] = products of `depth` of k */
+TFM__INLINE void tfm__amx_dot(const int8_t *x, const uint8_t *w, int32_t *out) {
+    __asm__ volatile("tilezero %%tmm0\n\ttileloadd (%0,%3,1), %%tmm1\n\ttileloadd (%1,%4,1), %%tmm2\n\t"
+                     "tdpbssd %%tmm2, %%tmm1, %%tmm0\n\ttilestored %%tmm0, (%2,%4,1)"
+                     : : "r"(x), "r"(w), "r"(out), "r"(32L), "r"(64L) : "memory");
+}
+TFM__AVX512VNNI TFM__INLINE void tfm__amx_32(tfm__form f, tfm__panel w, tfm__tile x, int64_t k, __m512 acc[TFM__TILE_AMX]) {
+    int32_t out[2][TFM__TILE_AMX * TFM__PANEL];         /* one is filled while the other is read */
+    if (k) tfm__amx_dot(x.q, w.q, out[0]);
+    for (int64_t b = 0; b < k / 32; b++) {
+        const int32_t *o = out[b % 2];
+        w.q += 32 * TFM__PANEL;
+        x.q += 32 * TFM__TILE_AMX;
+        if (b + 1 < k / 32) tfm__amx_dot(x.q, w.q, out[(b + 1) % 2]);
+        __m512 d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AMX; c++) {
+            __m512 dx = tfm__broadcast512(x.d + c), v = _mm512_cvtepi32_ps(_mm512_loadu_si512(o + TFM__PANEL * c));
+            acc[c] = _mm512_fmadd_ps(v, _mm512_mul_ps(d, dx), acc[c]);
+            if (f.has_min) acc[c] = _mm512_fmadd_ps(tfm__broadcast512(x.s + c), _mm512_mul_ps(m, dx), acc[c]);
+        }
+        w.scales += TFM__PANEL_32;
+        x.d += TFM__TILE_AMX;
+        x.s += TFM__TILE_AMX;
+    }
+}
+/* Integers times integer scales are summed as floats while they are exact, that is below 2^24: over 128
+   of k for Q4_K (15 * 127 * 63 * 128), 64 for Q5_K, 32 for Q6_K (32 * 127 * 128 * 32), else over all. */
+TFM__AVX512VNNI TFM__INLINE void tfm__amx_256(tfm__form f, tfm__panel w, tfm__tile x, int64_t k, __m512 acc[TFM__TILE_AMX]) {
+    const int exact = f.bits == 6 ? 32 : f.bits == 5 ? 64 : f.bits == 4 ? 128 : 256;
+    int32_t out[2][TFM__TILE_AMX * TFM__PANEL];
+    if (k) tfm__amx_dot(x.q, w.q, out[0]);
+    for (int64_t b = 0; b < k / 256; b++) {
+        const char *sc = w.scales + 8 * TFM__PANEL;
+        __m512i isum[TFM__TILE_AMX];
+        __m512 part[TFM__TILE_AMX], d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AMX; c++) isum[c] = _mm512_setzero_si512();
+        for (int i = 0; i < 256; i += f.group) {
+            const int32_t *o = out[i / f.group % 2];
+            const int next = i + f.group;
+            if (256 * b + next < k)
+                tfm__amx_dot(x.q + next / 32 * 32 * TFM__TILE_AMX + next % 32, w.q + next * TFM__PANEL,
+                             out[next / f.group % 2]);
+            __m512 s = _mm512_cvtepi32_ps(_mm512_loadu_si512(sc + i / 16 * 64));
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AMX; c++) {
+                __m512 v = _mm512_cvtepi32_ps(_mm512_loadu_si512(o + TFM__PANEL * c));
+                part[c] = _mm512_fmadd_ps(v, s, i % exact ? part[c] : _mm512_setzero_ps());
+            }
+            if (next % exact) continue;
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AMX; c++) isum[c] = _mm512_add_epi32(isum[c], _mm512_cvtps_epi32(part[c]));
+        }
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AMX; c++) {
+            __m512 dx = tfm__broadcast512(x.d + c);
+            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
+        }
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AMX; c++) {
+            if (!f.has_min) break;
+            __m512i t = _mm512_setzero_si512();
+            TFM__UNROLL
+            for (int i = 0; i < 8; i++)
+                TFM__DOT512("vpdpwssd", t, _mm512_loadu_si512(sc + 64 * (16 + i)), x.s + i * TFM__TILE_AMX + c);
+            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), _mm512_mul_ps(m, tfm__broadcast512(x.d + c)), acc[c]);
+        }
+        w.q += 256 * TFM__PANEL;
+        w.scales += TFM__PANEL_256;
+        x.d += TFM__TILE_AMX;
+        x.s += 8 * TFM__TILE_AMX;
+        x.q += 256 * TFM__TILE_AMX;
+    }
+}
+TFM__AVX512VNNI TFM__INLINE void tfm__gemm_quantized_amx(tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
+                                                         int64_t begin, int64_t end, char *scratch) {
+    const tfm__form f = tfm__form_of(type);
+    tfm__panel w;
+    w.q = (uint8_t *)scratch;
+    w.scales = scratch + j->k * TFM__PANEL;
+    tfm__amx_begin(f.group);
+    for (int64_t row = begin; row < end; row += TFM__PANEL) {
+        tfm__panel_of(TFM__AMX, type, p, row, j->k, w);
+        for (int64_t c = 0; c < j->n; c += TFM__TILE_AMX) {
+            __m512 acc[TFM__TILE_AMX];
+            float out[TFM__TILE_AMX * TFM__PANEL];
+            TFM__UNROLL
+            for (int i = 0; i < TFM__TILE_AMX; i++) acc[i] = _mm512_setzero_ps();
+            tfm__tile x = tfm__tile_at(j->x + (size_t)(c / TFM__TILE_AMX) * j->x_stride, j->k, f.block, TFM__TILE_AMX);
+            if (f.block == 32) tfm__amx_32(f, w, x, j->k, acc);
+            else tfm__amx_256(f, w, x, j->k, acc);
+            TFM__UNROLL
+            for (int i = 0; i < TFM__TILE_AMX; i++) _mm512_storeu_ps(out + TFM__PANEL * i, acc[i]);
+            tfm__tile_store(p, row, end, c, tfm__min64(TFM__TILE_AMX, j->n - c), out);
+        }
+    }
+    __asm__ volatile("tilerelease");
+}
+#define TFM__X(type)                                                                                             \
+    TFM__AVX512VNNI static void tfm__gemm_##type##_amx(const tfm__gemm_job *j, const tfm__part *p, int64_t begin, \
+                                                       int64_t end, char *scratch) {                            \
+        tfm__gemm_quantized_amx(TFM_##type, j, p, begin, end, scratch);                                         \
+    }
+TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
+TFM__AVX512VNNI static void tfm__gemm_amx(void *job, int64_t begin, int64_t end, int thread) {
+    const tfm__gemm_job *j = (const tfm__gemm_job *)job;
+    const tfm__part *p;
+    if (j->n == 1) { tfm__gemm_avx512vnni(job, begin, end, thread); return; }
+    char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
+    for (int64_t first, last; begin < end;) {
+        begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
+        switch (p->type->type) {
+#define TFM__X(type) case TFM_##type: tfm__gemm_##type##_amx(j, p, first, last, scratch); break;
+            TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
+            default: tfm__gemm_float(TFM__FMA_HARD, j, p, first, last);
+        }
+    }
+}
+#endif
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -3261,6 +3438,7 @@ static const tfm__kernels tfm__kernels_avx2 = {
     tfm__attention_fma,
     tfm__cell_fma
 };
+#if TFM__SIMD_2021
 static const tfm__kernels tfm__kernels_avxvnni = {
     TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 1, true,
     tfm__gemm_scratch,
@@ -3272,6 +3450,7 @@ static const tfm__kernels tfm__kernels_avxvnni = {
     tfm__attention_fma,
     tfm__cell_fma
 };
+#endif
 static const tfm__kernels tfm__kernels_avx512 = {
     TFM_LEVEL_AVX512, TFM__TILE_AVX2, 1, false,
     tfm__gemm_scratch,
@@ -3294,12 +3473,32 @@ static const tfm__kernels tfm__kernels_avx512vnni = {
     tfm__attention_fma,
     tfm__cell_fma
 };
+#if TFM__SIMD_2021
+static const tfm__kernels tfm__kernels_amx = {
+    TFM_LEVEL_AMX, TFM__TILE_AMX, 1, true,
+    tfm__gemm_scratch,
+    tfm__gemm_amx,
+    tfm__columns_avx2,
+    tfm__unary_fma,
+    tfm__rows_fma,
+    tfm__rope_fma,
+    tfm__attention_fma,
+    tfm__cell_fma
+};
+#endif
 #endif
 
 /* The rows of this build, the best first. */
 static const tfm__kernels *const tfm__kernel_rows[] = {
 #if TFM__SIMD_X86
-    &tfm__kernels_avx512vnni, &tfm__kernels_avx512, &tfm__kernels_avxvnni, &tfm__kernels_avx2,
+#if TFM__SIMD_2021
+    &tfm__kernels_amx,
+#endif
+    &tfm__kernels_avx512vnni, &tfm__kernels_avx512,
+#if TFM__SIMD_2021
+    &tfm__kernels_avxvnni,
+#endif
+    &tfm__kernels_avx2,
 #endif
 #if TFM__HAS_FMA || TFM__X86
     &tfm__kernels_fma,
@@ -3319,7 +3518,7 @@ static const tfm__kernels *tfm__kernels_for(tfm_level level) {
     return NULL;
 }
 static const char *const tfm__level_names[] = { "auto", "unfused", "exact", "fma", "avx2", "avxvnni", "avx512",
-                                                "avx512vnni" };
+                                                "avx512vnni", "amx" };
 TFMDEF const char *tfm_level_name(tfm_level level) {
     return (unsigned)level < TFM_LEVEL_COUNT ? tfm__level_names[level] : "?";
 }
