@@ -359,7 +359,7 @@ static void bench_model(bench *b, const char *path, const char *name, const char
     int64_t longest = b->prompts.largest > o.tokens ? b->prompts.largest : o.tokens;
     int64_t context = b->depths.largest + (longest > 0 ? longest : 1);
     snprintf(m.name, sizeof m.name, "%s", name);
-    m.m = tfm_model_open(path, &(tfm_model_opts){ .allocator = NULL }, &err);
+    m.m = tfm_model_open(path, &(tfm_model_opts){ .repack = o.repack }, &err);
     if (!m.m) cli_fail_at(path, err.message);
     if (discard) {
         remove(path);
