@@ -2297,6 +2297,90 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
     __m256i half = _mm256_srai_epi32(n, 1);
     return _mm256_mul_ps(_mm256_mul_ps(y, tfm__pow2_avx2(half)), tfm__pow2_avx2(_mm256_sub_epi32(n, half)));
 }
+
+/* ---- Small ops: eight elements at a time, what is left over through masked loads and stores. ---- */
+
+/* The first n of eight lanes; all of them for n >= 8. */
+TFM__AVX2 TFM__INLINE __m256i tfm__first_avx2(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)tfm__min64(n, 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__negate_avx2(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
+
+/* Integer maximums of eight registers of numbers >= 0, lane i of the result that of v[i]. */
+TFM__AVX2 TFM__INLINE __m256i tfm__maximums_avx2(const __m256i *v) {
+    __m256i a[4], b[2];
+    TFM__UNROLL for (int i = 0; i < 4; i++)
+        a[i] = _mm256_max_epi32(_mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
+                                _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+    TFM__UNROLL for (int i = 0; i < 2; i++)
+        b[i] = _mm256_max_epi32(_mm256_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
+                                _mm256_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
+    return _mm256_max_epi32(_mm256_permute2x128_si256(b[0], b[1], 0x20), _mm256_permute2x128_si256(b[0], b[1], 0x31));
+}
+/* 32 values times `inverse`, rounded: the numbers and the sums of 16. */
+TFM__AVX2 TFM__INLINE void tfm__quantize_32_avx2(const float *x, __m256 inverse, int16_t *sums, int8_t *q) {
+    __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), inverse));
+    __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), inverse));
+    __m256i c = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16), inverse));
+    __m256i d = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 24), inverse));
+    a = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    a = _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)(void *)q, a);
+    b = _mm256_sad_epu8(_mm256_xor_si256(a, _mm256_set1_epi8(-128)), _mm256_setzero_si256());   /* of q + 128 */
+    b = _mm256_sub_epi32(_mm256_add_epi32(b, _mm256_unpackhi_epi64(b, b)), _mm256_set1_epi32(16 * 128));
+    int pair = _mm_cvtsi128_si32(_mm_unpacklo_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+    memcpy(sums, &pair, sizeof pair);
+}
+/* One row as tfm__columns_quantize makes it, 256 values at a time. The bits of |x| as integers are
+   ordered like |x|, infinity and NaN above all. */
+TFM__AVX2 static void tfm__quantize_row_avx2(const float *x, int64_t k, int group, float *d, int16_t *sums, int8_t *q) {
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    for (int64_t at = 0; at < k; at += 256) {
+        int groups = (int)tfm__min64((k - at) / 32, 8);
+        float scales[8], inverses[8];
+        __m256i v[8];
+        TFM__UNROLL for (int g = 0; g < 8; g++) {
+            const float *p = x + at + (g < groups ? 32 * g : 0);
+            __m256i a = _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p), magnitude));
+            __m256i b = _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p + 8), magnitude));
+            a = _mm256_max_epi32(a, _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p + 16), magnitude)));
+            b = _mm256_max_epi32(b, _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p + 24), magnitude)));
+            v[g] = _mm256_max_epi32(a, b);
+        }
+        __m256i most = tfm__maximums_avx2(v);
+        if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(most, _mm256_set1_epi32(0x7f7fffff)))) {
+            for (int64_t g = 0; g < k / group; g++) d[g] = TFM__NAN;
+            memset(sums, 0, (size_t)k / 8);
+            memset(q, 0, (size_t)k);
+            return;
+        }
+        if (group == 256) {             /* one maximum, in all lanes */
+            most = _mm256_max_epi32(most, _mm256_permute2x128_si256(most, most, 1));
+            most = _mm256_max_epi32(most, _mm256_shuffle_epi32(most, 0x4e));
+            most = _mm256_max_epi32(most, _mm256_shuffle_epi32(most, 0xb1));
+        }
+        __m256 scale = _mm256_div_ps(_mm256_castsi256_ps(most), _mm256_set1_ps(127.0f));
+        __m256 inverse = _mm256_div_ps(_mm256_set1_ps(1.0f), scale);
+        __m256 usable = _mm256_cmp_ps(inverse, _mm256_set1_ps(TFM__INF), _CMP_LT_OQ);
+        _mm256_storeu_ps(scales, _mm256_and_ps(scale, usable));
+        _mm256_storeu_ps(inverses, _mm256_and_ps(inverse, usable));
+        memcpy(d + at / group, scales, (size_t)(group == 256 ? 1 : groups) * sizeof *d);
+        for (int g = 0; g < groups; g++)
+            tfm__quantize_32_avx2(x + at + 32 * g, _mm256_broadcast_ss(inverses + g), sums + at / 16 + 2 * g,
+                                  q + at + 32 * g);
+    }
+}
+/* As tfm__columns_quantize; the rows stand one after the other. */
+TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__columns_job *j = (const tfm__columns_job *)arg;
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        char *row = j->out + (size_t)r * tfm__act_bytes(j->k, j->group);
+        char *sums = row + j->k / j->group * 4, *q = sums + j->k / 8;
+        tfm__quantize_row_avx2(j->x + r * j->k, j->k, j->group, (float *)(void *)row, (int16_t *)(void *)sums,
+                               (int8_t *)q);
+    }
+}
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -2346,7 +2430,7 @@ TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 static const tfm__kernels tfm__kernels_avx2 = {
     TFM_LEVEL_AVX2, 1, 1, NULL,
     tfm__gemm_fma,
-    tfm__columns_quantize,
+    tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
@@ -2356,7 +2440,7 @@ static const tfm__kernels tfm__kernels_avx2 = {
 static const tfm__kernels tfm__kernels_avxvnni = {
     TFM_LEVEL_AVXVNNI, 1, 1, NULL,
     tfm__gemm_fma,
-    tfm__columns_quantize,
+    tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
@@ -2366,7 +2450,7 @@ static const tfm__kernels tfm__kernels_avxvnni = {
 static const tfm__kernels tfm__kernels_avx512 = {
     TFM_LEVEL_AVX512, 1, 1, NULL,
     tfm__gemm_fma,
-    tfm__columns_quantize,
+    tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
@@ -2376,7 +2460,7 @@ static const tfm__kernels tfm__kernels_avx512 = {
 static const tfm__kernels tfm__kernels_avx512vnni = {
     TFM_LEVEL_AVX512VNNI, 1, 1, NULL,
     tfm__gemm_fma,
-    tfm__columns_quantize,
+    tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
