@@ -2012,9 +2012,13 @@ TFM__INLINE void tfm__gemm_run(int fma, const tfm__gemm_job *j, int64_t begin, i
     }
 }
 
-/* Elementwise functions. */
+/* Elementwise functions, times another operand if there is one. */
 typedef enum tfm__unary { TFM__RELU, TFM__GELU, TFM__GELU_TANH, TFM__SILU, TFM__TANH, TFM__SIGMOID } tfm__unary;
-typedef struct tfm__unary_job { tfm__unary op; const float *x; float *y; } tfm__unary_job;
+typedef struct tfm__unary_job {
+    tfm__unary op;
+    const float *x, *times;             /* times: or NULL */
+    float *y;
+} tfm__unary_job;
 
 TFM__INLINE float tfm__activate(int fma, tfm__unary op, float x) {
     switch (op) {
@@ -2029,7 +2033,10 @@ TFM__INLINE float tfm__activate(int fma, tfm__unary op, float x) {
     return x;
 }
 TFM__INLINE void tfm__unary_run(int fma, const tfm__unary_job *j, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) j->y[i] = tfm__activate(fma, j->op, j->x[i]);
+    for (int64_t i = begin; i < end; i++) {
+        float y = tfm__activate(fma, j->op, j->x[i]);
+        j->y[i] = j->times ? y * j->times[i] : y;
+    }
 }
 
 /* Rows of d elements: norms, softmax, sums. The row rule of tfm__lanes holds for each sum. */
@@ -2304,6 +2311,10 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
 TFM__AVX2 TFM__INLINE __m256i tfm__first_avx2(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)tfm__min64(n, 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
+TFM__AVX2 TFM__INLINE void tfm__store_avx2(float *p, int64_t n, __m256 v) {
+    if (n >= 8) _mm256_storeu_ps(p, v);
+    else _mm256_maskstore_ps(p, tfm__first_avx2(n), v);     /* slow on some CPUs */
+}
 TFM__AVX2 TFM__INLINE __m256 tfm__negate_avx2(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
 
 /* Integer maximums of eight registers of numbers >= 0, lane i of the result that of v[i]. */
@@ -2381,6 +2392,240 @@ TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, i
                                (int8_t *)q);
     }
 }
+
+/* tfm__tanh, tfm__erf and tfm__activate for eight. */
+TFM__AVX2 TFM__INLINE __m256 tfm__tanh_avx2(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    __m256i n;
+    __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f));
+    __m256 a = _mm256_min_ps(_mm256_set1_ps(10.0f), _mm256_xor_ps(x, sign));
+    __m256 q = tfm__exp_tail_avx2(tfm__exp_reduce_avx2(_mm256_add_ps(a, a), &n)), s = tfm__pow2_avx2(n);
+    __m256 m = _mm256_fmadd_ps(s, q, _mm256_sub_ps(s, one));
+    return _mm256_or_ps(_mm256_div_ps(m, _mm256_add_ps(m, _mm256_set1_ps(2.0f))), sign);
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__erf_avx2(__m256 x) {
+    __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f)), t = _mm256_xor_ps(x, sign), s = _mm256_mul_ps(x, x);
+    __m256 near_zero = _mm256_cmp_ps(t, _mm256_set1_ps(0.9375f), _CMP_LT_OQ);
+    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(8.29282944e-05f), s, _mm256_set1_ps(-0.000812489423f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(0.00519951805f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(-0.0268588178f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(0.11283686f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(-0.376126319f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(0.128379166f));
+    __m256 y = _mm256_fmadd_ps(p, x, x);
+    t = _mm256_min_ps(_mm256_set1_ps(4.0f), t);
+    p = _mm256_fmadd_ps(_mm256_set1_ps(4.63925471e-06f), t, _mm256_set1_ps(-4.19465396e-05f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-6.80659286e-05f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.00298109907f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0.0227564014f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.105340555f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.635585248f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(1.12856042f));
+    p = _mm256_sub_ps(_mm256_set1_ps(1.0f), tfm__exp_avx2(tfm__negate_avx2(_mm256_mul_ps(t, p))));
+    return _mm256_blendv_ps(_mm256_or_ps(p, sign), y, near_zero);
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__sigmoid_avx2(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    return _mm256_div_ps(one, _mm256_add_ps(one, tfm__exp_avx2(tfm__negate_avx2(x))));
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__activate_avx2(tfm__unary op, __m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f), half = _mm256_mul_ps(_mm256_set1_ps(0.5f), x);
+    __m256 t;
+    switch (op) {
+        case TFM__RELU: return _mm256_max_ps(_mm256_setzero_ps(), x);
+        case TFM__GELU:
+            return _mm256_mul_ps(half, _mm256_add_ps(one, tfm__erf_avx2(_mm256_mul_ps(x, _mm256_set1_ps(0.707106781f)))));
+        case TFM__GELU_TANH:
+            t = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_set1_ps(0.044715f), x), x, one);
+            t = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(0.797884561f), x), t);
+            return _mm256_mul_ps(half, _mm256_add_ps(one, tfm__tanh_avx2(t)));
+        case TFM__SILU: return _mm256_div_ps(x, _mm256_add_ps(one, tfm__exp_avx2(tfm__negate_avx2(x))));
+        case TFM__TANH: return tfm__tanh_avx2(x);
+        case TFM__SIGMOID: return tfm__sigmoid_avx2(x);
+    }
+    return x;
+}
+TFM__AVX2 TFM__INLINE void tfm__unary_loop_avx2(tfm__unary op, const tfm__unary_job *j, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += 8) {
+        __m256i lanes = tfm__first_avx2(end - i);
+        __m256 y = tfm__activate_avx2(op, _mm256_maskload_ps(j->x + i, lanes));
+        if (j->times) y = _mm256_mul_ps(y, _mm256_maskload_ps(j->times + i, lanes));
+        tfm__store_avx2(j->y + i, end - i, y);
+    }
+}
+TFM__AVX2 static void tfm__unary_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__unary_job *j = (const tfm__unary_job *)arg;
+    (void)thread;
+    switch (j->op) {                    /* a loop for each, its function a constant */
+        case TFM__RELU: tfm__unary_loop_avx2(TFM__RELU, j, begin, end); break;
+        case TFM__GELU: tfm__unary_loop_avx2(TFM__GELU, j, begin, end); break;
+        case TFM__GELU_TANH: tfm__unary_loop_avx2(TFM__GELU_TANH, j, begin, end); break;
+        case TFM__SILU: tfm__unary_loop_avx2(TFM__SILU, j, begin, end); break;
+        case TFM__TANH: tfm__unary_loop_avx2(TFM__TANH, j, begin, end); break;
+        case TFM__SIGMOID: tfm__unary_loop_avx2(TFM__SIGMOID, j, begin, end); break;
+    }
+}
+
+/* Rows. From 256 elements on, sixteen lanes in two registers: a masked element adds +0 to its lane,
+   which keeps a sum that began at +0. Below, a chain over what was computed eight at a time. */
+TFM__AVX2 TFM__INLINE float tfm__join_avx2(__m256 a, __m256 b) {
+    a = _mm256_add_ps(a, b);
+    __m128 t = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
+/* The sum of x, or of the squares of x - mean. */
+TFM__AVX2 TFM__INLINE float tfm__row_sum_avx2(const float *x, int64_t d, bool squares, float mean) {
+    __m256 t[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() }, m = _mm256_set1_ps(mean);
+    float chain = 0;
+    if (tfm__lanes(d) == 1) {
+        for (int64_t i = 0; i < d; i++) {
+            float v = x[i] - mean;
+            chain = squares ? tfm__fma(TFM__FMA_HARD, v, v, chain) : chain + x[i];
+        }
+        return chain;
+    }
+    for (int64_t i = 0; i < d; i += 16)
+        TFM__UNROLL for (int h = 0; h < 2; h++) {
+            __m256i lanes = tfm__first_avx2(d - i - 8 * h);
+            __m256 v = _mm256_maskload_ps(x + i + 8 * h, lanes);
+            if (squares) v = _mm256_and_ps(_mm256_sub_ps(v, m), _mm256_castsi256_ps(lanes));
+            t[h] = squares ? _mm256_fmadd_ps(v, v, t[h]) : _mm256_add_ps(t[h], v);
+        }
+    return tfm__join_avx2(t[0], t[1]);
+}
+/* The first of the largest, for the sign of a zero; NaN if there is one, or no element. */
+TFM__AVX2 TFM__INLINE float tfm__row_max_avx2(const float *x, int64_t d) {
+    __m256 m[4], nan = _mm256_setzero_ps();
+    float t[8], most = -TFM__INF;
+    TFM__UNROLL for (int h = 0; h < 4; h++) m[h] = _mm256_set1_ps(-TFM__INF);
+    for (int64_t i = 0; i < d; i += 32)
+        TFM__UNROLL for (int h = 0; h < 4; h++) {
+            __m256i lanes = tfm__first_avx2(d - i - 8 * h);
+            __m256 v = _mm256_blendv_ps(m[h], _mm256_maskload_ps(x + i + 8 * h, lanes), _mm256_castsi256_ps(lanes));
+            nan = _mm256_or_ps(nan, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+            m[h] = _mm256_max_ps(v, m[h]);
+        }
+    if (d == 0 || _mm256_movemask_ps(nan)) return TFM__NAN;
+    _mm256_storeu_ps(t, _mm256_max_ps(_mm256_max_ps(m[0], m[1]), _mm256_max_ps(m[2], m[3])));
+    for (int i = 0; i < 8; i++) most = tfm__maxf(t[i], most);
+    for (int64_t i = 0; most == 0; i++) if (x[i] == 0) return x[i];
+    return most;
+}
+TFM__AVX2 TFM__INLINE void tfm__row_norm_avx2(const tfm__rows_job *j, const float *x, float *y) {
+    float mean = j->op == TFM__ROW_LAYERNORM ? tfm__row_sum_avx2(x, j->d, false, 0) / (float)j->d : 0;
+    float squares = tfm__row_sum_avx2(x, j->d, true, mean) / (float)j->d;
+    __m256 scale = _mm256_set1_ps(1.0f / sqrtf(squares + j->eps)), m = _mm256_set1_ps(mean);
+    for (int64_t i = 0; i < j->d; i += 8) {
+        __m256i lanes = tfm__first_avx2(j->d - i);
+        __m256 v = _mm256_mul_ps(_mm256_sub_ps(_mm256_maskload_ps(x + i, lanes), m), scale);
+        if (j->w) v = _mm256_mul_ps(v, _mm256_maskload_ps(j->w + i, lanes));
+        if (j->b) v = _mm256_add_ps(v, _mm256_maskload_ps(j->b + i, lanes));
+        tfm__store_avx2(y + i, j->d - i, v);
+    }
+}
+TFM__AVX2 TFM__INLINE void tfm__row_softmax_avx2(const tfm__rows_job *j, const float *x, float *y) {
+    bool log = j->op == TFM__ROW_LOG_SOFTMAX, chain = tfm__lanes(j->d) == 1;
+    float max = tfm__row_max_avx2(x, j->d), small[256], *e = chain ? small : y;
+    __m256 t[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() }, m = _mm256_set1_ps(max);
+    if (max == -TFM__INF) {             /* nothing to choose from */
+        for (int64_t i = 0; i < j->d; i++) y[i] = log ? max : 0;
+        return;
+    }
+    for (int64_t i = 0; i < j->d; i += 16)
+        TFM__UNROLL for (int h = 0; h < 2; h++) {
+            __m256i lanes = tfm__first_avx2(j->d - i - 8 * h);
+            __m256 v = _mm256_sub_ps(_mm256_maskload_ps(x + i + 8 * h, lanes), m), w = tfm__exp_avx2(v);
+            t[h] = _mm256_add_ps(t[h], _mm256_and_ps(w, _mm256_castsi256_ps(lanes)));
+            if (chain || !log) tfm__store_avx2(e + i + 8 * h, j->d - i - 8 * h, w);
+        }
+    float sum = 0;
+    if (!chain) sum = tfm__join_avx2(t[0], t[1]);
+    for (int64_t i = 0; chain && i < j->d; i++) sum += e[i];
+    __m256 shift = _mm256_set1_ps(log ? (float)tfm__log((double)sum) : 0), scale = _mm256_set1_ps(1.0f / sum);
+    for (int64_t i = 0; i < j->d; i += 8) {
+        __m256i lanes = tfm__first_avx2(j->d - i);
+        __m256 v = _mm256_maskload_ps(log ? x + i : e + i, lanes);
+        v = log ? _mm256_sub_ps(_mm256_sub_ps(v, m), shift) : _mm256_mul_ps(v, scale);
+        tfm__store_avx2(y + i, j->d - i, v);
+    }
+}
+TFM__AVX2 static void tfm__rows_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__rows_job *j = (const tfm__rows_job *)arg;
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = j->d ? j->x + r * j->d : NULL;
+        float *y = j->d ? j->y + r * j->d : NULL;
+        switch (j->op) {
+            case TFM__ROW_LAYERNORM: case TFM__ROW_RMSNORM: tfm__row_norm_avx2(j, x, y); break;
+            case TFM__ROW_SOFTMAX: case TFM__ROW_LOG_SOFTMAX: tfm__row_softmax_avx2(j, x, y); break;
+            case TFM__ROW_SUM: j->y[r] = tfm__row_sum_avx2(x, j->d, false, 0); break;
+            case TFM__ROW_MAX: j->y[r] = tfm__row_max_avx2(x, j->d); break;
+        }
+    }
+}
+
+/* Four pairs that lie side by side: even lanes u*c - v*s, odd ones u*s + v*c. */
+TFM__AVX2 TFM__INLINE __m256 tfm__rope_pairs_avx2(__m256 x, __m256 angle) {
+    __m256 turned = _mm256_mul_ps(_mm256_movehdup_ps(x), _mm256_permute_ps(angle, 0xb1));
+    return _mm256_fmaddsub_ps(_mm256_moveldup_ps(x), angle, turned);
+}
+TFM__AVX2 static void tfm__rope_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__rope_job *j = (const tfm__rope_job *)arg;
+    int half = j->n / 2;
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = j->x + r * j->d, *angle = j->table + r / j->heads * j->n;
+        float *y = j->y + r * j->d;
+        for (int i = 0; i < j->n && !j->half_split; i += 8) {
+            __m256i lanes = tfm__first_avx2(j->n - i);
+            __m256 v = tfm__rope_pairs_avx2(_mm256_maskload_ps(x + i, lanes), _mm256_maskload_ps(angle + i, lanes));
+            tfm__store_avx2(y + i, j->n - i, v);
+        }
+        for (int i = 0; i < half && j->half_split; i += 8) {
+            __m256i lanes = tfm__first_avx2(half - i);
+            __m256 a = _mm256_maskload_ps(angle + 2 * i, tfm__first_avx2(j->n - 2 * i));
+            __m256 b = _mm256_maskload_ps(angle + 2 * i + 8, tfm__first_avx2(j->n - 2 * i - 8));
+            __m256 u = _mm256_maskload_ps(x + i, lanes), v = _mm256_maskload_ps(x + half + i, lanes);
+            __m256 t = _mm256_permute2f128_ps(a, b, 0x20);
+            b = _mm256_permute2f128_ps(a, b, 0x31);
+            a = _mm256_shuffle_ps(t, b, 0x88);          /* cosines */
+            b = _mm256_shuffle_ps(t, b, 0xdd);          /* sines */
+            tfm__store_avx2(y + i, half - i, _mm256_fmsub_ps(u, a, _mm256_mul_ps(v, b)));
+            tfm__store_avx2(y + half + i, half - i, _mm256_fmadd_ps(u, b, _mm256_mul_ps(v, a)));
+        }
+        if (x != y && j->d > j->n) memcpy(y + j->n, x + j->n, (size_t)(j->d - j->n) * sizeof *y);
+    }
+}
+
+TFM__AVX2 TFM__INLINE __m256 tfm__gate_avx2(const float *x, const float *h, int64_t at, __m256i lanes) {
+    return _mm256_add_ps(_mm256_maskload_ps(x + at, lanes), _mm256_maskload_ps(h + at, lanes));
+}
+TFM__AVX2 static void tfm__cell_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__cell_job *j = (const tfm__cell_job *)arg;
+    int64_t n = j->hidden, gates = j->gru ? 3 : 4;
+    (void)thread;
+    for (int64_t u = begin, count; u < end; u += count) {
+        int64_t row = u / n, i = u % n;
+        const float *x = j->x + row * n * gates + i, *h = j->h + row * n * gates + i;
+        count = tfm__min64(tfm__min64(8, n - i), end - u);
+        __m256i lanes = tfm__first_avx2(count);
+        __m256 a = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, 0, lanes)), b = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, n, lanes));
+        __m256 y;
+        if (j->gru) {                   /* r, z, n */
+            __m256 g = _mm256_fmadd_ps(a, _mm256_maskload_ps(h + 2 * n, lanes), _mm256_maskload_ps(x + 2 * n, lanes));
+            g = tfm__tanh_avx2(g);
+            y = _mm256_fmadd_ps(b, _mm256_sub_ps(_mm256_maskload_ps(j->h_old + u, lanes), g), g);
+        } else {                        /* i, f, g, o */
+            __m256 g = tfm__tanh_avx2(tfm__gate_avx2(x, h, 2 * n, lanes));
+            __m256 c = _mm256_fmadd_ps(b, _mm256_maskload_ps(j->c + u, lanes), _mm256_mul_ps(a, g));
+            tfm__store_avx2(j->c + u, count, c);
+            y = _mm256_mul_ps(tfm__sigmoid_avx2(tfm__gate_avx2(x, h, 3 * n, lanes)), tfm__tanh_avx2(c));
+        }
+        tfm__store_avx2(j->h_new + u, count, y);
+        tfm__store_avx2(j->out + row * j->out_stride + i, count, y);
+    }
+}
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -2431,41 +2676,41 @@ static const tfm__kernels tfm__kernels_avx2 = {
     TFM_LEVEL_AVX2, 1, 1, NULL,
     tfm__gemm_fma,
     tfm__columns_avx2,
-    tfm__unary_fma,
-    tfm__rows_fma,
-    tfm__rope_fma,
+    tfm__unary_avx2,
+    tfm__rows_avx2,
+    tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_avx2
 };
 static const tfm__kernels tfm__kernels_avxvnni = {
     TFM_LEVEL_AVXVNNI, 1, 1, NULL,
     tfm__gemm_fma,
     tfm__columns_avx2,
-    tfm__unary_fma,
-    tfm__rows_fma,
-    tfm__rope_fma,
+    tfm__unary_avx2,
+    tfm__rows_avx2,
+    tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_avx2
 };
 static const tfm__kernels tfm__kernels_avx512 = {
     TFM_LEVEL_AVX512, 1, 1, NULL,
     tfm__gemm_fma,
     tfm__columns_avx2,
-    tfm__unary_fma,
-    tfm__rows_fma,
-    tfm__rope_fma,
+    tfm__unary_avx2,
+    tfm__rows_avx2,
+    tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_avx2
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
     TFM_LEVEL_AVX512VNNI, 1, 1, NULL,
     tfm__gemm_fma,
     tfm__columns_avx2,
-    tfm__unary_fma,
-    tfm__rows_fma,
-    tfm__rope_fma,
+    tfm__unary_avx2,
+    tfm__rows_avx2,
+    tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_avx2
 };
 #endif
 
@@ -3214,16 +3459,21 @@ TFMDEF tfm_tensor tfm_scale(tfm_context *c, tfm_tensor t, float factor) {
     return tfm__binary_op(c, "scale", TFM__MUL, t, tfm_wrap(c, &factor, tfm_shape1(1)));
 }
 
-static tfm_tensor tfm__unary_op(tfm_context *c, const char *name, tfm__unary op, tfm_tensor t) {
+/* op(t), times a contiguous f32 tensor of the same shape or none. */
+static tfm_tensor tfm__unary_times(tfm_context *c, const char *name, tfm__unary op, tfm_tensor t, tfm_tensor times) {
     t = tfm__f32(c, name, t);
     if (!tfm__ok(c)) return tfm_none();
     tfm_tensor y = tfm__new(c, TFM_F32, tfm__shape_of(t));
     tfm__unary_job j;
     j.op = op;
     j.x = tfm__floats(t);
+    j.times = tfm__floats(times);
     j.y = tfm__floats(y);
     tfm__run(c, c->kernels->unary, &j, tfm_count(t), 20.0 * (double)tfm_count(t));
     return tfm__ok(c) ? y : tfm_none();
+}
+static tfm_tensor tfm__unary_op(tfm_context *c, const char *name, tfm__unary op, tfm_tensor t) {
+    return tfm__unary_times(c, name, op, t, tfm_none());
 }
 TFMDEF tfm_tensor tfm_relu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "relu", TFM__RELU, t); }
 TFMDEF tfm_tensor tfm_gelu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "gelu", TFM__GELU, t); }
@@ -6139,8 +6389,9 @@ static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
     const tfm__layer *l = &s->m->layers[layer];
     tfm_tensor up = tfm_dense(s->c, x, l->ffn_up.w, l->ffn_up.b), gate = l->ffn_gate.w.rank
         ? tfm_dense(s->c, x, l->ffn_gate.w, l->ffn_gate.b) : up;
-    tfm_tensor y = tfm__unary_op(s->c, "activation", s->m->arch->activation, gate);
-    return tfm_dense(s->c, l->ffn_gate.w.rank ? tfm_mul(s->c, y, up) : y, l->ffn_down.w, l->ffn_down.b);
+    tfm_tensor y = tfm__unary_times(s->c, "activation", s->m->arch->activation, gate,
+                                    l->ffn_gate.w.rank ? up : tfm_none());
+    return tfm_dense(s->c, y, l->ffn_down.w, l->ffn_down.b);
 }
 /* The transformer: n ids at the session's position; logits of the last `rows` of them. */
 static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t rows) {
