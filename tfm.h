@@ -2264,6 +2264,42 @@ TFM__INLINE void tfm__cell_run(int fma, const tfm__cell_job *j, int64_t begin, i
     }
 }
 
+/* Two operands seen through one shape of four dimensions, elements 0 or 4 bytes apart along the last;
+   y is contiguous, its elements are the units. */
+typedef enum tfm__binary { TFM__ADD, TFM__SUB, TFM__MUL, TFM__DIV } tfm__binary;
+typedef struct tfm__binary_job { tfm__binary op; tfm_tensor a, b; float *y; } tfm__binary_job;
+
+/* Element i of an operand. */
+TFM__INLINE const float *tfm__operand(const tfm_tensor *t, int64_t i) {
+    const char *p = (const char *)t->data;
+    for (int d = 3; d >= 0; i /= t->dim[d--]) p += i % t->dim[d] * t->stride[d];
+    return (const float *)(const void *)p;
+}
+static void tfm__binary_run(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__binary_job *j = (const tfm__binary_job *)arg;
+    int64_t n = j->a.dim[3], sx = j->a.stride[3] / 4, sz = j->b.stride[3] / 4;
+    (void)thread;
+    for (int64_t count; begin < end; begin += count) {
+        const float *x = tfm__operand(&j->a, begin), *z = tfm__operand(&j->b, begin);
+        float *y = j->y + begin;
+        count = tfm__min64(end - begin, n - begin % n);
+        switch (j->op) {
+            case TFM__ADD: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] + z[k * sz]; break;
+            case TFM__SUB: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] - z[k * sz]; break;
+            case TFM__MUL: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] * z[k * sz]; break;
+            case TFM__DIV: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] / z[k * sz]; break;
+        }
+    }
+}
+static void tfm__halves(const float *x, uint16_t *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = tfm__f32_to_f16(x[i]);
+}
+/* The first of i..n-1 whose value is above the limit; n if there is none. */
+static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit) {
+    while (i < n && !(x[i] > limit)) i++;
+    return i;
+}
+
 /* ---- Vector kernels for x86-64 ----------------------------------------------------- [KERNELS.AVX2]
    Eight floats to a register; every body gives the bits of its portable twin. AVX-512 levels use
    these too, but for the products and attention, where wider registers pay.                     */
@@ -2626,6 +2662,62 @@ TFM__AVX2 static void tfm__cell_avx2(void *arg, int64_t begin, int64_t end, int 
         tfm__store_avx2(j->out + row * j->out_stride + i, count, y);
     }
 }
+
+TFM__AVX2 TFM__INLINE void tfm__binary_loop_avx2(tfm__binary op, const float *x, const float *z, float *y, int64_t n,
+                                                 bool one_x, bool one_z) {
+    __m256 u = _mm256_set1_ps(n ? *x : 0), v = _mm256_set1_ps(n ? *z : 0);
+    for (int64_t i = 0; i < n; i += 8) {
+        __m256i lanes = tfm__first_avx2(n - i);
+        if (!one_x) u = _mm256_maskload_ps(x + i, lanes);
+        if (!one_z) v = _mm256_maskload_ps(z + i, lanes);
+        tfm__store_avx2(y + i, n - i, op == TFM__ADD ? _mm256_add_ps(u, v) : op == TFM__SUB ? _mm256_sub_ps(u, v) :
+                                      op == TFM__MUL ? _mm256_mul_ps(u, v) : _mm256_div_ps(u, v));
+    }
+}
+TFM__AVX2 static void tfm__binary_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__binary_job *j = (const tfm__binary_job *)arg;
+    int64_t n = j->a.dim[3];
+    bool one_x = j->a.stride[3] == 0, one_z = j->b.stride[3] == 0;
+    (void)thread;
+    for (int64_t count; begin < end; begin += count) {
+        const float *x = tfm__operand(&j->a, begin), *z = tfm__operand(&j->b, begin);
+        float *y = j->y + begin;
+        count = tfm__min64(end - begin, n - begin % n);
+        switch (j->op) {
+            case TFM__ADD: tfm__binary_loop_avx2(TFM__ADD, x, z, y, count, one_x, one_z); break;
+            case TFM__SUB: tfm__binary_loop_avx2(TFM__SUB, x, z, y, count, one_x, one_z); break;
+            case TFM__MUL: tfm__binary_loop_avx2(TFM__MUL, x, z, y, count, one_x, one_z); break;
+            case TFM__DIV: tfm__binary_loop_avx2(TFM__DIV, x, z, y, count, one_x, one_z); break;
+        }
+    }
+}
+TFM__AVX2 static void tfm__decode_avx2(tfm_type type, const void *src, float *dst, int64_t n) {
+    const uint8_t *p = (const uint8_t *)src;
+    int64_t i = 0;
+    for (; (type == TFM_F16 || type == TFM_BF16) && i + 8 <= n; i += 8) {
+        __m128i h = _mm_loadu_si128((const __m128i *)(const void *)(p + 2 * i));
+        _mm256_storeu_ps(dst + i, type == TFM_F16 ? _mm256_cvtph_ps(h) :
+                                  _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)));
+    }
+    tfm__decode(type, p + 2 * i, dst + i, n - i);
+}
+TFM__AVX2 static void tfm__halves_avx2(const float *x, uint16_t *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+    tfm__halves(x + i, y + i, n - i);
+}
+TFM__AVX2 static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
+    __m256 v = _mm256_set1_ps(limit);
+    for (; i + 32 <= n; i += 32) {
+        __m256 a = _mm256_cmp_ps(_mm256_loadu_ps(x + i), v, _CMP_GT_OQ);
+        __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(x + i + 8), v, _CMP_GT_OQ);
+        a = _mm256_or_ps(a, _mm256_cmp_ps(_mm256_loadu_ps(x + i + 16), v, _CMP_GT_OQ));
+        b = _mm256_or_ps(b, _mm256_cmp_ps(_mm256_loadu_ps(x + i + 24), v, _CMP_GT_OQ));
+        if (_mm256_movemask_ps(_mm256_or_ps(a, b))) break;
+    }
+    return tfm__next_above(x, i, n, limit);
+}
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -2636,7 +2728,10 @@ typedef struct tfm__kernels {
     tfm_level level;
     int width, float_width;             /* columns of a tile: quantized, float; 1: rows as they are */
     size_t (*scratch)(const tfm__type *type, int64_t k);   /* bytes that gemm takes per thread, or NULL */
-    tfm__task gemm, columns, unary, rows, rope, attention, cell;
+    tfm__task gemm, columns, unary, rows, rope, attention, cell, binary;
+    void (*decode)(tfm_type type, const void *src, float *dst, int64_t n);
+    void (*halves)(const float *x, uint16_t *y, int64_t n);
+    int64_t (*next_above)(const float *x, int64_t i, int64_t n, float limit);
 } tfm__kernels;
 
 #define TFM__INSTANCE(target, kernel, suffix, fma)                                                 \
@@ -2654,7 +2749,8 @@ typedef struct tfm__kernels {
     static const tfm__kernels tfm__kernels_##suffix = {                                \
         level, 1, 1, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
-        tfm__attention_##suffix, tfm__cell_##suffix                                    \
+        tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_run,                  \
+        tfm__decode, tfm__halves, tfm__next_above                                      \
     };
 
 /* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has the fused row alone:
@@ -2680,7 +2776,8 @@ static const tfm__kernels tfm__kernels_avx2 = {
     tfm__rows_avx2,
     tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_avx2
+    tfm__cell_avx2,
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2
 };
 static const tfm__kernels tfm__kernels_avxvnni = {
     TFM_LEVEL_AVXVNNI, 1, 1, NULL,
@@ -2690,7 +2787,8 @@ static const tfm__kernels tfm__kernels_avxvnni = {
     tfm__rows_avx2,
     tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_avx2
+    tfm__cell_avx2,
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2
 };
 static const tfm__kernels tfm__kernels_avx512 = {
     TFM_LEVEL_AVX512, 1, 1, NULL,
@@ -2700,7 +2798,8 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__rows_avx2,
     tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_avx2
+    tfm__cell_avx2,
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
     TFM_LEVEL_AVX512VNNI, 1, 1, NULL,
@@ -2710,7 +2809,8 @@ static const tfm__kernels tfm__kernels_avx512vnni = {
     tfm__rows_avx2,
     tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_avx2
+    tfm__cell_avx2,
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2
 };
 #endif
 
@@ -3154,7 +3254,7 @@ TFMDEF tfm_tensor tfm_to_f32(tfm_context *c, tfm_tensor t) {
     t = tfm_contiguous(c, t);
     if (!tfm__ok(c) || (t.type == TFM_F32 && (uintptr_t)t.data % sizeof(float) == 0)) return t;
     tfm_tensor r = tfm__new(c, TFM_F32, tfm__shape_of(t));
-    if (r.data && !c->measure) tfm__decode(t.type, t.data, tfm__floats(r), tfm_count(t));
+    if (r.data && !c->measure) c->kernels->decode(t.type, t.data, tfm__floats(r), tfm_count(t));
     return r;
 }
 /* An operand as contiguous, aligned f32: the one place where ops prepare what they read. */
@@ -3406,27 +3506,32 @@ TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
     return tfm__ok(c) ? y : tfm_none();
 }
 
-typedef enum tfm__binary { TFM__ADD, TFM__SUB, TFM__MUL, TFM__DIV } tfm__binary;
-typedef struct tfm__binary_job { tfm__binary op; tfm_tensor a, b; float *y; } tfm__binary_job;
-
-static void tfm__binary_run(void *arg, int64_t begin, int64_t end, int thread) {  /* rows of the last dimension */
-    (void)thread;
-    const tfm__binary_job *j = (const tfm__binary_job *)arg;
-    int64_t n = j->a.dim[3];
-    for (int64_t r = begin; r < end; r++) {
-        int64_t i[3] = { r / j->a.dim[2] / j->a.dim[1], r / j->a.dim[2] % j->a.dim[1], r % j->a.dim[2] };
-        const char *a = (const char *)j->a.data, *b = (const char *)j->b.data;
-        for (int d = 0; d < 3; d++) { a += i[d] * j->a.stride[d]; b += i[d] * j->b.stride[d]; }
-        const float *x = (const float *)(const void *)a, *z = (const float *)(const void *)b;
-        float *y = j->y + r * n;
-        int64_t sx = j->a.stride[3] ? 1 : 0, sz = j->b.stride[3] ? 1 : 0;
-        switch (j->op) {
-            case TFM__ADD: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] + z[k * sz]; break;
-            case TFM__SUB: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] - z[k * sz]; break;
-            case TFM__MUL: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] * z[k * sz]; break;
-            case TFM__DIV: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] / z[k * sz]; break;
+/* The last two dimensions become one, if they can for both operands. */
+static bool tfm__merge_last(tfm_tensor *a, tfm_tensor *b) {
+    int64_t n = a->dim[3];
+    bool apart = a->stride[2] != n * a->stride[3] || b->stride[2] != n * b->stride[3];
+    if (n > 1 && a->dim[2] > 1 && apart) return false;
+    for (int i = 0; i < 2; i++) {
+        tfm_tensor *t = i ? b : a;
+        if (n == 1) t->stride[3] = t->stride[2];
+        t->dim[3] *= t->dim[2];
+        for (int d = 2; d > 0; d--) {
+            t->dim[d] = t->dim[d - 1];
+            t->stride[d] = t->stride[d - 1];
         }
+        t->dim[0] = 1;
     }
+    return true;
+}
+/* y = a op b for operands expanded to one shape of `count` elements. */
+static void tfm__binary_into(tfm_context *c, tfm__binary op, tfm_tensor a, tfm_tensor b, float *y, int64_t count) {
+    tfm__binary_job j;
+    for (int i = 0; i < 3 && count > 0 && tfm__merge_last(&a, &b); i++) {}
+    j.op = op;
+    j.a = a;
+    j.b = b;
+    j.y = y;
+    tfm__run(c, c->kernels->binary, &j, count, (double)count);
 }
 static tfm_tensor tfm__binary_op(tfm_context *c, const char *name, tfm__binary op, tfm_tensor a, tfm_tensor b) {
     tfm_shape shape;
@@ -3434,12 +3539,9 @@ static tfm_tensor tfm__binary_op(tfm_context *c, const char *name, tfm__binary o
         !tfm__broadcast(c, name, tfm__shape_of(a), tfm__shape_of(b), &shape)) return tfm_none();
     tfm_tensor y = tfm__new(c, TFM_F32, shape);
     tfm_mark mark = tfm_arena_mark(c);
-    tfm__binary_job j;
-    j.op = op;
-    j.a = tfm__expand(tfm__f32(c, name, a), shape);
-    j.b = tfm__expand(tfm__f32(c, name, b), shape);
-    j.y = tfm__floats(y);
-    if (y.data) tfm__run(c, tfm__binary_run, &j, tfm_count(y) / j.a.dim[3], (double)tfm_count(y));
+    a = tfm__expand(tfm__f32(c, name, a), shape);
+    b = tfm__expand(tfm__f32(c, name, b), shape);
+    tfm__binary_into(c, op, a, b, tfm__floats(y), tfm_count(y));
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
 }
@@ -3670,8 +3772,8 @@ TFMDEF tfm_tensor tfm_embedding(tfm_context *c, tfm_tensor table, const int32_t 
     if (!rows) table = tfm_contiguous(c, table);
     tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape2(count, s.dim[1]));
     for (int64_t i = 0; tfm__ok(c) && !c->measure && y.data && i < count; i++)
-        tfm__decode(table.type, (const char *)table.data + ids[i] * table.stride[0], tfm__floats(y) + i * s.dim[1],
-                    s.dim[1]);
+        c->kernels->decode(table.type, (const char *)table.data + ids[i] * table.stride[0],
+                           tfm__floats(y) + i * s.dim[1], s.dim[1]);
     return tfm__ok(c) ? y : tfm_none();
 }
 
@@ -6323,8 +6425,9 @@ static tfm_tensor tfm__norm(tfm_context *c, const tfm_model *m, tfm_tensor x, tf
 }
 /* x += y, both contiguous */
 static void tfm__accumulate(tfm_context *c, tfm_tensor x, tfm_tensor y) {
-    if (!tfm__ok(c) || c->measure) return;
-    for (int64_t i = 0, n = tfm_count(x); i < n; i++) tfm__floats(x)[i] += tfm__floats(y)[i];
+    if (tfm__ok(c))
+        tfm__binary_into(c, TFM__ADD, tfm__expand(x, tfm__shape_of(x)), tfm__expand(y, tfm__shape_of(y)),
+                         tfm__floats(x), tfm_count(x));
 }
 /* One layer's share of a cache: a view [1, KV, positions, size]. */
 static tfm_tensor tfm__cache(const tfm_session *s, char *cache, int layer, int64_t positions, int64_t size) {
@@ -6343,8 +6446,7 @@ static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_t
     for (int64_t i = 0; i < n; i++, out += row) {
         const float *x = (const float *)(const void *)((const char *)rows.data + i * rows.stride[0]);
         if (s->o.cache == TFM_F32) { memcpy(out, x, (size_t)row); continue; }
-        uint16_t *half = (uint16_t *)(void *)out;
-        for (int64_t k = 0; k < width; k++) half[k] = tfm__f32_to_f16(x[k]);
+        s->c->kernels->halves(x, (uint16_t *)(void *)out, width);
     }
 }
 static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, const float *angles) {

@@ -506,6 +506,34 @@ static void levels_agree_on_special_numbers(void) {
     }
     for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
 }
+/* Sums, differences, products and quotients of [3, d] and what broadcasts to it. */
+static void binary_ops_follow_the_rules(void) {
+    enum { MOST = 40 };
+    tfm_context *c[TFM_LEVEL_COUNT];
+    int levels = fusing_contexts(c);
+    uint64_t seed = 29;
+    for (int round = 0; round < 40 * 4 * 4; round++) {
+        int64_t d = 1 + round / 16, dims[4][2] = { { 3, d }, { 1, d }, { 3, 1 }, { 1, 1 } }, *s = dims[round / 4 % 4];
+        float x[3 * MOST], z[3 * MOST], want[3 * MOST];
+        for (int64_t i = 0; i < 3 * d; i++) {
+            x[i] = test_uniform(&seed);
+            z[i] = below(&seed, 9) ? test_uniform(&seed) : -0.0f;
+        }
+        for (int64_t i = 0; i < 3 * d; i++) {
+            volatile float u = x[i], v = z[(s[0] > 1 ? i / d * s[1] : 0) + (s[1] > 1 ? i % d : 0)];
+            want[i] = round % 4 == 0 ? u + v : round % 4 == 1 ? u - v : round % 4 == 2 ? u * v : u / v;
+        }
+        for (int l = 0; l < levels; l++) {
+            tfm_mark mark = tfm_arena_mark(c[l]);
+            tfm_tensor a = tfm_wrap(c[l], x, tfm_shape2(3, d)), b = tfm_wrap(c[l], z, tfm_shape2(s[0], s[1]));
+            tfm_tensor y = round % 4 == 0 ? tfm_add(c[l], a, b) : round % 4 == 1 ? tfm_sub(c[l], a, b)
+                         : round % 4 == 2 ? tfm_mul(c[l], a, b) : tfm_div(c[l], a, b);
+            if (!CHECK_SAME(floats_of(y), want, 3 * d)) printf("    %d by %d\n", (int)d, (int)s[1]);
+            tfm_arena_rewind(c[l], mark);
+        }
+    }
+    for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
+}
 /* The bits of all these, in every build and on every machine. */
 static void known_bits(void) {
     tfm_context_opts o = { .level = tfm_level_available(TFM_LEVEL_FMA) ? TFM_LEVEL_FMA : TFM_LEVEL_EXACT };
@@ -594,6 +622,7 @@ const test_case tests_kernels[] = {
     { "rows_follow_the_rules", rows_follow_the_rules, QUICK },
     { "levels_agree", levels_agree, QUICK },
     { "levels_agree_on_special_numbers", levels_agree_on_special_numbers, QUICK },
+    { "binary_ops_follow_the_rules", binary_ops_follow_the_rules, QUICK },
     { "known_bits", known_bits, QUICK },
     { "rows_are_independent", rows_are_independent, QUICK },
     { "decoding_follows_the_rules", decoding_follows_the_rules, QUICK },
