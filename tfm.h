@@ -1116,9 +1116,12 @@ TFMDEF int tfm_cpu_count(void) {
 }
 
 /* ---- Threads --------------------------------------------------------------- [IMPL.THREADS]
-   A pool runs a task on pieces [begin, end) of 0..n, one contiguous share per thread. Handing
-   over spins shortly, then blocks; with more threads than CPUs it does not spin at all. Shares
-   only ever split outputs, never a sum, so that their number does not change a result.        */
+   A pool runs a task on pieces [begin, end) of 0..n, one contiguous share per thread. Shares only
+   ever split outputs, never a sum, so that their number does not change a result.
+   Handing over spins shortly, then blocks; with more threads than CPUs it does not spin at all. The
+   lock is taken only by who goes to sleep and by who sees a sleeper: both write their own word
+   (`generation` or `finished`; `sleepers` or `waiting`) before they read the other's, in one order
+   for all threads, so that at least one of them sees the other.                                  */
 
 typedef void (*tfm__task)(void *arg, int64_t begin, int64_t end, int thread);
 
@@ -1128,14 +1131,19 @@ typedef struct tfm__pool {
     int threads;
 #ifndef TFM_NO_THREADS
     int started, spin, stop;
+    tfm__worker *workers;               /* [threads - 1] */
+    pthread_mutex_t lock;
+    pthread_cond_t wake, done;
+    int sleepers;                       /* workers that wait for `wake` */
+    int waiting;                        /* the caller waits for `done` */
+    char apart[64];                     /* what is written often keeps to its own cache lines */
     unsigned generation;                /* counts tasks; workers wait for it to change */
-    int running;                        /* workers still at the current task */
     tfm__task task;
     void *arg;
     int64_t n;
-    pthread_mutex_t lock;
-    pthread_cond_t wake, done;
-    tfm__worker *workers;               /* [threads - 1] */
+    char apart_too[64];
+    unsigned finished;                  /* tasks done, each counted by every worker */
+    char apart_again[64];
 #endif
 } tfm__pool;
 
@@ -1156,22 +1164,33 @@ static void tfm__pool_part(tfm__pool *p, int index) {
     int64_t begin = tfm__share(p->n, index, p->threads), end = tfm__share(p->n, index + 1, p->threads);
     if (begin < end) p->task(p->arg, begin, end, index);
 }
+static bool tfm__pool_idle(tfm__pool *p, unsigned seen) {
+    return __atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen;
+}
+/* Are there workers at the current task? */
+static bool tfm__pool_busy(tfm__pool *p) {
+    unsigned all = __atomic_load_n(&p->generation, __ATOMIC_RELAXED) * (unsigned)(p->threads - 1);
+    return __atomic_load_n(&p->finished, __ATOMIC_SEQ_CST) != all;
+}
+
 static void *tfm__worker_main(void *arg) {
     tfm__worker *w = (tfm__worker *)arg;
     tfm__pool *p = w->pool;
     unsigned seen = 0;
     tfm__fp_set();
-    for (;;) {
-        for (int i = 0; i < p->spin && __atomic_load_n(&p->generation, __ATOMIC_ACQUIRE) == seen; i++) tfm__pause();
-        if (__atomic_load_n(&p->generation, __ATOMIC_ACQUIRE) == seen) {
+    for (;; seen++) {
+        for (int i = 0; i < p->spin && tfm__pool_idle(p, seen); i++) tfm__pause();
+        if (tfm__pool_idle(p, seen)) {
             pthread_mutex_lock(&p->lock);
-            while (p->generation == seen) pthread_cond_wait(&p->wake, &p->lock);
+            __atomic_add_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
+            while (tfm__pool_idle(p, seen)) pthread_cond_wait(&p->wake, &p->lock);
+            __atomic_sub_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
             pthread_mutex_unlock(&p->lock);
         }
-        seen++;
         if (__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE)) return NULL;
         tfm__pool_part(p, w->index);
-        if (__atomic_sub_fetch(&p->running, 1, __ATOMIC_ACQ_REL) == 0) {
+        __atomic_add_fetch(&p->finished, 1, __ATOMIC_SEQ_CST);
+        if (!tfm__pool_busy(p) && __atomic_load_n(&p->waiting, __ATOMIC_SEQ_CST)) {
             pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->done);
             pthread_mutex_unlock(&p->lock);
@@ -1179,9 +1198,19 @@ static void *tfm__worker_main(void *arg) {
     }
 }
 static void tfm__pool_signal(tfm__pool *p) {
+    __atomic_add_fetch(&p->generation, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&p->sleepers, __ATOMIC_SEQ_CST) == 0) return;
     pthread_mutex_lock(&p->lock);
-    __atomic_add_fetch(&p->generation, 1, __ATOMIC_RELEASE);
     pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+}
+static void tfm__pool_wait(tfm__pool *p) {
+    for (int i = 0; i < p->spin && tfm__pool_busy(p); i++) tfm__pause();
+    if (!tfm__pool_busy(p)) return;
+    pthread_mutex_lock(&p->lock);
+    __atomic_store_n(&p->waiting, 1, __ATOMIC_SEQ_CST);
+    while (tfm__pool_busy(p)) pthread_cond_wait(&p->done, &p->lock);
+    __atomic_store_n(&p->waiting, 0, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&p->lock);
 }
 #endif
@@ -1192,15 +1221,9 @@ static void tfm__pool_run(tfm__pool *p, tfm__task task, void *arg, int64_t n) {
         p->task = task;
         p->arg = arg;
         p->n = n;
-        __atomic_store_n(&p->running, p->threads - 1, __ATOMIC_RELEASE);
         tfm__pool_signal(p);
         tfm__pool_part(p, 0);
-        for (int i = 0; i < p->spin && __atomic_load_n(&p->running, __ATOMIC_ACQUIRE); i++) tfm__pause();
-        if (__atomic_load_n(&p->running, __ATOMIC_ACQUIRE)) {
-            pthread_mutex_lock(&p->lock);
-            while (__atomic_load_n(&p->running, __ATOMIC_ACQUIRE)) pthread_cond_wait(&p->done, &p->lock);
-            pthread_mutex_unlock(&p->lock);
-        }
+        tfm__pool_wait(p);
         return;
     }
 #else
@@ -2931,7 +2954,8 @@ TFMDEF void tfm_clear(tfm_context *c) {
     c->err.message[0] = 0;
 }
 
-/* Runs a task over 0..n on the threads, or here if the whole is too small to share. */
+/* Runs a task over 0..n on the threads, or here if the whole is too small to share: handing over
+   takes as long as 10 to 20 thousand operations, one being a product-sum of a quantized product. */
 static void tfm__run(tfm_context *c, tfm__task task, void *job, int64_t n, double operations) {
     if (!tfm__ok(c) || c->measure || n <= 0) return;
     if (operations < 50000) task(job, 0, n, 0);
@@ -3531,7 +3555,7 @@ static void tfm__binary_into(tfm_context *c, tfm__binary op, tfm_tensor a, tfm_t
     j.a = a;
     j.b = b;
     j.y = y;
-    tfm__run(c, c->kernels->binary, &j, count, (double)count);
+    tfm__run(c, c->kernels->binary, &j, count, 3.0 * (double)count);
 }
 static tfm_tensor tfm__binary_op(tfm_context *c, const char *name, tfm__binary op, tfm_tensor a, tfm_tensor b) {
     tfm_shape shape;
@@ -3823,7 +3847,7 @@ static void tfm__rotate(tfm_context *c, const float *x, float *y, const float *t
     j.d = d;
     j.n = n;
     j.half_split = half_split;
-    tfm__run(c, c->kernels->rope, &j, t * heads, 2.0 * (double)(t * heads) * n);
+    tfm__run(c, c->kernels->rope, &j, t * heads, 6.0 * (double)(t * heads) * n);
 }
 TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tfm_rope_opts *opts) {
     tfm_rope_opts o;
