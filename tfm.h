@@ -3686,42 +3686,64 @@ TFMDEF tfm_tensor tfm_rmsnorm(tfm_context *c, tfm_tensor t, tfm_tensor w, float 
     return tfm__row_op_run(c, "rmsnorm", TFM__ROW_RMSNORM, t, -1, pw, NULL, eps);
 }
 
-/* A before b in descending order: NaN counts as -inf, ties by index. */
+/* The value that x is ranked by: NaN counts as -inf. */
+TFM__INLINE float tfm__rank(float x) { return x == x ? x : -TFM__INF; }
+/* A before b in descending order, ties by index. */
 TFM__INLINE bool tfm__ranks_before(const float *x, int32_t a, int32_t b) {
-    float u = x[a] == x[a] ? x[a] : -TFM__INF, v = x[b] == x[b] ? x[b] : -TFM__INF;
+    float u = tfm__rank(x[a]), v = tfm__rank(x[b]);
     return u != v ? u > v : a < b;
 }
-/* Moves the k first-ranking of 0..n-1 to heap[0..k-1], in order. A heap of the k best so far has
-   the worst of them at its root. */
-static void tfm__top(const float *x, int64_t n, int32_t *heap, int64_t k) {
-    int64_t size = 0;
-    for (int64_t i = 0; i < n + k; i++) {
-        int32_t item;
-        int64_t at, limit;
-        if (i < n && size < k) {        /* grow: sift up */
-            for (at = size++; at && tfm__ranks_before(x, heap[(at - 1) / 2], (int32_t)i); at = (at - 1) / 2)
-                heap[at] = heap[(at - 1) / 2];
-            heap[at] = (int32_t)i;
-            continue;
+/* 0..n-1 in order: radix sort by three times eleven bits of the values as descending integers. */
+static void tfm__order(const float *x, int64_t n, int32_t *ids, int32_t *spare) {
+    enum { BITS = 11, BINS = 1 << BITS };
+    int32_t starts[BINS], *from = ids, *to = spare;
+    for (int pass = 0; pass < 3; pass++, from = to, to = from == ids ? spare : ids) {
+        memset(starts, 0, sizeof starts);
+        for (int move = 0; move < 2; move++) {
+            for (int64_t i = 0; i < n; i++) {
+                int32_t id = pass ? from[i] : (int32_t)i;
+                uint32_t u = tfm__to_bits(tfm__rank(x[id]) + 0.0f);     /* -0 ties with 0 */
+                u = (u >> 31 ? u : ~u ^ 0x80000000u) >> (BITS * pass) & (BINS - 1);
+                if (move) to[starts[u]++] = id;
+                else starts[u]++;
+            }
+            for (int32_t i = 0, sum = 0, count; !move && i < BINS; i++, sum += count) {
+                count = starts[i];
+                starts[i] = sum;
+            }
         }
-        if (i < n) {                    /* replace the root if i is better */
-            if (!tfm__ranks_before(x, (int32_t)i, heap[0])) continue;
-            item = (int32_t)i;
-            limit = size;
-        } else {                        /* sort: the worst goes to the end */
-            if (size == 0) break;
-            limit = --size;
-            item = heap[limit];
-            heap[limit] = heap[0];
-        }
-        for (at = 0; 2 * at + 1 < limit;) {
-            int64_t child = 2 * at + 1;
-            if (child + 1 < limit && tfm__ranks_before(x, heap[child], heap[child + 1])) child++;
-            if (!tfm__ranks_before(x, item, heap[child])) break;
-            heap[at] = heap[child];
-            at = child;
-        }
-        if (limit) heap[at] = item;
+    }
+    if (n) memcpy(ids, spare, (size_t)n * sizeof *ids);
+}
+/* Puts an item in at the root of a heap that has the last-ranking at its root. */
+static void tfm__sift(const float *x, int32_t *heap, int64_t size, int32_t item) {
+    int64_t at = 0;
+    for (int64_t child; (child = 2 * at + 1) < size; at = child) {
+        if (child + 1 < size && tfm__ranks_before(x, heap[child], heap[child + 1])) child++;
+        if (!tfm__ranks_before(x, item, heap[child])) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = item;
+}
+/* Writes the k first-ranking of 0..n-1 to heap[0..k-1], in order. The heap holds the k best so far;
+   spare, room for n more, or NULL, makes it faster if k is n. */
+static void tfm__top(const tfm__kernels *kernels, const float *x, int64_t n, int32_t *heap, int64_t k, int32_t *spare) {
+    if (k < 1) return;
+    if (k == n && spare) {
+        tfm__order(x, n, heap, spare);
+        return;
+    }
+    for (int64_t i = 0; i < k; i++) {
+        int64_t at = i;
+        for (; at && tfm__ranks_before(x, heap[(at - 1) / 2], (int32_t)i); at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
+        heap[at] = (int32_t)i;
+    }
+    for (int64_t i = k; (i = kernels->next_above(x, i, n, tfm__rank(x[heap[0]]))) < n; i++)
+        tfm__sift(x, heap, k, (int32_t)i);
+    for (int64_t size = k - 1; size > 0; size--) {      /* the last of those left goes to the end */
+        int32_t item = heap[size];
+        heap[size] = heap[0];
+        tfm__sift(x, heap, size, item);
     }
 }
 TFMDEF tfm_tensor tfm_topk(tfm_context *c, tfm_tensor t, int64_t k, tfm_tensor *indices) {
@@ -3736,13 +3758,16 @@ TFMDEF tfm_tensor tfm_topk(tfm_context *c, tfm_tensor t, int64_t k, tfm_tensor *
     }
     shape.dim[shape.rank - 1] = k;
     tfm_tensor values = tfm__new(c, TFM_F32, shape), ids = tfm__new(c, TFM_I32, shape);
+    tfm_mark mark = tfm_arena_mark(c);
+    int32_t *spare = k == n ? (int32_t *)tfm__arena(c, (size_t)n, sizeof *spare) : NULL;
     int64_t rows = values.data ? tfm__product_of(shape.dim, shape.rank - 1) : 0;
     for (int64_t r = 0; tfm__ok(c) && !c->measure && r < rows; r++) {
         const float *x = tfm__floats(t) + r * n;
         int32_t *best = (int32_t *)ids.data + r * k;
-        tfm__top(x, n, best, k);
+        tfm__top(c->kernels, x, n, best, k, spare);
         for (int64_t i = 0; i < k; i++) tfm__floats(values)[r * k + i] = x[best[i]];
     }
+    tfm_arena_rewind(c, mark);
     if (indices) *indices = ids;
     return values;
 }
@@ -6784,11 +6809,12 @@ static bool tfm__sampling_check(tfm_context *c, const tfm_sampling *o) {
         return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_last is %i, at least 0", (int64_t)o->repeat_last);
     return true;
 }
+static bool tfm__penalises(const tfm_sampling *o) { return o->repeat_penalty != 0 && o->repeat_penalty != 1; }
 /* Each id among the recent ones is penalised once. */
 static void tfm__penalise(float *logits, int64_t n, const tfm_sampling *o, const int32_t *recent, int64_t count,
                           uint8_t *seen) {
     int64_t last = o->repeat_last ? o->repeat_last : 64;
-    if (o->repeat_penalty == 0) return;
+    if (!tfm__penalises(o)) return;
     memset(seen, 0, (size_t)n / 8 + 1);
     for (int64_t i = tfm__max64(0, count - last); i < count; i++) {
         int32_t id = recent[i];
@@ -6796,11 +6822,6 @@ static void tfm__penalise(float *logits, int64_t n, const tfm_sampling *o, const
         seen[id / 8] = (uint8_t)(seen[id / 8] | 1 << id % 8);
         logits[id] = logits[id] > 0 ? logits[id] / o->repeat_penalty : logits[id] * o->repeat_penalty;
     }
-}
-static int32_t tfm__greedy(const float *logits, int64_t n) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n; i++) if (tfm__ranks_before(logits, i, best)) best = i;
-    return best;
 }
 /* Draws from the candidates ids[0..count-1], best first, whose weights relative to the best are p. */
 static int32_t tfm__draw(const int32_t *ids, float *p, int64_t count, const tfm_sampling *o, tfm_rng *rng) {
@@ -6822,11 +6843,10 @@ static int32_t tfm__draw(const int32_t *ids, float *p, int64_t count, const tfm_
     }
     return ids[count - 1];
 }
-/* The division by the temperature keeps the order, and comes after the best was taken off, so that
-   it cannot overflow. */
-static int32_t tfm__weigh_and_draw(const float *logits, int64_t n, int32_t *ids, float *p, int64_t count,
+/* Draws from ids, ordered. The division by the temperature keeps the order, and comes after the best
+   was taken off, so that it cannot overflow. */
+static int32_t tfm__weigh_and_draw(const float *logits, int32_t *ids, float *p, int64_t count,
                                    const tfm_sampling *o, tfm_rng *rng) {
-    tfm__top(logits, n, ids, count);
     float best = logits[ids[0]];
     if (!tfm__finite(best)) return ids[0];              /* nothing to weigh: the first of the order */
     for (int64_t i = 0; i < count; i++) {               /* NaN counts as -inf */
@@ -6846,16 +6866,17 @@ TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sa
         tfm__fail(&c->err, TFM_ARGUMENT, "sample: %i logits, %i recent ids", n, recent_count);
         return -1;
     }
-    int64_t count = o.temperature == 0 ? 0 : o.top_k ? tfm__min64(o.top_k, n) : n;
+    int64_t count = o.temperature == 0 ? 1 : o.top_k ? tfm__min64(o.top_k, n) : n;
     tfm_mark mark = tfm_arena_mark(c);
     int32_t *ids = (int32_t *)tfm__arena(c, (size_t)count, sizeof *ids), result = -1;
     float *p = (float *)tfm__arena(c, (size_t)count, sizeof *p);
-    uint8_t *seen = (uint8_t *)tfm__arena(c, o.repeat_penalty == 0 ? 0 : (size_t)n / 8 + 1, 1);       /* a bit per id */
+    uint8_t *seen = (uint8_t *)tfm__arena(c, tfm__penalises(&o) ? (size_t)n / 8 + 1 : 0, 1);    /* a bit per id */
     if (tfm__ok(c) && c->measure) result = 0;
     else if (tfm__ok(c)) {
         if (o.hook) o.hook(o.hook_user, logits, n);
         tfm__penalise(logits, n, &o, recent, recent_count, seen);
-        result = count ? tfm__weigh_and_draw(logits, n, ids, p, count, &o, rng) : tfm__greedy(logits, n);
+        tfm__top(c->kernels, logits, n, ids, count, count == n ? (int32_t *)(void *)p : NULL);
+        result = o.temperature == 0 ? ids[0] : tfm__weigh_and_draw(logits, ids, p, count, &o, rng);
     }
     tfm_arena_rewind(c, mark);
     return result;
@@ -6951,9 +6972,12 @@ static tfm_finish tfm__finish_of(tfm_session *s) {
 /* Samples one id and passes it on; LENGTH here only means: go on. */
 static tfm_finish tfm__generate_id(tfm_session *s, const tfm_generate_opts *o, tfm_rng *rng, void *user, int32_t *id) {
     if (tfm__cancelled(s)) return tfm__finish_of(s);
-    tfm_mark mark = tfm_arena_mark(s->c);               /* a copy: without an eval the session keeps its logits */
-    float *logits = (float *)tfm__arena(s->c, (size_t)s->m->hp.vocab, sizeof *logits);
-    if (logits) memcpy(logits, tfm_logits(s), (size_t)s->m->hp.vocab * sizeof *logits);
+    tfm_mark mark = tfm_arena_mark(s->c);
+    float *logits = tfm_logits(s);
+    if (o->sampling.hook || tfm__penalises(&o->sampling)) {         /* without an eval the session keeps its logits */
+        logits = (float *)tfm__arena(s->c, (size_t)s->m->hp.vocab, sizeof *logits);
+        if (logits) memcpy(logits, tfm_logits(s), (size_t)s->m->hp.vocab * sizeof *logits);
+    }
     *id = tfm_sample(s->c, logits, s->m->hp.vocab, &o->sampling, s->ids, s->position, rng);
     tfm_arena_rewind(s->c, mark);
     if (*id < 0) return tfm__finish_of(s);
