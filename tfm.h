@@ -2317,6 +2317,13 @@ static void tfm__binary_run(void *arg, int64_t begin, int64_t end, int thread) {
 static void tfm__halves(const float *x, uint16_t *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = tfm__f32_to_f16(x[i]);
 }
+/* p = exp((logits[id] - best) / temperature) for n ids; NaN counts as -inf. */
+static void tfm__weigh(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p) {
+    for (int64_t i = 0; i < n; i++) {
+        float l = logits[ids[i]];
+        p[i] = l == l ? (float)tfm__exp_double((double)(l - best) / (double)temperature) : 0;
+    }
+}
 /* The first of i..n-1 whose value is above the limit; n if there is none. */
 static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit) {
     while (i < n && !(x[i] > limit)) i++;
@@ -2730,6 +2737,29 @@ TFM__AVX2 static void tfm__halves_avx2(const float *x, uint16_t *y, int64_t n) {
         _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
     tfm__halves(x + i, y + i, n - i);
 }
+/* tfm__exp_double for four at most 0; NaN gives 0. */
+TFM__AVX2 TFM__INLINE __m256d tfm__exp_double_avx2(__m256d x) {
+    const __m256d one = _mm256_set1_pd(1);
+    __m128i n = _mm256_cvttpd_epi32(_mm256_sub_pd(_mm256_mul_pd(x, _mm256_set1_pd(1.4426950408889634074)), _mm256_set1_pd(0.5)));
+    __m256d k = _mm256_cvtepi32_pd(n), r = _mm256_sub_pd(x, _mm256_mul_pd(k, _mm256_set1_pd(0.6931471804855391))), y = one;
+    r = _mm256_sub_pd(r, _mm256_mul_pd(k, _mm256_set1_pd(7.440617110012397e-11)));
+    for (int i = 17; i > 0; i--) y = _mm256_add_pd(one, _mm256_div_pd(_mm256_mul_pd(y, r), _mm256_set1_pd(i)));
+    __m256i scale = _mm256_slli_epi64(_mm256_add_epi64(_mm256_cvtepi32_epi64(n), _mm256_set1_epi64x(1023)), 52);
+    y = _mm256_mul_pd(y, _mm256_castsi256_pd(scale));
+    return _mm256_and_pd(y, _mm256_cmp_pd(x, _mm256_set1_pd(-708), _CMP_GE_OQ));
+}
+/* best is the largest, so that no exponent is above 0. */
+TFM__AVX2 static void tfm__weigh_avx2(const float *logits, const int32_t *ids, int64_t n, float best, float temperature,
+                                      float *p) {
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        __m128 l = _mm_setr_ps(logits[ids[i]], logits[ids[i + 1]], logits[ids[i + 2]], logits[ids[i + 3]]);
+        __m256d x = _mm256_cvtps_pd(_mm_sub_ps(l, _mm_set1_ps(best)));
+        x = _mm256_div_pd(x, _mm256_set1_pd((double)temperature));
+        _mm_storeu_ps(p + i, _mm256_cvtpd_ps(tfm__exp_double_avx2(x)));
+    }
+    tfm__weigh(logits, ids + i, n - i, best, temperature, p + i);
+}
 TFM__AVX2 static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
     __m256 v = _mm256_set1_ps(limit);
     for (; i + 32 <= n; i += 32) {
@@ -2755,6 +2785,7 @@ typedef struct tfm__kernels {
     void (*decode)(tfm_type type, const void *src, float *dst, int64_t n);
     void (*halves)(const float *x, uint16_t *y, int64_t n);
     int64_t (*next_above)(const float *x, int64_t i, int64_t n, float limit);
+    void (*weigh)(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p);
 } tfm__kernels;
 
 #define TFM__INSTANCE(target, kernel, suffix, fma)                                                 \
@@ -2773,7 +2804,7 @@ typedef struct tfm__kernels {
         level, 1, 1, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
         tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_run,                  \
-        tfm__decode, tfm__halves, tfm__next_above                                      \
+        tfm__decode, tfm__halves, tfm__next_above, tfm__weigh                          \
     };
 
 /* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has the fused row alone:
@@ -2800,7 +2831,8 @@ static const tfm__kernels tfm__kernels_avx2 = {
     tfm__rope_avx2,
     tfm__attention_fma,
     tfm__cell_avx2,
-    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
+    tfm__weigh_avx2
 };
 static const tfm__kernels tfm__kernels_avxvnni = {
     TFM_LEVEL_AVXVNNI, 1, 1, NULL,
@@ -2811,7 +2843,8 @@ static const tfm__kernels tfm__kernels_avxvnni = {
     tfm__rope_avx2,
     tfm__attention_fma,
     tfm__cell_avx2,
-    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
+    tfm__weigh_avx2
 };
 static const tfm__kernels tfm__kernels_avx512 = {
     TFM_LEVEL_AVX512, 1, 1, NULL,
@@ -2822,7 +2855,8 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__rope_avx2,
     tfm__attention_fma,
     tfm__cell_avx2,
-    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
+    tfm__weigh_avx2
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
     TFM_LEVEL_AVX512VNNI, 1, 1, NULL,
@@ -2833,7 +2867,8 @@ static const tfm__kernels tfm__kernels_avx512vnni = {
     tfm__rope_avx2,
     tfm__attention_fma,
     tfm__cell_avx2,
-    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
+    tfm__weigh_avx2
 };
 #endif
 
@@ -3703,7 +3738,7 @@ static void tfm__order(const float *x, int64_t n, int32_t *ids, int32_t *spare) 
             for (int64_t i = 0; i < n; i++) {
                 int32_t id = pass ? from[i] : (int32_t)i;
                 uint32_t u = tfm__to_bits(tfm__rank(x[id]) + 0.0f);     /* -0 ties with 0 */
-                u = (u >> 31 ? u : ~u ^ 0x80000000u) >> (BITS * pass) & (BINS - 1);
+                u = (u ^ ((u >> 31) - 1) >> 1) >> (BITS * pass) & (BINS - 1);       /* of positive ones all bits turn */
                 if (move) to[starts[u]++] = id;
                 else starts[u]++;
             }
@@ -6845,14 +6880,11 @@ static int32_t tfm__draw(const int32_t *ids, float *p, int64_t count, const tfm_
 }
 /* Draws from ids, ordered. The division by the temperature keeps the order, and comes after the best
    was taken off, so that it cannot overflow. */
-static int32_t tfm__weigh_and_draw(const float *logits, int32_t *ids, float *p, int64_t count,
-                                   const tfm_sampling *o, tfm_rng *rng) {
+static int32_t tfm__weigh_and_draw(const tfm__kernels *kernels, const float *logits, const int32_t *ids, float *p,
+                                   int64_t count, const tfm_sampling *o, tfm_rng *rng) {
     float best = logits[ids[0]];
     if (!tfm__finite(best)) return ids[0];              /* nothing to weigh: the first of the order */
-    for (int64_t i = 0; i < count; i++) {               /* NaN counts as -inf */
-        float l = logits[ids[i]];
-        p[i] = l == l ? (float)tfm__exp_double((double)(l - best) / (double)o->temperature) : 0;
-    }
+    kernels->weigh(logits, ids, count, best, o->temperature, p);
     return tfm__draw(ids, p, count, o, rng);
 }
 TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sampling *opts, const int32_t *recent,
@@ -6876,7 +6908,7 @@ TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sa
         if (o.hook) o.hook(o.hook_user, logits, n);
         tfm__penalise(logits, n, &o, recent, recent_count, seen);
         tfm__top(c->kernels, logits, n, ids, count, count == n ? (int32_t *)(void *)p : NULL);
-        result = o.temperature == 0 ? ids[0] : tfm__weigh_and_draw(logits, ids, p, count, &o, rng);
+        result = o.temperature == 0 ? ids[0] : tfm__weigh_and_draw(c->kernels, logits, ids, p, count, &o, rng);
     }
     tfm_arena_rewind(c, mark);
     return result;
