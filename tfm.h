@@ -5287,8 +5287,8 @@ static uint32_t tfm__hash_spelled(uint32_t h, const uint8_t *p, size_t n, int va
 static uint32_t tfm__hash_text(uint32_t h, int spell, tfm_string s) {
     const uint8_t *p = (const uint8_t *)s.data;
     for (size_t i = 0, n; i < s.size; i += n) {
-        int value;
-        n = tfm__spelled(spell, p + i, s.size - i, &value);
+        int value = p[i];               /* of printable ASCII in every spelling */
+        n = value > 0x20 && value < 0x7f ? 1 : tfm__spelled(spell, p + i, s.size - i, &value);
         h = tfm__hash_spelled(h, p + i, n, value);
     }
     return h;
@@ -5426,7 +5426,8 @@ static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) 
 static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *keys, int32_t id, tfm_string s) {
     int32_t type = TFM__TOKEN_NORMAL;
     bool byte = t->spell != TFM__SPELL_PLAIN && tfm__byte_name(s) >= 0;
-    for (size_t i = 0; i < sizeof tfm__end_names / sizeof *tfm__end_names; i++)
+    bool marked = s.size > 3 && (s.data[0] == '<' || s.data[0] == '_');         /* as all of these are */
+    for (size_t i = 0; marked && i < sizeof tfm__end_names / sizeof *tfm__end_names; i++)
         if (tfm__str_eq(s, tfm__end_names[i])) return TFM__TOKEN_CONTROL | TFM__TOKEN_END;
     if (keys->types.data) memcpy(&type, keys->types.data + (size_t)id * 4, 4);
     else if (byte && t->spell == TFM__SPELL_SPACE) type = TFM__TOKEN_BYTE;
