@@ -2500,7 +2500,8 @@ TFM__AVX2 TFM__INLINE __m256 tfm__activate_avx2(tfm__unary op, __m256 x) {
     switch (op) {
         case TFM__RELU: return _mm256_max_ps(_mm256_setzero_ps(), x);
         case TFM__GELU:
-            return _mm256_mul_ps(half, _mm256_add_ps(one, tfm__erf_avx2(_mm256_mul_ps(x, _mm256_set1_ps(0.707106781f)))));
+            t = tfm__erf_avx2(_mm256_mul_ps(x, _mm256_set1_ps(0.707106781f)));
+            return _mm256_mul_ps(half, _mm256_add_ps(one, t));
         case TFM__GELU_TANH:
             t = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_set1_ps(0.044715f), x), x, one);
             t = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(0.797884561f), x), t);
@@ -2676,8 +2677,8 @@ TFM__AVX2 static void tfm__cell_avx2(void *arg, int64_t begin, int64_t end, int 
         const float *x = j->x + row * n * gates + i, *h = j->h + row * n * gates + i;
         count = tfm__min64(tfm__min64(8, n - i), end - u);
         __m256i lanes = tfm__first_avx2(count);
-        __m256 a = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, 0, lanes)), b = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, n, lanes));
-        __m256 y;
+        __m256 a = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, 0, lanes));
+        __m256 b = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, n, lanes)), y;
         if (j->gru) {                   /* r, z, n */
             __m256 g = _mm256_fmadd_ps(a, _mm256_maskload_ps(h + 2 * n, lanes), _mm256_maskload_ps(x + 2 * n, lanes));
             g = tfm__tanh_avx2(g);
@@ -2693,31 +2694,21 @@ TFM__AVX2 static void tfm__cell_avx2(void *arg, int64_t begin, int64_t end, int 
     }
 }
 
-TFM__AVX2 TFM__INLINE void tfm__binary_loop_avx2(tfm__binary op, const float *x, const float *z, float *y, int64_t n,
-                                                 bool one_x, bool one_z) {
-    __m256 u = _mm256_set1_ps(n ? *x : 0), v = _mm256_set1_ps(n ? *z : 0);
-    for (int64_t i = 0; i < n; i += 8) {
-        __m256i lanes = tfm__first_avx2(n - i);
-        if (!one_x) u = _mm256_maskload_ps(x + i, lanes);
-        if (!one_z) v = _mm256_maskload_ps(z + i, lanes);
-        tfm__store_avx2(y + i, n - i, op == TFM__ADD ? _mm256_add_ps(u, v) : op == TFM__SUB ? _mm256_sub_ps(u, v) :
-                                      op == TFM__MUL ? _mm256_mul_ps(u, v) : _mm256_div_ps(u, v));
-    }
-}
 TFM__AVX2 static void tfm__binary_avx2(void *arg, int64_t begin, int64_t end, int thread) {
     const tfm__binary_job *j = (const tfm__binary_job *)arg;
     int64_t n = j->a.dim[3];
-    bool one_x = j->a.stride[3] == 0, one_z = j->b.stride[3] == 0;
     (void)thread;
     for (int64_t count; begin < end; begin += count) {
         const float *x = tfm__operand(&j->a, begin), *z = tfm__operand(&j->b, begin);
-        float *y = j->y + begin;
+        __m256 u = _mm256_set1_ps(*x), v = _mm256_set1_ps(*z);
         count = tfm__min64(end - begin, n - begin % n);
-        switch (j->op) {
-            case TFM__ADD: tfm__binary_loop_avx2(TFM__ADD, x, z, y, count, one_x, one_z); break;
-            case TFM__SUB: tfm__binary_loop_avx2(TFM__SUB, x, z, y, count, one_x, one_z); break;
-            case TFM__MUL: tfm__binary_loop_avx2(TFM__MUL, x, z, y, count, one_x, one_z); break;
-            case TFM__DIV: tfm__binary_loop_avx2(TFM__DIV, x, z, y, count, one_x, one_z); break;
+        for (int64_t i = 0; i < count; i += 8) {
+            __m256i lanes = tfm__first_avx2(count - i);
+            if (j->a.stride[3]) u = _mm256_maskload_ps(x + i, lanes);
+            if (j->b.stride[3]) v = _mm256_maskload_ps(z + i, lanes);
+            __m256 y = j->op == TFM__ADD ? _mm256_add_ps(u, v) : j->op == TFM__SUB ? _mm256_sub_ps(u, v) :
+                       j->op == TFM__MUL ? _mm256_mul_ps(u, v) : _mm256_div_ps(u, v);
+            tfm__store_avx2(j->y + begin + i, count - i, y);
         }
     }
 }
@@ -2734,14 +2725,16 @@ TFM__AVX2 static void tfm__decode_avx2(tfm_type type, const void *src, float *ds
 TFM__AVX2 static void tfm__halves_avx2(const float *x, uint16_t *y, int64_t n) {
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+        _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), 0));      /* to nearest */
     tfm__halves(x + i, y + i, n - i);
 }
 /* tfm__exp_double for four at most 0; NaN gives 0. */
 TFM__AVX2 TFM__INLINE __m256d tfm__exp_double_avx2(__m256d x) {
     const __m256d one = _mm256_set1_pd(1);
-    __m128i n = _mm256_cvttpd_epi32(_mm256_sub_pd(_mm256_mul_pd(x, _mm256_set1_pd(1.4426950408889634074)), _mm256_set1_pd(0.5)));
-    __m256d k = _mm256_cvtepi32_pd(n), r = _mm256_sub_pd(x, _mm256_mul_pd(k, _mm256_set1_pd(0.6931471804855391))), y = one;
+    __m256d k = _mm256_mul_pd(x, _mm256_set1_pd(1.4426950408889634074)), y = one;
+    __m128i n = _mm256_cvttpd_epi32(_mm256_sub_pd(k, _mm256_set1_pd(0.5)));
+    k = _mm256_cvtepi32_pd(n);
+    __m256d r = _mm256_sub_pd(x, _mm256_mul_pd(k, _mm256_set1_pd(0.6931471804855391)));
     r = _mm256_sub_pd(r, _mm256_mul_pd(k, _mm256_set1_pd(7.440617110012397e-11)));
     for (int i = 17; i > 0; i--) y = _mm256_add_pd(one, _mm256_div_pd(_mm256_mul_pd(y, r), _mm256_set1_pd(i)));
     __m256i scale = _mm256_slli_epi64(_mm256_add_epi64(_mm256_cvtepi32_epi64(n), _mm256_set1_epi64x(1023)), 52);
@@ -3770,7 +3763,8 @@ static void tfm__top(const tfm__kernels *kernels, const float *x, int64_t n, int
     }
     for (int64_t i = 0; i < k; i++) {
         int64_t at = i;
-        for (; at && tfm__ranks_before(x, heap[(at - 1) / 2], (int32_t)i); at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
+        for (; at && tfm__ranks_before(x, heap[(at - 1) / 2], (int32_t)i); at = (at - 1) / 2)
+            heap[at] = heap[(at - 1) / 2];
         heap[at] = (int32_t)i;
     }
     for (int64_t i = k; (i = kernels->next_above(x, i, n, tfm__rank(x[heap[0]]))) < n; i++)
