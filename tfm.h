@@ -3006,8 +3006,9 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_quantized(int isa, tfm_type type, const tfm
     const tfm__form f = tfm__form_of(type);
     const int offset = f.bits == 8 && isa != TFM__AVX2_SUMS ? 128 : f.offset;
     tfm__act a = tfm__act_at(j->x, j->k, f.block);
-    for (int64_t row = begin; row < end; row += TFM__RUN) {
-        int64_t first = tfm__max64(0, tfm__min64(row, p->rows - TFM__RUN)), stride = p->rows < TFM__RUN ? 0 : p->w_stride;
+    const int64_t step = p->rows < TFM__RUN ? 1 : TFM__RUN, stride = step == 1 ? 0 : p->w_stride;
+    for (int64_t row = begin; row < end; row += step) {             /* of fewer rows, one is taken four times */
+        int64_t first = step == 1 ? row : tfm__min64(row, p->rows - TFM__RUN);
         const uint8_t *w = (const uint8_t *)p->w + first * p->w_stride;
         const char *ahead = (const char *)w + TFM__RUN * stride;
         __m128 acc = _mm_setzero_ps(), m = _mm_setzero_ps();
@@ -3043,7 +3044,7 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_quantized(int isa, tfm_type type, const tfm
         float out[TFM__RUN];
         _mm_storeu_ps(out, acc);
         for (int r = 0; r < TFM__RUN; r++)
-            if (first + r >= row && first + r < end) tfm__gemm_store(p, first + r, 0, out[r]);
+            if (first + r >= row && first + r < tfm__min64(end, row + step)) tfm__gemm_store(p, first + r, 0, out[r]);
     }
 }
 
