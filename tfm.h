@@ -1143,9 +1143,12 @@ TFMDEF int tfm_cpu_count(void) {
 }
 
 /* ---- Threads --------------------------------------------------------------- [IMPL.THREADS]
-   A pool runs a task on pieces [begin, end) of 0..n, one contiguous share per thread. Handing
-   over spins shortly, then blocks; with more threads than CPUs it does not spin at all. Shares
-   only ever split outputs, never a sum, so that their number does not change a result.        */
+   A pool runs a task on pieces [begin, end) of 0..n, one contiguous share per thread. Shares only
+   ever split outputs, never a sum, so that their number does not change a result.
+   Handing over spins shortly, then blocks; with more threads than CPUs it does not spin at all. The
+   lock is taken only by who goes to sleep and by who sees a sleeper: both write their own word
+   (`generation` or `finished`; `sleepers` or `waiting`) before they read the other's, in one order
+   for all threads, so that at least one of them sees the other.                                  */
 
 typedef void (*tfm__task)(void *arg, int64_t begin, int64_t end, int thread);
 
@@ -1155,14 +1158,19 @@ typedef struct tfm__pool {
     int threads;
 #ifndef TFM_NO_THREADS
     int started, spin, stop;
+    tfm__worker *workers;               /* [threads - 1] */
+    pthread_mutex_t lock;
+    pthread_cond_t wake, done;
+    int sleepers;                       /* workers that wait for `wake` */
+    int waiting;                        /* the caller waits for `done` */
+    char apart[64];                     /* what is written often keeps to its own cache lines */
     unsigned generation;                /* counts tasks; workers wait for it to change */
-    int running;                        /* workers still at the current task */
     tfm__task task;
     void *arg;
     int64_t n;
-    pthread_mutex_t lock;
-    pthread_cond_t wake, done;
-    tfm__worker *workers;               /* [threads - 1] */
+    char apart_too[64];
+    unsigned finished;                  /* tasks done, each counted by every worker */
+    char apart_again[64];
 #endif
 } tfm__pool;
 
@@ -1183,22 +1191,33 @@ static void tfm__pool_part(tfm__pool *p, int index) {
     int64_t begin = tfm__share(p->n, index, p->threads), end = tfm__share(p->n, index + 1, p->threads);
     if (begin < end) p->task(p->arg, begin, end, index);
 }
+static bool tfm__pool_idle(tfm__pool *p, unsigned seen) {
+    return __atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen;
+}
+/* Are there workers at the current task? */
+static bool tfm__pool_busy(tfm__pool *p) {
+    unsigned all = __atomic_load_n(&p->generation, __ATOMIC_RELAXED) * (unsigned)(p->threads - 1);
+    return __atomic_load_n(&p->finished, __ATOMIC_SEQ_CST) != all;
+}
+
 static void *tfm__worker_main(void *arg) {
     tfm__worker *w = (tfm__worker *)arg;
     tfm__pool *p = w->pool;
     unsigned seen = 0;
     tfm__fp_set();
-    for (;;) {
-        for (int i = 0; i < p->spin && __atomic_load_n(&p->generation, __ATOMIC_ACQUIRE) == seen; i++) tfm__pause();
-        if (__atomic_load_n(&p->generation, __ATOMIC_ACQUIRE) == seen) {
+    for (;; seen++) {
+        for (int i = 0; i < p->spin && tfm__pool_idle(p, seen); i++) tfm__pause();
+        if (tfm__pool_idle(p, seen)) {
             pthread_mutex_lock(&p->lock);
-            while (p->generation == seen) pthread_cond_wait(&p->wake, &p->lock);
+            __atomic_add_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
+            while (tfm__pool_idle(p, seen)) pthread_cond_wait(&p->wake, &p->lock);
+            __atomic_sub_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
             pthread_mutex_unlock(&p->lock);
         }
-        seen++;
         if (__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE)) return NULL;
         tfm__pool_part(p, w->index);
-        if (__atomic_sub_fetch(&p->running, 1, __ATOMIC_ACQ_REL) == 0) {
+        __atomic_add_fetch(&p->finished, 1, __ATOMIC_SEQ_CST);
+        if (!tfm__pool_busy(p) && __atomic_load_n(&p->waiting, __ATOMIC_SEQ_CST)) {
             pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->done);
             pthread_mutex_unlock(&p->lock);
@@ -1206,9 +1225,19 @@ static void *tfm__worker_main(void *arg) {
     }
 }
 static void tfm__pool_signal(tfm__pool *p) {
+    __atomic_add_fetch(&p->generation, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&p->sleepers, __ATOMIC_SEQ_CST) == 0) return;
     pthread_mutex_lock(&p->lock);
-    __atomic_add_fetch(&p->generation, 1, __ATOMIC_RELEASE);
     pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+}
+static void tfm__pool_wait(tfm__pool *p) {
+    for (int i = 0; i < p->spin && tfm__pool_busy(p); i++) tfm__pause();
+    if (!tfm__pool_busy(p)) return;
+    pthread_mutex_lock(&p->lock);
+    __atomic_store_n(&p->waiting, 1, __ATOMIC_SEQ_CST);
+    while (tfm__pool_busy(p)) pthread_cond_wait(&p->done, &p->lock);
+    __atomic_store_n(&p->waiting, 0, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&p->lock);
 }
 #endif
@@ -1219,15 +1248,9 @@ static void tfm__pool_run(tfm__pool *p, tfm__task task, void *arg, int64_t n) {
         p->task = task;
         p->arg = arg;
         p->n = n;
-        __atomic_store_n(&p->running, p->threads - 1, __ATOMIC_RELEASE);
         tfm__pool_signal(p);
         tfm__pool_part(p, 0);
-        for (int i = 0; i < p->spin && __atomic_load_n(&p->running, __ATOMIC_ACQUIRE); i++) tfm__pause();
-        if (__atomic_load_n(&p->running, __ATOMIC_ACQUIRE)) {
-            pthread_mutex_lock(&p->lock);
-            while (__atomic_load_n(&p->running, __ATOMIC_ACQUIRE)) pthread_cond_wait(&p->done, &p->lock);
-            pthread_mutex_unlock(&p->lock);
-        }
+        tfm__pool_wait(p);
         return;
     }
 #else
@@ -2093,9 +2116,13 @@ TFM__INLINE void tfm__gemm_run(int fma, const tfm__gemm_job *j, int64_t begin, i
     }
 }
 
-/* Elementwise functions. */
+/* Elementwise functions, times another operand if there is one. */
 typedef enum tfm__unary { TFM__RELU, TFM__GELU, TFM__GELU_TANH, TFM__SILU, TFM__TANH, TFM__SIGMOID } tfm__unary;
-typedef struct tfm__unary_job { tfm__unary op; const float *x; float *y; } tfm__unary_job;
+typedef struct tfm__unary_job {
+    tfm__unary op;
+    const float *x, *times;             /* times: or NULL */
+    float *y;
+} tfm__unary_job;
 
 TFM__INLINE float tfm__activate(int fma, tfm__unary op, float x) {
     switch (op) {
@@ -2110,7 +2137,10 @@ TFM__INLINE float tfm__activate(int fma, tfm__unary op, float x) {
     return x;
 }
 TFM__INLINE void tfm__unary_run(int fma, const tfm__unary_job *j, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) j->y[i] = tfm__activate(fma, j->op, j->x[i]);
+    for (int64_t i = begin; i < end; i++) {
+        float y = tfm__activate(fma, j->op, j->x[i]);
+        j->y[i] = j->times ? y * j->times[i] : y;
+    }
 }
 
 /* Rows of d elements: norms, softmax, sums. The row rule of tfm__lanes holds for each sum. */
@@ -2338,6 +2368,49 @@ TFM__INLINE void tfm__cell_run(int fma, const tfm__cell_job *j, int64_t begin, i
     }
 }
 
+/* Two operands seen through one shape of four dimensions, elements 0 or 4 bytes apart along the last;
+   y is contiguous, its elements are the units. */
+typedef enum tfm__binary { TFM__ADD, TFM__SUB, TFM__MUL, TFM__DIV } tfm__binary;
+typedef struct tfm__binary_job { tfm__binary op; tfm_tensor a, b; float *y; } tfm__binary_job;
+
+/* Element i of an operand. */
+TFM__INLINE const float *tfm__operand(const tfm_tensor *t, int64_t i) {
+    const char *p = (const char *)t->data;
+    for (int d = 3; d >= 0; i /= t->dim[d--]) p += i % t->dim[d] * t->stride[d];
+    return (const float *)(const void *)p;
+}
+static void tfm__binary_run(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__binary_job *j = (const tfm__binary_job *)arg;
+    int64_t n = j->a.dim[3], sx = j->a.stride[3] / 4, sz = j->b.stride[3] / 4;
+    (void)thread;
+    for (int64_t count; begin < end; begin += count) {
+        const float *x = tfm__operand(&j->a, begin), *z = tfm__operand(&j->b, begin);
+        float *y = j->y + begin;
+        count = tfm__min64(end - begin, n - begin % n);
+        switch (j->op) {
+            case TFM__ADD: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] + z[k * sz]; break;
+            case TFM__SUB: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] - z[k * sz]; break;
+            case TFM__MUL: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] * z[k * sz]; break;
+            case TFM__DIV: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] / z[k * sz]; break;
+        }
+    }
+}
+static void tfm__halves(const float *x, uint16_t *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = tfm__f32_to_f16(x[i]);
+}
+/* p = exp((logits[id] - best) / temperature) for n ids; NaN counts as -inf. */
+static void tfm__weigh(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p) {
+    for (int64_t i = 0; i < n; i++) {
+        float l = logits[ids[i]];
+        p[i] = l == l ? (float)tfm__exp_double((double)(l - best) / (double)temperature) : 0;
+    }
+}
+/* The first of i..n-1 whose value is above the limit; n if there is none. */
+static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit) {
+    while (i < n && !(x[i] > limit)) i++;
+    return i;
+}
+
 /* ---- Vector kernels for x86-64 ----------------------------------------------------- [KERNELS.AVX2]
    Eight floats to a register; every body gives the bits of its portable twin. AVX-512 levels use
    these too, but for the products and attention, where wider registers pay.                     */
@@ -2377,6 +2450,393 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
     __m256 y = _mm256_add_ps(_mm256_set1_ps(1.0f), tfm__exp_tail_avx2(tfm__exp_reduce_avx2(x, &n)));
     __m256i half = _mm256_srai_epi32(n, 1);
     return _mm256_mul_ps(_mm256_mul_ps(y, tfm__pow2_avx2(half)), tfm__pow2_avx2(_mm256_sub_epi32(n, half)));
+}
+
+/* ---- Small ops: eight elements at a time, what is left over through masked loads and stores. ---- */
+
+/* The first n of eight lanes; all of them for n >= 8. */
+TFM__AVX2 TFM__INLINE __m256i tfm__first_avx2(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)tfm__min64(n, 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+TFM__AVX2 TFM__INLINE void tfm__store_avx2(float *p, int64_t n, __m256 v) {
+    if (n >= 8) _mm256_storeu_ps(p, v);
+    else _mm256_maskstore_ps(p, tfm__first_avx2(n), v);     /* slow on some CPUs */
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__negate_avx2(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
+
+/* Integer maximums of eight registers of numbers >= 0, lane i of the result that of v[i]. */
+TFM__AVX2 TFM__INLINE __m256i tfm__maximums_avx2(const __m256i *v) {
+    __m256i a[4], b[2];
+    TFM__UNROLL for (int i = 0; i < 4; i++)
+        a[i] = _mm256_max_epi32(_mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
+                                _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+    TFM__UNROLL for (int i = 0; i < 2; i++)
+        b[i] = _mm256_max_epi32(_mm256_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
+                                _mm256_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
+    return _mm256_max_epi32(_mm256_permute2x128_si256(b[0], b[1], 0x20), _mm256_permute2x128_si256(b[0], b[1], 0x31));
+}
+/* 32 values times `inverse`, rounded: the numbers and the sums of 16. */
+TFM__AVX2 TFM__INLINE void tfm__quantize_32_avx2(const float *x, __m256 inverse, int16_t *sums, int8_t *q) {
+    __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), inverse));
+    __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), inverse));
+    __m256i c = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16), inverse));
+    __m256i d = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 24), inverse));
+    a = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    a = _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)(void *)q, a);
+    b = _mm256_sad_epu8(_mm256_xor_si256(a, _mm256_set1_epi8(-128)), _mm256_setzero_si256());   /* of q + 128 */
+    b = _mm256_sub_epi32(_mm256_add_epi32(b, _mm256_unpackhi_epi64(b, b)), _mm256_set1_epi32(16 * 128));
+    int pair = _mm_cvtsi128_si32(_mm_unpacklo_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+    memcpy(sums, &pair, sizeof pair);
+}
+/* One row as tfm__quantize_row makes it, 256 values at a time. The bits of |x| as integers are
+   ordered like |x|, infinity and NaN above all. */
+TFM__AVX2 static void tfm__quantize_row_avx2(const float *x, int64_t k, int group, float *d, int16_t *sums, int8_t *q) {
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    for (int64_t at = 0; at < k; at += 256) {
+        int groups = (int)tfm__min64((k - at) / 32, 8);
+        float scales[8], inverses[8];
+        __m256i v[8];
+        TFM__UNROLL for (int g = 0; g < 8; g++) {
+            const float *p = x + at + (g < groups ? 32 * g : 0);
+            __m256i a = _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p), magnitude));
+            __m256i b = _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p + 8), magnitude));
+            a = _mm256_max_epi32(a, _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p + 16), magnitude)));
+            b = _mm256_max_epi32(b, _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p + 24), magnitude)));
+            v[g] = _mm256_max_epi32(a, b);
+        }
+        __m256i most = tfm__maximums_avx2(v);
+        if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(most, _mm256_set1_epi32(0x7f7fffff)))) {
+            for (int64_t g = 0; g < k / group; g++) d[g] = TFM__NAN;
+            memset(sums, 0, (size_t)k / 8);
+            memset(q, 0, (size_t)k);
+            return;
+        }
+        if (group == 256) {             /* one maximum, in all lanes */
+            most = _mm256_max_epi32(most, _mm256_permute2x128_si256(most, most, 1));
+            most = _mm256_max_epi32(most, _mm256_shuffle_epi32(most, 0x4e));
+            most = _mm256_max_epi32(most, _mm256_shuffle_epi32(most, 0xb1));
+        }
+        __m256 scale = _mm256_div_ps(_mm256_castsi256_ps(most), _mm256_set1_ps(127.0f));
+        __m256 inverse = _mm256_div_ps(_mm256_set1_ps(1.0f), scale);
+        __m256 usable = _mm256_cmp_ps(inverse, _mm256_set1_ps(TFM__INF), _CMP_LT_OQ);
+        _mm256_storeu_ps(scales, _mm256_and_ps(scale, usable));
+        _mm256_storeu_ps(inverses, _mm256_and_ps(inverse, usable));
+        memcpy(d + at / group, scales, (size_t)(group == 256 ? 1 : groups) * sizeof *d);
+        for (int g = 0; g < groups; g++)
+            tfm__quantize_32_avx2(x + at + 32 * g, _mm256_broadcast_ss(inverses + g), sums + at / 16 + 2 * g,
+                                  q + at + 32 * g);
+    }
+}
+TFM__AVX2 static void tfm__quantize_avx2(const float *x, int64_t k, int group, char *row) {
+    char *sums = row + k / group * 4, *q = sums + k / 8;
+    tfm__quantize_row_avx2(x, k, group, (float *)(void *)row, (int16_t *)(void *)sums, (int8_t *)q);
+}
+
+/* tfm__tanh, tfm__erf and tfm__activate for eight. */
+TFM__AVX2 TFM__INLINE __m256 tfm__tanh_avx2(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    __m256i n;
+    __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f));
+    __m256 a = _mm256_min_ps(_mm256_set1_ps(10.0f), _mm256_xor_ps(x, sign));
+    __m256 q = tfm__exp_tail_avx2(tfm__exp_reduce_avx2(_mm256_add_ps(a, a), &n)), s = tfm__pow2_avx2(n);
+    __m256 m = _mm256_fmadd_ps(s, q, _mm256_sub_ps(s, one));
+    return _mm256_or_ps(_mm256_div_ps(m, _mm256_add_ps(m, _mm256_set1_ps(2.0f))), sign);
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__erf_avx2(__m256 x) {
+    __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f)), t = _mm256_xor_ps(x, sign), s = _mm256_mul_ps(x, x);
+    __m256 near_zero = _mm256_cmp_ps(t, _mm256_set1_ps(0.9375f), _CMP_LT_OQ);
+    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(8.29282944e-05f), s, _mm256_set1_ps(-0.000812489423f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(0.00519951805f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(-0.0268588178f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(0.11283686f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(-0.376126319f));
+    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(0.128379166f));
+    __m256 y = _mm256_fmadd_ps(p, x, x);
+    t = _mm256_min_ps(_mm256_set1_ps(4.0f), t);
+    p = _mm256_fmadd_ps(_mm256_set1_ps(4.63925471e-06f), t, _mm256_set1_ps(-4.19465396e-05f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-6.80659286e-05f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.00298109907f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0.0227564014f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.105340555f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.635585248f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(1.12856042f));
+    p = _mm256_sub_ps(_mm256_set1_ps(1.0f), tfm__exp_avx2(tfm__negate_avx2(_mm256_mul_ps(t, p))));
+    return _mm256_blendv_ps(_mm256_or_ps(p, sign), y, near_zero);
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__sigmoid_avx2(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    return _mm256_div_ps(one, _mm256_add_ps(one, tfm__exp_avx2(tfm__negate_avx2(x))));
+}
+TFM__AVX2 TFM__INLINE __m256 tfm__activate_avx2(tfm__unary op, __m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f), half = _mm256_mul_ps(_mm256_set1_ps(0.5f), x);
+    __m256 t;
+    switch (op) {
+        case TFM__RELU: return _mm256_max_ps(_mm256_setzero_ps(), x);
+        case TFM__GELU:
+            t = tfm__erf_avx2(_mm256_mul_ps(x, _mm256_set1_ps(0.707106781f)));
+            return _mm256_mul_ps(half, _mm256_add_ps(one, t));
+        case TFM__GELU_TANH:
+            t = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_set1_ps(0.044715f), x), x, one);
+            t = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(0.797884561f), x), t);
+            return _mm256_mul_ps(half, _mm256_add_ps(one, tfm__tanh_avx2(t)));
+        case TFM__SILU: return _mm256_div_ps(x, _mm256_add_ps(one, tfm__exp_avx2(tfm__negate_avx2(x))));
+        case TFM__TANH: return tfm__tanh_avx2(x);
+        case TFM__SIGMOID: return tfm__sigmoid_avx2(x);
+    }
+    return x;
+}
+TFM__AVX2 TFM__INLINE void tfm__unary_loop_avx2(tfm__unary op, const tfm__unary_job *j, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += 8) {
+        __m256i lanes = tfm__first_avx2(end - i);
+        __m256 y = tfm__activate_avx2(op, _mm256_maskload_ps(j->x + i, lanes));
+        if (j->times) y = _mm256_mul_ps(y, _mm256_maskload_ps(j->times + i, lanes));
+        tfm__store_avx2(j->y + i, end - i, y);
+    }
+}
+TFM__AVX2 static void tfm__unary_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__unary_job *j = (const tfm__unary_job *)arg;
+    (void)thread;
+    switch (j->op) {                    /* a loop for each, its function a constant */
+        case TFM__RELU: tfm__unary_loop_avx2(TFM__RELU, j, begin, end); break;
+        case TFM__GELU: tfm__unary_loop_avx2(TFM__GELU, j, begin, end); break;
+        case TFM__GELU_TANH: tfm__unary_loop_avx2(TFM__GELU_TANH, j, begin, end); break;
+        case TFM__SILU: tfm__unary_loop_avx2(TFM__SILU, j, begin, end); break;
+        case TFM__TANH: tfm__unary_loop_avx2(TFM__TANH, j, begin, end); break;
+        case TFM__SIGMOID: tfm__unary_loop_avx2(TFM__SIGMOID, j, begin, end); break;
+    }
+}
+
+/* Rows. From 256 elements on, sixteen lanes in two registers: a masked element adds +0 to its lane,
+   which keeps a sum that began at +0. Below, a chain over what was computed eight at a time. */
+TFM__AVX2 TFM__INLINE float tfm__join_avx2(__m256 a, __m256 b) {
+    a = _mm256_add_ps(a, b);
+    __m128 t = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
+/* The sum of x, or of the squares of x - mean. */
+TFM__AVX2 TFM__INLINE float tfm__row_sum_avx2(const float *x, int64_t d, bool squares, float mean) {
+    __m256 t[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() }, m = _mm256_set1_ps(mean);
+    float chain = 0;
+    if (tfm__lanes(d) == 1) {
+        for (int64_t i = 0; i < d; i++) {
+            float v = x[i] - mean;
+            chain = squares ? tfm__fma(TFM__FMA_HARD, v, v, chain) : chain + x[i];
+        }
+        return chain;
+    }
+    for (int64_t i = 0; i < d; i += 16)
+        TFM__UNROLL for (int h = 0; h < 2; h++) {
+            __m256i lanes = tfm__first_avx2(d - i - 8 * h);
+            __m256 v = _mm256_maskload_ps(x + i + 8 * h, lanes);
+            if (squares) v = _mm256_and_ps(_mm256_sub_ps(v, m), _mm256_castsi256_ps(lanes));
+            t[h] = squares ? _mm256_fmadd_ps(v, v, t[h]) : _mm256_add_ps(t[h], v);
+        }
+    return tfm__join_avx2(t[0], t[1]);
+}
+/* The first of the largest, for the sign of a zero; NaN if there is one, or no element. */
+TFM__AVX2 TFM__INLINE float tfm__row_max_avx2(const float *x, int64_t d) {
+    __m256 m[4], nan = _mm256_setzero_ps();
+    float t[8], most = -TFM__INF;
+    TFM__UNROLL for (int h = 0; h < 4; h++) m[h] = _mm256_set1_ps(-TFM__INF);
+    for (int64_t i = 0; i < d; i += 32)
+        TFM__UNROLL for (int h = 0; h < 4; h++) {
+            __m256i lanes = tfm__first_avx2(d - i - 8 * h);
+            __m256 v = _mm256_blendv_ps(m[h], _mm256_maskload_ps(x + i + 8 * h, lanes), _mm256_castsi256_ps(lanes));
+            nan = _mm256_or_ps(nan, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+            m[h] = _mm256_max_ps(v, m[h]);
+        }
+    if (d == 0 || _mm256_movemask_ps(nan)) return TFM__NAN;
+    _mm256_storeu_ps(t, _mm256_max_ps(_mm256_max_ps(m[0], m[1]), _mm256_max_ps(m[2], m[3])));
+    for (int i = 0; i < 8; i++) most = tfm__maxf(t[i], most);
+    for (int64_t i = 0; most == 0; i++) if (x[i] == 0) return x[i];
+    return most;
+}
+TFM__AVX2 TFM__INLINE void tfm__row_norm_avx2(const tfm__rows_job *j, const float *x, float *y) {
+    float mean = j->op == TFM__ROW_LAYERNORM ? tfm__row_sum_avx2(x, j->d, false, 0) / (float)j->d : 0;
+    float squares = tfm__row_sum_avx2(x, j->d, true, mean) / (float)j->d;
+    __m256 scale = _mm256_set1_ps(1.0f / sqrtf(squares + j->eps)), m = _mm256_set1_ps(mean);
+    for (int64_t i = 0; i < j->d; i += 8) {
+        __m256i lanes = tfm__first_avx2(j->d - i);
+        __m256 v = _mm256_mul_ps(_mm256_sub_ps(_mm256_maskload_ps(x + i, lanes), m), scale);
+        if (j->w) v = _mm256_mul_ps(v, _mm256_maskload_ps(j->w + i, lanes));
+        if (j->b) v = _mm256_add_ps(v, _mm256_maskload_ps(j->b + i, lanes));
+        tfm__store_avx2(y + i, j->d - i, v);
+    }
+}
+TFM__AVX2 TFM__INLINE void tfm__row_softmax_avx2(const tfm__rows_job *j, const float *x, float *y) {
+    bool log = j->op == TFM__ROW_LOG_SOFTMAX, chain = tfm__lanes(j->d) == 1;
+    float max = tfm__row_max_avx2(x, j->d), small[256], *e = chain ? small : y;
+    __m256 t[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() }, m = _mm256_set1_ps(max);
+    if (max == -TFM__INF) {             /* nothing to choose from */
+        for (int64_t i = 0; i < j->d; i++) y[i] = log ? max : 0;
+        return;
+    }
+    for (int64_t i = 0; i < j->d; i += 16)
+        TFM__UNROLL for (int h = 0; h < 2; h++) {
+            __m256i lanes = tfm__first_avx2(j->d - i - 8 * h);
+            __m256 v = _mm256_sub_ps(_mm256_maskload_ps(x + i + 8 * h, lanes), m), w = tfm__exp_avx2(v);
+            t[h] = _mm256_add_ps(t[h], _mm256_and_ps(w, _mm256_castsi256_ps(lanes)));
+            if (chain || !log) tfm__store_avx2(e + i + 8 * h, j->d - i - 8 * h, w);
+        }
+    float sum = 0;
+    if (!chain) sum = tfm__join_avx2(t[0], t[1]);
+    for (int64_t i = 0; chain && i < j->d; i++) sum += e[i];
+    __m256 shift = _mm256_set1_ps(log ? (float)tfm__log((double)sum) : 0), scale = _mm256_set1_ps(1.0f / sum);
+    for (int64_t i = 0; i < j->d; i += 8) {
+        __m256i lanes = tfm__first_avx2(j->d - i);
+        __m256 v = _mm256_maskload_ps(log ? x + i : e + i, lanes);
+        v = log ? _mm256_sub_ps(_mm256_sub_ps(v, m), shift) : _mm256_mul_ps(v, scale);
+        tfm__store_avx2(y + i, j->d - i, v);
+    }
+}
+TFM__AVX2 static void tfm__rows_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__rows_job *j = (const tfm__rows_job *)arg;
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = j->d ? j->x + r * j->d : NULL;
+        float *y = j->d ? j->y + r * j->d : NULL;
+        switch (j->op) {
+            case TFM__ROW_LAYERNORM: case TFM__ROW_RMSNORM: tfm__row_norm_avx2(j, x, y); break;
+            case TFM__ROW_SOFTMAX: case TFM__ROW_LOG_SOFTMAX: tfm__row_softmax_avx2(j, x, y); break;
+            case TFM__ROW_SUM: j->y[r] = tfm__row_sum_avx2(x, j->d, false, 0); break;
+            case TFM__ROW_MAX: j->y[r] = tfm__row_max_avx2(x, j->d); break;
+        }
+    }
+}
+
+/* Four pairs that lie side by side: even lanes u*c - v*s, odd ones u*s + v*c. */
+TFM__AVX2 TFM__INLINE __m256 tfm__rope_pairs_avx2(__m256 x, __m256 angle) {
+    __m256 turned = _mm256_mul_ps(_mm256_movehdup_ps(x), _mm256_permute_ps(angle, 0xb1));
+    return _mm256_fmaddsub_ps(_mm256_moveldup_ps(x), angle, turned);
+}
+TFM__AVX2 static void tfm__rope_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__rope_job *j = (const tfm__rope_job *)arg;
+    int half = j->n / 2;
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = j->x + r * j->d, *angle = j->table + r / j->heads * j->n;
+        float *y = j->y + r * j->d;
+        for (int i = 0; i < j->n && !j->half_split; i += 8) {
+            __m256i lanes = tfm__first_avx2(j->n - i);
+            __m256 v = tfm__rope_pairs_avx2(_mm256_maskload_ps(x + i, lanes), _mm256_maskload_ps(angle + i, lanes));
+            tfm__store_avx2(y + i, j->n - i, v);
+        }
+        for (int i = 0; i < half && j->half_split; i += 8) {
+            __m256i lanes = tfm__first_avx2(half - i);
+            __m256 a = _mm256_maskload_ps(angle + 2 * i, tfm__first_avx2(j->n - 2 * i));
+            __m256 b = _mm256_maskload_ps(angle + 2 * i + 8, tfm__first_avx2(j->n - 2 * i - 8));
+            __m256 u = _mm256_maskload_ps(x + i, lanes), v = _mm256_maskload_ps(x + half + i, lanes);
+            __m256 t = _mm256_permute2f128_ps(a, b, 0x20);
+            b = _mm256_permute2f128_ps(a, b, 0x31);
+            a = _mm256_shuffle_ps(t, b, 0x88);          /* cosines */
+            b = _mm256_shuffle_ps(t, b, 0xdd);          /* sines */
+            tfm__store_avx2(y + i, half - i, _mm256_fmsub_ps(u, a, _mm256_mul_ps(v, b)));
+            tfm__store_avx2(y + half + i, half - i, _mm256_fmadd_ps(u, b, _mm256_mul_ps(v, a)));
+        }
+        if (x != y && j->d > j->n) memcpy(y + j->n, x + j->n, (size_t)(j->d - j->n) * sizeof *y);
+    }
+}
+
+TFM__AVX2 TFM__INLINE __m256 tfm__gate_avx2(const float *x, const float *h, int64_t at, __m256i lanes) {
+    return _mm256_add_ps(_mm256_maskload_ps(x + at, lanes), _mm256_maskload_ps(h + at, lanes));
+}
+TFM__AVX2 static void tfm__cell_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__cell_job *j = (const tfm__cell_job *)arg;
+    int64_t n = j->hidden, gates = j->gru ? 3 : 4;
+    (void)thread;
+    for (int64_t u = begin, count; u < end; u += count) {
+        int64_t row = u / n, i = u % n;
+        const float *x = j->x + row * n * gates + i, *h = j->h + row * n * gates + i;
+        count = tfm__min64(tfm__min64(8, n - i), end - u);
+        __m256i lanes = tfm__first_avx2(count);
+        __m256 a = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, 0, lanes));
+        __m256 b = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, n, lanes)), y;
+        if (j->gru) {                   /* r, z, n */
+            __m256 g = _mm256_fmadd_ps(a, _mm256_maskload_ps(h + 2 * n, lanes), _mm256_maskload_ps(x + 2 * n, lanes));
+            g = tfm__tanh_avx2(g);
+            y = _mm256_fmadd_ps(b, _mm256_sub_ps(_mm256_maskload_ps(j->h_old + u, lanes), g), g);
+        } else {                        /* i, f, g, o */
+            __m256 g = tfm__tanh_avx2(tfm__gate_avx2(x, h, 2 * n, lanes));
+            __m256 c = _mm256_fmadd_ps(b, _mm256_maskload_ps(j->c + u, lanes), _mm256_mul_ps(a, g));
+            tfm__store_avx2(j->c + u, count, c);
+            y = _mm256_mul_ps(tfm__sigmoid_avx2(tfm__gate_avx2(x, h, 3 * n, lanes)), tfm__tanh_avx2(c));
+        }
+        tfm__store_avx2(j->h_new + u, count, y);
+        tfm__store_avx2(j->out + row * j->out_stride + i, count, y);
+    }
+}
+
+TFM__AVX2 static void tfm__binary_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__binary_job *j = (const tfm__binary_job *)arg;
+    int64_t n = j->a.dim[3];
+    (void)thread;
+    for (int64_t count; begin < end; begin += count) {
+        const float *x = tfm__operand(&j->a, begin), *z = tfm__operand(&j->b, begin);
+        __m256 u = _mm256_set1_ps(*x), v = _mm256_set1_ps(*z);
+        count = tfm__min64(end - begin, n - begin % n);
+        for (int64_t i = 0; i < count; i += 8) {
+            __m256i lanes = tfm__first_avx2(count - i);
+            if (j->a.stride[3]) u = _mm256_maskload_ps(x + i, lanes);
+            if (j->b.stride[3]) v = _mm256_maskload_ps(z + i, lanes);
+            __m256 y = j->op == TFM__ADD ? _mm256_add_ps(u, v) : j->op == TFM__SUB ? _mm256_sub_ps(u, v) :
+                       j->op == TFM__MUL ? _mm256_mul_ps(u, v) : _mm256_div_ps(u, v);
+            tfm__store_avx2(j->y + begin + i, count - i, y);
+        }
+    }
+}
+TFM__AVX2 static void tfm__decode_avx2(tfm_type type, const void *src, float *dst, int64_t n) {
+    const uint8_t *p = (const uint8_t *)src;
+    int64_t i = 0;
+    for (; (type == TFM_F16 || type == TFM_BF16) && i + 8 <= n; i += 8) {
+        __m128i h = _mm_loadu_si128((const __m128i *)(const void *)(p + 2 * i));
+        _mm256_storeu_ps(dst + i, type == TFM_F16 ? _mm256_cvtph_ps(h) :
+                                  _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)));
+    }
+    tfm__decode(type, p + 2 * i, dst + i, n - i);
+}
+TFM__AVX2 static void tfm__halves_avx2(const float *x, uint16_t *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), 0));      /* to nearest */
+    tfm__halves(x + i, y + i, n - i);
+}
+/* tfm__exp_double for four at most 0; NaN gives 0. */
+TFM__AVX2 TFM__INLINE __m256d tfm__exp_double_avx2(__m256d x) {
+    const __m256d one = _mm256_set1_pd(1);
+    __m256d k = _mm256_mul_pd(x, _mm256_set1_pd(1.4426950408889634074)), y = one;
+    __m128i n = _mm256_cvttpd_epi32(_mm256_sub_pd(k, _mm256_set1_pd(0.5)));
+    k = _mm256_cvtepi32_pd(n);
+    __m256d r = _mm256_sub_pd(x, _mm256_mul_pd(k, _mm256_set1_pd(0.6931471804855391)));
+    r = _mm256_sub_pd(r, _mm256_mul_pd(k, _mm256_set1_pd(7.440617110012397e-11)));
+    for (int i = 17; i > 0; i--) y = _mm256_add_pd(one, _mm256_div_pd(_mm256_mul_pd(y, r), _mm256_set1_pd(i)));
+    __m256i scale = _mm256_slli_epi64(_mm256_add_epi64(_mm256_cvtepi32_epi64(n), _mm256_set1_epi64x(1023)), 52);
+    y = _mm256_mul_pd(y, _mm256_castsi256_pd(scale));
+    return _mm256_and_pd(y, _mm256_cmp_pd(x, _mm256_set1_pd(-708), _CMP_GE_OQ));
+}
+/* best is the largest, so that no exponent is above 0. */
+TFM__AVX2 static void tfm__weigh_avx2(const float *logits, const int32_t *ids, int64_t n, float best, float temperature,
+                                      float *p) {
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        __m128 l = _mm_setr_ps(logits[ids[i]], logits[ids[i + 1]], logits[ids[i + 2]], logits[ids[i + 3]]);
+        __m256d x = _mm256_cvtps_pd(_mm_sub_ps(l, _mm_set1_ps(best)));
+        x = _mm256_div_pd(x, _mm256_set1_pd((double)temperature));
+        _mm_storeu_ps(p + i, _mm256_cvtpd_ps(tfm__exp_double_avx2(x)));
+    }
+    tfm__weigh(logits, ids + i, n - i, best, temperature, p + i);
+}
+TFM__AVX2 static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
+    __m256 v = _mm256_set1_ps(limit);
+    for (; i + 32 <= n; i += 32) {
+        __m256 a = _mm256_cmp_ps(_mm256_loadu_ps(x + i), v, _CMP_GT_OQ);
+        __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(x + i + 8), v, _CMP_GT_OQ);
+        a = _mm256_or_ps(a, _mm256_cmp_ps(_mm256_loadu_ps(x + i + 16), v, _CMP_GT_OQ));
+        b = _mm256_or_ps(b, _mm256_cmp_ps(_mm256_loadu_ps(x + i + 24), v, _CMP_GT_OQ));
+        if (_mm256_movemask_ps(_mm256_or_ps(a, b))) break;
+    }
+    return tfm__next_above(x, i, n, limit);
 }
 /* ---- Quantized products -------------------------------------------------- [KERNELS.AVX2.INTEGER]
    One column (decoding): four rows at once, each 32 weights to a register, multiplied by the 32 of the
@@ -2576,8 +3036,9 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_quantized(int isa, tfm_type type, const tfm
     const tfm__form f = tfm__form_of(type);
     const int offset = f.bits == 8 && isa != TFM__AVX2_SUMS ? 128 : f.offset;
     tfm__act a = tfm__act_at(j->x, j->k, f.block);
-    for (int64_t row = begin; row < end; row += TFM__RUN) {
-        int64_t first = tfm__max64(0, tfm__min64(row, p->rows - TFM__RUN)), stride = p->rows < TFM__RUN ? 0 : p->w_stride;
+    const int64_t step = p->rows < TFM__RUN ? 1 : TFM__RUN, stride = step == 1 ? 0 : p->w_stride;
+    for (int64_t row = begin; row < end; row += step) {             /* of fewer rows, one is taken four times */
+        int64_t first = step == 1 ? row : tfm__min64(row, p->rows - TFM__RUN);
         const uint8_t *w = (const uint8_t *)p->w + first * p->w_stride;
         const char *ahead = (const char *)w + TFM__RUN * stride;
         __m128 acc = _mm_setzero_ps(), m = _mm_setzero_ps();
@@ -2613,7 +3074,7 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_quantized(int isa, tfm_type type, const tfm
         float out[TFM__RUN];
         _mm_storeu_ps(out, acc);
         for (int r = 0; r < TFM__RUN; r++)
-            if (first + r >= row && first + r < end) tfm__gemm_store(p, first + r, 0, out[r]);
+            if (first + r >= row && first + r < tfm__min64(end, row + step)) tfm__gemm_store(p, first + r, 0, out[r]);
     }
 }
 
@@ -3055,7 +3516,7 @@ TFM__AVX2 TFM__INLINE void tfm__columns_tile(const tfm__columns_job *j, int run,
         float *d = (float *)(void *)out + c;
         int32_t *s = (int32_t *)(uintptr_t)t.s + c;
         int8_t *q = (int8_t *)(uintptr_t)t.q + c * run;
-        if (column < j->n) tfm__quantize_row(j->x + column * j->k, j->k, j->group, row);
+        if (column < j->n) tfm__quantize_avx2(j->x + column * j->k, j->k, j->group, row);
         else memset(row, 0, bytes);
         for (int64_t i = 0; i < j->k / j->group; i++) d[i * j->width] = a.d[i];
         for (int64_t i = 0; i < j->k / run; i++) memcpy(q + i * run * j->width, a.q + i * run, (size_t)run);
@@ -3073,10 +3534,12 @@ TFM__AVX2 TFM__INLINE void tfm__columns_tile(const tfm__columns_job *j, int run,
 }
 TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
     const tfm__columns_job *j = (const tfm__columns_job *)arg;
-    char *row = j->scratch + (size_t)thread * j->scratch_stride;
-    if (j->width == 1) tfm__columns_quantize(arg, begin, end, thread);
-    else if (j->width == TFM__TILE_AMX) for (int64_t i = begin; i < end; i++) tfm__columns_tile(j, 32, i, row);
-    else for (int64_t i = begin; i < end; i++) tfm__columns_tile(j, 4, i, row);
+    char *row = j->width > 1 ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
+    for (int64_t i = begin; i < end; i++) {
+        if (!row) tfm__quantize_avx2(j->x + i * j->k, j->k, j->group, j->out + (size_t)i * tfm__act_bytes(j->k, j->group));
+        else if (j->width == TFM__TILE_AMX) tfm__columns_tile(j, 32, i, row);
+        else tfm__columns_tile(j, 4, i, row);
+    }
 }
 
 /* Each type's body, compiled for it. */
@@ -3391,7 +3854,11 @@ typedef struct tfm__kernels {
     int width, float_width;             /* columns of a tile: quantized, float; 1: rows as they are */
     bool vnni;
     size_t (*scratch)(const tfm__type *type, int64_t k);   /* bytes that gemm takes per thread, or NULL */
-    tfm__task gemm, columns, unary, rows, rope, attention, cell;
+    tfm__task gemm, columns, unary, rows, rope, attention, cell, binary;
+    void (*decode)(tfm_type type, const void *src, float *dst, int64_t n);
+    void (*halves)(const float *x, uint16_t *y, int64_t n);
+    int64_t (*next_above)(const float *x, int64_t i, int64_t n, float limit);
+    void (*weigh)(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p);
 } tfm__kernels;
 
 #define TFM__INSTANCE(target, kernel, suffix, fma)                                                 \
@@ -3409,7 +3876,8 @@ typedef struct tfm__kernels {
     static const tfm__kernels tfm__kernels_##suffix = {                                \
         level, 1, 1, false, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
-        tfm__attention_##suffix, tfm__cell_##suffix                                    \
+        tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_run,                  \
+        tfm__decode, tfm__halves, tfm__next_above, tfm__weigh                          \
     };
 
 /* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has the fused row alone:
@@ -3432,11 +3900,13 @@ static const tfm__kernels tfm__kernels_avx2 = {
     tfm__gemm_scratch,
     tfm__gemm_avx2,
     tfm__columns_avx2,
-    tfm__unary_fma,
-    tfm__rows_fma,
-    tfm__rope_fma,
+    tfm__unary_avx2,
+    tfm__rows_avx2,
+    tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_avx2,
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
+    tfm__weigh_avx2
 };
 #if TFM__SIMD_2021
 static const tfm__kernels tfm__kernels_avxvnni = {
@@ -3444,11 +3914,13 @@ static const tfm__kernels tfm__kernels_avxvnni = {
     tfm__gemm_scratch,
     tfm__gemm_avxvnni,
     tfm__columns_avx2,
-    tfm__unary_fma,
-    tfm__rows_fma,
-    tfm__rope_fma,
+    tfm__unary_avx2,
+    tfm__rows_avx2,
+    tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_avx2,
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
+    tfm__weigh_avx2
 };
 #endif
 static const tfm__kernels tfm__kernels_avx512 = {
@@ -3456,22 +3928,26 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__gemm_scratch,
     tfm__gemm_avx2,
     tfm__columns_avx2,
-    tfm__unary_fma,
-    tfm__rows_fma,
-    tfm__rope_fma,
+    tfm__unary_avx2,
+    tfm__rows_avx2,
+    tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_avx2,
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
+    tfm__weigh_avx2
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
     TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 1, true,
     tfm__gemm_scratch,
     tfm__gemm_avx512vnni,
     tfm__columns_avx2,
-    tfm__unary_fma,
-    tfm__rows_fma,
-    tfm__rope_fma,
+    tfm__unary_avx2,
+    tfm__rows_avx2,
+    tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_avx2,
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
+    tfm__weigh_avx2
 };
 #if TFM__SIMD_2021
 static const tfm__kernels tfm__kernels_amx = {
@@ -3612,7 +4088,8 @@ TFMDEF void tfm_clear(tfm_context *c) {
     c->err.message[0] = 0;
 }
 
-/* Runs a task over 0..n on the threads, or here if the whole is too small to share. */
+/* Runs a task over 0..n on the threads, or here if the whole is too small to share: handing over
+   takes as long as 10 to 20 thousand operations, one being a product-sum of a quantized product. */
 static void tfm__run(tfm_context *c, tfm__task task, void *job, int64_t n, double operations) {
     if (!tfm__ok(c) || c->measure || n <= 0) return;
     if (operations < 50000) task(job, 0, n, 0);
@@ -3935,7 +4412,7 @@ TFMDEF tfm_tensor tfm_to_f32(tfm_context *c, tfm_tensor t) {
     t = tfm_contiguous(c, t);
     if (!tfm__ok(c) || (t.type == TFM_F32 && (uintptr_t)t.data % sizeof(float) == 0)) return t;
     tfm_tensor r = tfm__new(c, TFM_F32, tfm__shape_of(t));
-    if (r.data && !c->measure) tfm__decode(t.type, t.data, tfm__floats(r), tfm_count(t));
+    if (r.data && !c->measure) c->kernels->decode(t.type, t.data, tfm__floats(r), tfm_count(t));
     return r;
 }
 /* An operand as contiguous, aligned f32: the one place where ops prepare what they read. */
@@ -4202,27 +4679,32 @@ TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
     return tfm__ok(c) ? y : tfm_none();
 }
 
-typedef enum tfm__binary { TFM__ADD, TFM__SUB, TFM__MUL, TFM__DIV } tfm__binary;
-typedef struct tfm__binary_job { tfm__binary op; tfm_tensor a, b; float *y; } tfm__binary_job;
-
-static void tfm__binary_run(void *arg, int64_t begin, int64_t end, int thread) {  /* rows of the last dimension */
-    (void)thread;
-    const tfm__binary_job *j = (const tfm__binary_job *)arg;
-    int64_t n = j->a.dim[3];
-    for (int64_t r = begin; r < end; r++) {
-        int64_t i[3] = { r / j->a.dim[2] / j->a.dim[1], r / j->a.dim[2] % j->a.dim[1], r % j->a.dim[2] };
-        const char *a = (const char *)j->a.data, *b = (const char *)j->b.data;
-        for (int d = 0; d < 3; d++) { a += i[d] * j->a.stride[d]; b += i[d] * j->b.stride[d]; }
-        const float *x = (const float *)(const void *)a, *z = (const float *)(const void *)b;
-        float *y = j->y + r * n;
-        int64_t sx = j->a.stride[3] ? 1 : 0, sz = j->b.stride[3] ? 1 : 0;
-        switch (j->op) {
-            case TFM__ADD: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] + z[k * sz]; break;
-            case TFM__SUB: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] - z[k * sz]; break;
-            case TFM__MUL: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] * z[k * sz]; break;
-            case TFM__DIV: for (int64_t k = 0; k < n; k++) y[k] = x[k * sx] / z[k * sz]; break;
+/* The last two dimensions become one, if they can for both operands. */
+static bool tfm__merge_last(tfm_tensor *a, tfm_tensor *b) {
+    int64_t n = a->dim[3];
+    bool apart = a->stride[2] != n * a->stride[3] || b->stride[2] != n * b->stride[3];
+    if (n > 1 && a->dim[2] > 1 && apart) return false;
+    for (int i = 0; i < 2; i++) {
+        tfm_tensor *t = i ? b : a;
+        if (n == 1) t->stride[3] = t->stride[2];
+        t->dim[3] *= t->dim[2];
+        for (int d = 2; d > 0; d--) {
+            t->dim[d] = t->dim[d - 1];
+            t->stride[d] = t->stride[d - 1];
         }
+        t->dim[0] = 1;
     }
+    return true;
+}
+/* y = a op b for operands expanded to one shape of `count` elements. */
+static void tfm__binary_into(tfm_context *c, tfm__binary op, tfm_tensor a, tfm_tensor b, float *y, int64_t count) {
+    tfm__binary_job j;
+    for (int i = 0; i < 3 && count > 0 && tfm__merge_last(&a, &b); i++) {}
+    j.op = op;
+    j.a = a;
+    j.b = b;
+    j.y = y;
+    tfm__run(c, c->kernels->binary, &j, count, 3.0 * (double)count);
 }
 static tfm_tensor tfm__binary_op(tfm_context *c, const char *name, tfm__binary op, tfm_tensor a, tfm_tensor b) {
     tfm_shape shape;
@@ -4230,12 +4712,9 @@ static tfm_tensor tfm__binary_op(tfm_context *c, const char *name, tfm__binary o
         !tfm__broadcast(c, name, tfm__shape_of(a), tfm__shape_of(b), &shape)) return tfm_none();
     tfm_tensor y = tfm__new(c, TFM_F32, shape);
     tfm_mark mark = tfm_arena_mark(c);
-    tfm__binary_job j;
-    j.op = op;
-    j.a = tfm__expand(tfm__f32(c, name, a), shape);
-    j.b = tfm__expand(tfm__f32(c, name, b), shape);
-    j.y = tfm__floats(y);
-    if (y.data) tfm__run(c, tfm__binary_run, &j, tfm_count(y) / j.a.dim[3], (double)tfm_count(y));
+    a = tfm__expand(tfm__f32(c, name, a), shape);
+    b = tfm__expand(tfm__f32(c, name, b), shape);
+    tfm__binary_into(c, op, a, b, tfm__floats(y), tfm_count(y));
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
 }
@@ -4255,16 +4734,21 @@ TFMDEF tfm_tensor tfm_scale(tfm_context *c, tfm_tensor t, float factor) {
     return tfm__binary_op(c, "scale", TFM__MUL, t, tfm_wrap(c, &factor, tfm_shape1(1)));
 }
 
-static tfm_tensor tfm__unary_op(tfm_context *c, const char *name, tfm__unary op, tfm_tensor t) {
+/* op(t), times a contiguous f32 tensor of the same shape or none. */
+static tfm_tensor tfm__unary_times(tfm_context *c, const char *name, tfm__unary op, tfm_tensor t, tfm_tensor times) {
     t = tfm__f32(c, name, t);
     if (!tfm__ok(c)) return tfm_none();
     tfm_tensor y = tfm__new(c, TFM_F32, tfm__shape_of(t));
     tfm__unary_job j;
     j.op = op;
     j.x = tfm__floats(t);
+    j.times = tfm__floats(times);
     j.y = tfm__floats(y);
     tfm__run(c, c->kernels->unary, &j, tfm_count(t), 20.0 * (double)tfm_count(t));
     return tfm__ok(c) ? y : tfm_none();
+}
+static tfm_tensor tfm__unary_op(tfm_context *c, const char *name, tfm__unary op, tfm_tensor t) {
+    return tfm__unary_times(c, name, op, t, tfm_none());
 }
 TFMDEF tfm_tensor tfm_relu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "relu", TFM__RELU, t); }
 TFMDEF tfm_tensor tfm_gelu(tfm_context *c, tfm_tensor t) { return tfm__unary_op(c, "gelu", TFM__GELU, t); }
@@ -4351,42 +4835,65 @@ TFMDEF tfm_tensor tfm_rmsnorm(tfm_context *c, tfm_tensor t, tfm_tensor w, float 
     return tfm__row_op_run(c, "rmsnorm", TFM__ROW_RMSNORM, t, -1, pw, NULL, eps);
 }
 
-/* A before b in descending order: NaN counts as -inf, ties by index. */
+/* The value that x is ranked by: NaN counts as -inf. */
+TFM__INLINE float tfm__rank(float x) { return x == x ? x : -TFM__INF; }
+/* A before b in descending order, ties by index. */
 TFM__INLINE bool tfm__ranks_before(const float *x, int32_t a, int32_t b) {
-    float u = x[a] == x[a] ? x[a] : -TFM__INF, v = x[b] == x[b] ? x[b] : -TFM__INF;
+    float u = tfm__rank(x[a]), v = tfm__rank(x[b]);
     return u != v ? u > v : a < b;
 }
-/* Moves the k first-ranking of 0..n-1 to heap[0..k-1], in order. A heap of the k best so far has
-   the worst of them at its root. */
-static void tfm__top(const float *x, int64_t n, int32_t *heap, int64_t k) {
-    int64_t size = 0;
-    for (int64_t i = 0; i < n + k; i++) {
-        int32_t item;
-        int64_t at, limit;
-        if (i < n && size < k) {        /* grow: sift up */
-            for (at = size++; at && tfm__ranks_before(x, heap[(at - 1) / 2], (int32_t)i); at = (at - 1) / 2)
-                heap[at] = heap[(at - 1) / 2];
-            heap[at] = (int32_t)i;
-            continue;
+/* 0..n-1 in order: radix sort by three times eleven bits of the values as descending integers. */
+static void tfm__order(const float *x, int64_t n, int32_t *ids, int32_t *spare) {
+    enum { BITS = 11, BINS = 1 << BITS };
+    int32_t starts[BINS], *from = ids, *to = spare;
+    for (int pass = 0; pass < 3; pass++, from = to, to = from == ids ? spare : ids) {
+        memset(starts, 0, sizeof starts);
+        for (int move = 0; move < 2; move++) {
+            for (int64_t i = 0; i < n; i++) {
+                int32_t id = pass ? from[i] : (int32_t)i;
+                uint32_t u = tfm__to_bits(tfm__rank(x[id]) + 0.0f);     /* -0 ties with 0 */
+                u = (u ^ ((u >> 31) - 1) >> 1) >> (BITS * pass) & (BINS - 1);       /* of positive ones all bits turn */
+                if (move) to[starts[u]++] = id;
+                else starts[u]++;
+            }
+            for (int32_t i = 0, sum = 0, count; !move && i < BINS; i++, sum += count) {
+                count = starts[i];
+                starts[i] = sum;
+            }
         }
-        if (i < n) {                    /* replace the root if i is better */
-            if (!tfm__ranks_before(x, (int32_t)i, heap[0])) continue;
-            item = (int32_t)i;
-            limit = size;
-        } else {                        /* sort: the worst goes to the end */
-            if (size == 0) break;
-            limit = --size;
-            item = heap[limit];
-            heap[limit] = heap[0];
-        }
-        for (at = 0; 2 * at + 1 < limit;) {
-            int64_t child = 2 * at + 1;
-            if (child + 1 < limit && tfm__ranks_before(x, heap[child], heap[child + 1])) child++;
-            if (!tfm__ranks_before(x, item, heap[child])) break;
-            heap[at] = heap[child];
-            at = child;
-        }
-        if (limit) heap[at] = item;
+    }
+    if (n) memcpy(ids, spare, (size_t)n * sizeof *ids);
+}
+/* Puts an item in at the root of a heap that has the last-ranking at its root. */
+static void tfm__sift(const float *x, int32_t *heap, int64_t size, int32_t item) {
+    int64_t at = 0;
+    for (int64_t child; (child = 2 * at + 1) < size; at = child) {
+        if (child + 1 < size && tfm__ranks_before(x, heap[child], heap[child + 1])) child++;
+        if (!tfm__ranks_before(x, item, heap[child])) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = item;
+}
+/* Writes the k first-ranking of 0..n-1 to heap[0..k-1], in order. The heap holds the k best so far;
+   spare, room for n more, or NULL, makes it faster if k is n. */
+static void tfm__top(const tfm__kernels *kernels, const float *x, int64_t n, int32_t *heap, int64_t k, int32_t *spare) {
+    if (k < 1) return;
+    if (k == n && spare) {
+        tfm__order(x, n, heap, spare);
+        return;
+    }
+    for (int64_t i = 0; i < k; i++) {
+        int64_t at = i;
+        for (; at && tfm__ranks_before(x, heap[(at - 1) / 2], (int32_t)i); at = (at - 1) / 2)
+            heap[at] = heap[(at - 1) / 2];
+        heap[at] = (int32_t)i;
+    }
+    for (int64_t i = k; (i = kernels->next_above(x, i, n, tfm__rank(x[heap[0]]))) < n; i++)
+        tfm__sift(x, heap, k, (int32_t)i);
+    for (int64_t size = k - 1; size > 0; size--) {      /* the last of those left goes to the end */
+        int32_t item = heap[size];
+        heap[size] = heap[0];
+        tfm__sift(x, heap, size, item);
     }
 }
 TFMDEF tfm_tensor tfm_topk(tfm_context *c, tfm_tensor t, int64_t k, tfm_tensor *indices) {
@@ -4401,13 +4908,16 @@ TFMDEF tfm_tensor tfm_topk(tfm_context *c, tfm_tensor t, int64_t k, tfm_tensor *
     }
     shape.dim[shape.rank - 1] = k;
     tfm_tensor values = tfm__new(c, TFM_F32, shape), ids = tfm__new(c, TFM_I32, shape);
+    tfm_mark mark = tfm_arena_mark(c);
+    int32_t *spare = k == n ? (int32_t *)tfm__arena(c, (size_t)n, sizeof *spare) : NULL;
     int64_t rows = values.data ? tfm__product_of(shape.dim, shape.rank - 1) : 0;
     for (int64_t r = 0; tfm__ok(c) && !c->measure && r < rows; r++) {
         const float *x = tfm__floats(t) + r * n;
         int32_t *best = (int32_t *)ids.data + r * k;
-        tfm__top(x, n, best, k);
+        tfm__top(c->kernels, x, n, best, k, spare);
         for (int64_t i = 0; i < k; i++) tfm__floats(values)[r * k + i] = x[best[i]];
     }
+    tfm_arena_rewind(c, mark);
     if (indices) *indices = ids;
     return values;
 }
@@ -4461,8 +4971,8 @@ TFMDEF tfm_tensor tfm_embedding(tfm_context *c, tfm_tensor table, const int32_t 
     if (!rows) table = tfm_contiguous(c, table);
     tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape2(count, s.dim[1]));
     for (int64_t i = 0; tfm__ok(c) && !c->measure && y.data && i < count; i++)
-        tfm__decode(table.type, (const char *)table.data + ids[i] * table.stride[0], tfm__floats(y) + i * s.dim[1],
-                    s.dim[1]);
+        c->kernels->decode(table.type, (const char *)table.data + ids[i] * table.stride[0],
+                           tfm__floats(y) + i * s.dim[1], s.dim[1]);
     return tfm__ok(c) ? y : tfm_none();
 }
 
@@ -4512,7 +5022,7 @@ static void tfm__rotate(tfm_context *c, const float *x, float *y, const float *t
     j.d = d;
     j.n = n;
     j.half_split = half_split;
-    tfm__run(c, c->kernels->rope, &j, t * heads, 2.0 * (double)(t * heads) * n);
+    tfm__run(c, c->kernels->rope, &j, t * heads, 6.0 * (double)(t * heads) * n);
 }
 TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tfm_rope_opts *opts) {
     tfm_rope_opts o;
@@ -5892,8 +6402,8 @@ static uint32_t tfm__hash_spelled(uint32_t h, const uint8_t *p, size_t n, int va
 static uint32_t tfm__hash_text(uint32_t h, int spell, tfm_string s) {
     const uint8_t *p = (const uint8_t *)s.data;
     for (size_t i = 0, n; i < s.size; i += n) {
-        int value;
-        n = tfm__spelled(spell, p + i, s.size - i, &value);
+        int value = p[i];               /* of printable ASCII in every spelling */
+        n = value > 0x20 && value < 0x7f ? 1 : tfm__spelled(spell, p + i, s.size - i, &value);
         h = tfm__hash_spelled(h, p + i, n, value);
     }
     return h;
@@ -6031,7 +6541,8 @@ static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) 
 static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *keys, int32_t id, tfm_string s) {
     int32_t type = TFM__TOKEN_NORMAL;
     bool byte = t->spell != TFM__SPELL_PLAIN && tfm__byte_name(s) >= 0;
-    for (size_t i = 0; i < sizeof tfm__end_names / sizeof *tfm__end_names; i++)
+    bool marked = s.size > 3 && (s.data[0] == '<' || s.data[0] == '_');         /* as all of these are */
+    for (size_t i = 0; marked && i < sizeof tfm__end_names / sizeof *tfm__end_names; i++)
         if (tfm__str_eq(s, tfm__end_names[i])) return TFM__TOKEN_CONTROL | TFM__TOKEN_END;
     if (keys->types.data) memcpy(&type, keys->types.data + (size_t)id * 4, 4);
     else if (byte && t->spell == TFM__SPELL_SPACE) type = TFM__TOKEN_BYTE;
@@ -7150,8 +7661,9 @@ static tfm_tensor tfm__norm(tfm_context *c, const tfm_model *m, tfm_tensor x, tf
 }
 /* x += y, both contiguous */
 static void tfm__accumulate(tfm_context *c, tfm_tensor x, tfm_tensor y) {
-    if (!tfm__ok(c) || c->measure) return;
-    for (int64_t i = 0, n = tfm_count(x); i < n; i++) tfm__floats(x)[i] += tfm__floats(y)[i];
+    if (tfm__ok(c))
+        tfm__binary_into(c, TFM__ADD, tfm__expand(x, tfm__shape_of(x)), tfm__expand(y, tfm__shape_of(y)),
+                         tfm__floats(x), tfm_count(x));
 }
 /* One layer's share of a cache: a view [1, KV, positions, size]. */
 static tfm_tensor tfm__cache(const tfm_session *s, char *cache, int layer, int64_t positions, int64_t size) {
@@ -7170,8 +7682,7 @@ static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_t
     for (int64_t i = 0; i < n; i++, out += row) {
         const float *x = (const float *)(const void *)((const char *)rows.data + i * rows.stride[0]);
         if (s->o.cache == TFM_F32) { memcpy(out, x, (size_t)row); continue; }
-        uint16_t *half = (uint16_t *)(void *)out;
-        for (int64_t k = 0; k < width; k++) half[k] = tfm__f32_to_f16(x[k]);
+        s->c->kernels->halves(x, (uint16_t *)(void *)out, width);
     }
 }
 /* x [n, D] times `count` weights that need not wait for each other, one task for all; one that the
@@ -7242,8 +7753,9 @@ static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
     const tfm__linear *const w[] = { &l->ffn_gate, &l->ffn_up };
     tfm_tensor h[2];                    /* gate, up */
     tfm__linears(s->c, x, w, h, 2);
-    tfm_tensor y = tfm__unary_op(s->c, "activation", s->m->arch->activation, h[0].rank ? h[0] : h[1]);
-    return tfm__apply(s->c, h[0].rank ? tfm_mul(s->c, y, h[1]) : y, &l->ffn_down);
+    bool gated = h[0].rank > 0;
+    tfm_tensor y = tfm__unary_times(s->c, "activation", s->m->arch->activation, h[!gated], gated ? h[1] : tfm_none());
+    return tfm__apply(s->c, y, &l->ffn_down);
 }
 /* The transformer: n ids at the session's position; logits of the last `rows` of them. */
 static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t rows) {
@@ -7511,11 +8023,12 @@ static bool tfm__sampling_check(tfm_context *c, const tfm_sampling *o) {
         return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_last is %i, at least 0", (int64_t)o->repeat_last);
     return true;
 }
+static bool tfm__penalises(const tfm_sampling *o) { return o->repeat_penalty != 0 && o->repeat_penalty != 1; }
 /* Each id among the recent ones is penalised once. */
 static void tfm__penalise(float *logits, int64_t n, const tfm_sampling *o, const int32_t *recent, int64_t count,
                           uint8_t *seen) {
     int64_t last = o->repeat_last ? o->repeat_last : 64;
-    if (o->repeat_penalty == 0) return;
+    if (!tfm__penalises(o)) return;
     memset(seen, 0, (size_t)n / 8 + 1);
     for (int64_t i = tfm__max64(0, count - last); i < count; i++) {
         int32_t id = recent[i];
@@ -7523,11 +8036,6 @@ static void tfm__penalise(float *logits, int64_t n, const tfm_sampling *o, const
         seen[id / 8] = (uint8_t)(seen[id / 8] | 1 << id % 8);
         logits[id] = logits[id] > 0 ? logits[id] / o->repeat_penalty : logits[id] * o->repeat_penalty;
     }
-}
-static int32_t tfm__greedy(const float *logits, int64_t n) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n; i++) if (tfm__ranks_before(logits, i, best)) best = i;
-    return best;
 }
 /* Draws from the candidates ids[0..count-1], best first, whose weights relative to the best are p. */
 static int32_t tfm__draw(const int32_t *ids, float *p, int64_t count, const tfm_sampling *o, tfm_rng *rng) {
@@ -7549,17 +8057,13 @@ static int32_t tfm__draw(const int32_t *ids, float *p, int64_t count, const tfm_
     }
     return ids[count - 1];
 }
-/* The division by the temperature keeps the order, and comes after the best was taken off, so that
-   it cannot overflow. */
-static int32_t tfm__weigh_and_draw(const float *logits, int64_t n, int32_t *ids, float *p, int64_t count,
-                                   const tfm_sampling *o, tfm_rng *rng) {
-    tfm__top(logits, n, ids, count);
+/* Draws from ids, ordered. The division by the temperature keeps the order, and comes after the best
+   was taken off, so that it cannot overflow. */
+static int32_t tfm__weigh_and_draw(const tfm__kernels *kernels, const float *logits, const int32_t *ids, float *p,
+                                   int64_t count, const tfm_sampling *o, tfm_rng *rng) {
     float best = logits[ids[0]];
     if (!tfm__finite(best)) return ids[0];              /* nothing to weigh: the first of the order */
-    for (int64_t i = 0; i < count; i++) {               /* NaN counts as -inf */
-        float l = logits[ids[i]];
-        p[i] = l == l ? (float)tfm__exp_double((double)(l - best) / (double)o->temperature) : 0;
-    }
+    kernels->weigh(logits, ids, count, best, o->temperature, p);
     return tfm__draw(ids, p, count, o, rng);
 }
 TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sampling *opts, const int32_t *recent,
@@ -7573,16 +8077,17 @@ TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sa
         tfm__fail(&c->err, TFM_ARGUMENT, "sample: %i logits, %i recent ids", n, recent_count);
         return -1;
     }
-    int64_t count = o.temperature == 0 ? 0 : o.top_k ? tfm__min64(o.top_k, n) : n;
+    int64_t count = o.temperature == 0 ? 1 : o.top_k ? tfm__min64(o.top_k, n) : n;
     tfm_mark mark = tfm_arena_mark(c);
     int32_t *ids = (int32_t *)tfm__arena(c, (size_t)count, sizeof *ids), result = -1;
     float *p = (float *)tfm__arena(c, (size_t)count, sizeof *p);
-    uint8_t *seen = (uint8_t *)tfm__arena(c, o.repeat_penalty == 0 ? 0 : (size_t)n / 8 + 1, 1);       /* a bit per id */
+    uint8_t *seen = (uint8_t *)tfm__arena(c, tfm__penalises(&o) ? (size_t)n / 8 + 1 : 0, 1);    /* a bit per id */
     if (tfm__ok(c) && c->measure) result = 0;
     else if (tfm__ok(c)) {
         if (o.hook) o.hook(o.hook_user, logits, n);
         tfm__penalise(logits, n, &o, recent, recent_count, seen);
-        result = count ? tfm__weigh_and_draw(logits, n, ids, p, count, &o, rng) : tfm__greedy(logits, n);
+        tfm__top(c->kernels, logits, n, ids, count, count == n ? (int32_t *)(void *)p : NULL);
+        result = o.temperature == 0 ? ids[0] : tfm__weigh_and_draw(c->kernels, logits, ids, p, count, &o, rng);
     }
     tfm_arena_rewind(c, mark);
     return result;
@@ -7678,9 +8183,12 @@ static tfm_finish tfm__finish_of(tfm_session *s) {
 /* Samples one id and passes it on; LENGTH here only means: go on. */
 static tfm_finish tfm__generate_id(tfm_session *s, const tfm_generate_opts *o, tfm_rng *rng, void *user, int32_t *id) {
     if (tfm__cancelled(s)) return tfm__finish_of(s);
-    tfm_mark mark = tfm_arena_mark(s->c);               /* a copy: without an eval the session keeps its logits */
-    float *logits = (float *)tfm__arena(s->c, (size_t)s->m->hp.vocab, sizeof *logits);
-    if (logits) memcpy(logits, tfm_logits(s), (size_t)s->m->hp.vocab * sizeof *logits);
+    tfm_mark mark = tfm_arena_mark(s->c);
+    float *logits = tfm_logits(s);
+    if (o->sampling.hook || tfm__penalises(&o->sampling)) {         /* without an eval the session keeps its logits */
+        logits = (float *)tfm__arena(s->c, (size_t)s->m->hp.vocab, sizeof *logits);
+        if (logits) memcpy(logits, tfm_logits(s), (size_t)s->m->hp.vocab * sizeof *logits);
+    }
     *id = tfm_sample(s->c, logits, s->m->hp.vocab, &o->sampling, s->ids, s->position, rng);
     tfm_arena_rewind(s->c, mark);
     if (*id < 0) return tfm__finish_of(s);

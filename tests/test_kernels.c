@@ -472,6 +472,68 @@ static void levels_agree(void) {
     }
     for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
 }
+/* The same at every short length and around 256, from addresses that no vector is aligned to. */
+static void levels_agree_on_special_numbers(void) {
+    static const float special[] = { 0, -0.0f, 1e-45f, -1e-45f, -1e-39f, 3e38f, -3e38f, 89, -88, -104, 0.5f, -1, 4,
+                                     0.9375f, -1.3258252f, 10, 1e-30f, INFINITY, -INFINITY, NAN };
+    tfm_context *c[TFM_LEVEL_COUNT];
+    int levels = fusing_contexts(c), count = sizeof ops / sizeof *ops;
+    uint64_t seed = 37;
+    for (int64_t d = 1; d < 273; d += d == 40 ? 210 : 1) {
+        float x[2 * 273 + 1];
+        int kinds = d % 3 == 0 ? 20 : 17;                               /* a row with the last three is soon all NaN */
+        for (int i = 0; i < count; i++) {
+            tfm_tensor first = tfm_none();
+            tfm_mark marks[TFM_LEVEL_COUNT];
+            uint64_t start = test_random(&seed), used = start;
+            bool zeros = below(&seed, 4) == 0;
+            for (int l = 0; l < levels; l++) marks[l] = tfm_arena_mark(c[l]);
+            for (int64_t k = 0; k < 2 * d; k++)
+                x[k + 1] = zeros ? special[below(&seed, 2)] : below(&seed, 2) ? special[below(&seed, kinds)]
+                                                                             : 4 * test_uniform(&seed);
+            bool good = true;
+            for (int l = 0; l < levels; l++, used = start) {
+                tfm_tensor y = ops[i].run(c[l], tfm_wrap(c[l], x + 1, tfm_shape2(2, d)), &used);
+                if (l == 0) first = y;
+                good &= CHECK_STR(tfm_message(c[l]), "") && same_tensor(c[0], y, first);
+            }
+            if (!good) printf("    %s of 2 x %d\n", ops[i].name, (int)d);
+            for (int l = 0; l < levels; l++) {
+                tfm_arena_rewind(c[l], marks[l]);
+                tfm_clear(c[l]);
+            }
+        }
+    }
+    for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
+}
+/* Sums, differences, products and quotients of [3, d] and what broadcasts to it. */
+static void binary_ops_follow_the_rules(void) {
+    enum { MOST = 40 };
+    tfm_context *c[TFM_LEVEL_COUNT];
+    int levels = fusing_contexts(c);
+    uint64_t seed = 29;
+    for (int round = 0; round < 40 * 4 * 4; round++) {
+        int64_t d = 1 + round / 16, dims[4][2] = { { 3, d }, { 1, d }, { 3, 1 }, { 1, 1 } }, *s = dims[round / 4 % 4];
+        float x[3 * MOST], z[3 * MOST], want[3 * MOST];
+        for (int64_t i = 0; i < 3 * d; i++) {
+            x[i] = test_uniform(&seed);
+            z[i] = below(&seed, 9) ? test_uniform(&seed) : -0.0f;
+        }
+        for (int64_t i = 0; i < 3 * d; i++) {
+            volatile float u = x[i], v = z[(s[0] > 1 ? i / d * s[1] : 0) + (s[1] > 1 ? i % d : 0)];
+            want[i] = round % 4 == 0 ? u + v : round % 4 == 1 ? u - v : round % 4 == 2 ? u * v : u / v;
+        }
+        for (int l = 0; l < levels; l++) {
+            tfm_mark mark = tfm_arena_mark(c[l]);
+            tfm_tensor a = tfm_wrap(c[l], x, tfm_shape2(3, d)), b = tfm_wrap(c[l], z, tfm_shape2(s[0], s[1]));
+            tfm_tensor y = round % 4 == 0 ? tfm_add(c[l], a, b) : round % 4 == 1 ? tfm_sub(c[l], a, b)
+                         : round % 4 == 2 ? tfm_mul(c[l], a, b) : tfm_div(c[l], a, b);
+            if (!CHECK_SAME(floats_of(y), want, 3 * d)) printf("    %d by %d\n", (int)d, (int)s[1]);
+            tfm_arena_rewind(c[l], mark);
+        }
+    }
+    for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
+}
 /* The bits of all these, in every build and on every machine. */
 static void known_bits(void) {
     tfm_context_opts o = { .level = tfm_level_available(TFM_LEVEL_FMA) ? TFM_LEVEL_FMA : TFM_LEVEL_EXACT };
@@ -559,6 +621,8 @@ const test_case tests_kernels[] = {
     { "attention_follows_the_rules", attention_follows_the_rules, QUICK },
     { "rows_follow_the_rules", rows_follow_the_rules, QUICK },
     { "levels_agree", levels_agree, QUICK },
+    { "levels_agree_on_special_numbers", levels_agree_on_special_numbers, QUICK },
+    { "binary_ops_follow_the_rules", binary_ops_follow_the_rules, QUICK },
     { "known_bits", known_bits, QUICK },
     { "rows_are_independent", rows_are_independent, QUICK },
     { "decoding_follows_the_rules", decoding_follows_the_rules, QUICK },
