@@ -3955,11 +3955,13 @@ static const tfm__kernels tfm__kernels_amx = {
     tfm__gemm_scratch,
     tfm__gemm_amx,
     tfm__columns_avx2,
-    tfm__unary_fma,
-    tfm__rows_fma,
-    tfm__rope_fma,
+    tfm__unary_avx2,
+    tfm__rows_avx2,
+    tfm__rope_avx2,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_avx2,
+    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
+    tfm__weigh_avx2
 };
 #endif
 #endif
