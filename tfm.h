@@ -1821,7 +1821,7 @@ static double tfm__exp_double(double x) {
 #define TFM_HEAD_MAX 1024
 #endif
 enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__UNIT = 32, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64,
-       TFM__HEAD_MAX = TFM_HEAD_MAX };
+       TFM__TILE = 12, TFM__ROWS = 96, TFM__HEAD_MAX = TFM_HEAD_MAX };
 
 /* Sums over a row run in `lanes` chains, element k in chain k % lanes: one below 256 elements, else
    16, joined by a tree. */
@@ -2128,9 +2128,12 @@ TFM__INLINE void tfm__rope_run(int fma, const tfm__rope_job *j, int64_t begin, i
     }
 }
 
-/* Attention of one query over its keys, in key blocks of 64 at absolute positions; 16 blocks are a
+/* Attention of queries over keys, in key blocks of 64 at absolute positions; 16 blocks are a
    segment with an online maximum m and sum l of its own, segments are joined in ascending order.
-   Sums of weights run in 16 lanes by position, all else in one chain, ascending. */
+   Sums of weights run in 16 lanes by position, all else in one chain, ascending. The group * tq
+   queries that share a key head are its rows, row r being query r / group of the head's r % group.
+   A unit is `rows` of them over all keys, or, with partials, over one segment, for a second task
+   to join: so long caches of few heads are shared by many threads.                             */
 typedef struct tfm__attention_job {
     const float *q;
     float *out;
@@ -2142,9 +2145,48 @@ typedef struct tfm__attention_job {
     int64_t heads, group, tq, tk;       /* group: query heads per key head */
     int64_t d, dv;
     float scale;
-    bool causal;
-    int64_t offset, window;
+    bool causal, joining;               /* joining: a task over queries [B, heads, tq] that joins partials */
+    int64_t offset, window, rows;
+    float *partials;                    /* [B, heads, tq, segments, 2 + dv]: m, l, o of each; or NULL */
+    int64_t segment, segments;          /* with partials: the first segment, and how many */
+    char *scratch;                      /* one piece per thread, or NULL */
+    size_t scratch_stride;
 } tfm__attention_job;
+
+typedef struct tfm__attention_unit {
+    int64_t b, head, row, end;          /* key head; its rows row..end-1 */
+    int64_t segment, from, to;          /* keys */
+} tfm__attention_unit;
+
+static int64_t tfm__attention_chunks(const tfm__attention_job *j) {
+    return (j->group * j->tq + j->rows - 1) / j->rows;
+}
+static tfm__attention_unit tfm__attention_unit_at(const tfm__attention_job *j, int64_t index) {
+    tfm__attention_unit u;
+    int64_t pieces = j->partials ? j->segments : 1, chunks = tfm__attention_chunks(j), kv = j->heads / j->group;
+    int64_t chunk = index / pieces % chunks, head = index / pieces / chunks;
+    chunk = chunk % 2 ? chunks - 1 - chunk / 2 : chunk / 2;     /* late queries see more keys: spread them */
+    u.b = head / kv;
+    u.head = head % kv;
+    u.row = chunk * j->rows;
+    u.end = tfm__min64(u.row + j->rows, j->group * j->tq);
+    u.segment = index % pieces;
+    u.from = j->partials ? (j->segment + u.segment) * TFM__SEGMENT : 0;
+    u.to = j->partials ? tfm__min64(j->tk, u.from + TFM__SEGMENT) : j->tk;
+    return u;
+}
+/* The keys of the unit that query i sees, masks apart. */
+TFM__INLINE void tfm__attention_span(const tfm__attention_job *j, const tfm__attention_unit *u, int64_t i,
+                                     int64_t *begin, int64_t *end) {
+    *end = j->causal ? tfm__min64(u->to, i + j->offset + 1) : u->to;
+    *begin = j->window > 0 ? tfm__max64(u->from, i + j->offset - j->window + 1) : u->from;
+}
+TFM__INLINE float *tfm__attention_partial(const tfm__attention_job *j, int64_t b, int64_t h, int64_t i, int64_t s) {
+    return j->partials + (((b * j->heads + h) * j->tq + i) * j->segments + s) * (2 + j->dv);
+}
+TFM__INLINE const char *tfm__attention_mask(const tfm__attention_job *j, int64_t b, int64_t h, int64_t i) {
+    return j->mask ? j->mask + b * j->mask_stride[0] + h * j->mask_stride[1] + i * j->mask_stride[2] : NULL;
+}
 
 typedef struct tfm__partial { float m, sum[TFM__LANES], o[TFM__HEAD_MAX]; } tfm__partial;
 
@@ -2189,18 +2231,32 @@ TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, cons
         for (int64_t i = 0; i < j->dv; i++) a->o[i] = tfm__fma(fma, w, value[i], a->o[i]);
     }
 }
-TFM__INLINE void tfm__attention_query(int fma, const tfm__attention_job *j, int64_t index) {
-    int64_t i = index % j->tq, h = index / j->tq % j->heads, b = index / j->tq / j->heads;
+/* A segment's o, with maximum m and sum l, joins out, with those in total. */
+TFM__INLINE void tfm__attention_join(int fma, float *total, float *out, float m, float l, const float *o, int64_t dv) {
+    if (l == 0) return;                 /* every key of the segment was hidden; a NaN goes on */
+    float max = tfm__maxf(total[0], m), old = total[0] == max ? 1.0f : tfm__exp(fma, total[0] - max);
+    float scale = m == max ? 1.0f : tfm__exp(fma, m - max);
+    total[0] = max;
+    total[1] = tfm__fma(fma, total[1], old, l * scale);
+    for (int64_t d = 0; d < dv; d++) out[d] = tfm__fma(fma, out[d], old, o[d] * scale);
+}
+TFM__INLINE void tfm__attention_end(const float *total, float *out, int64_t dv) {
+    float inverse = total[1] == 0 ? 0 : 1.0f / total[1];
+    for (int64_t d = 0; d < dv; d++) out[d] *= inverse;
+}
+TFM__INLINE void tfm__attention_row(int fma, const tfm__attention_job *j, const tfm__attention_unit *u, int64_t row) {
+    int64_t i = row / j->group, h = u->head * j->group + row % j->group, b = u->b, begin, end;
     const float *q = j->q + b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2];
     float *out = j->out + b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
-    const char *k = j->tk ? j->k + b * j->k_stride[0] + h / j->group * j->k_stride[1] : NULL;
-    const char *v = j->tk ? j->v + b * j->v_stride[0] + h / j->group * j->v_stride[1] : NULL;
-    const char *mask = j->mask ? j->mask + b * j->mask_stride[0] + h * j->mask_stride[1] + i * j->mask_stride[2] : NULL;
-    int64_t end = j->causal ? tfm__max64(0, tfm__min64(j->tk, i + j->offset + 1)) : j->tk;
-    int64_t begin = j->window > 0 ? tfm__max64(0, i + j->offset - j->window + 1) : 0;
-    float m = -TFM__INF, l = 0;
+    float *partial = j->partials ? tfm__attention_partial(j, b, h, i, u->segment) : NULL;
+    const char *k = j->tk ? j->k + b * j->k_stride[0] + u->head * j->k_stride[1] : NULL;
+    const char *v = j->tk ? j->v + b * j->v_stride[0] + u->head * j->v_stride[1] : NULL;
+    const char *mask = tfm__attention_mask(j, b, h, i);
+    float total[2] = { -TFM__INF, 0 };
     tfm__partial a;
-    for (int64_t d = 0; d < j->dv; d++) out[d] = 0;
+    if (partial) partial[1] = 0;
+    else for (int64_t d = 0; d < j->dv; d++) out[d] = 0;
+    tfm__attention_span(j, u, i, &begin, &end);
     while (begin < end) {
         int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
         a.m = -TFM__INF;
@@ -2210,19 +2266,31 @@ TFM__INLINE void tfm__attention_query(int fma, const tfm__attention_job *j, int6
             next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
             tfm__attention_block(fma, j, q, k, v, mask, begin, next, &a);
         }
-        float part = tfm__join(a.sum, TFM__LANES);
-        if (part == 0) continue;        /* every key of the segment was hidden; a NaN goes on */
-        float max = tfm__maxf(m, a.m), old = m == max ? 1.0f : tfm__exp(fma, m - max);
-        float scale = a.m == max ? 1.0f : tfm__exp(fma, a.m - max);
-        l = tfm__fma(fma, l, old, part * scale);
-        for (int64_t d = 0; d < j->dv; d++) out[d] = tfm__fma(fma, out[d], old, a.o[d] * scale);
-        m = max;
+        float l = tfm__join(a.sum, TFM__LANES);
+        if (!partial) { tfm__attention_join(fma, total, out, a.m, l, a.o, j->dv); continue; }
+        partial[0] = a.m;
+        partial[1] = l;
+        memcpy(partial + 2, a.o, (size_t)j->dv * sizeof(float));
     }
-    float inverse = l == 0 ? 0 : 1.0f / l;
-    for (int64_t d = 0; d < j->dv; d++) out[d] *= inverse;
+    if (!partial) tfm__attention_end(total, out, j->dv);
+}
+TFM__INLINE void tfm__attention_query(int fma, const tfm__attention_job *j, int64_t index) {
+    int64_t i = index % j->tq, h = index / j->tq % j->heads, b = index / j->tq / j->heads;
+    float *out = j->out + b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
+    float total[2] = { -TFM__INF, 0 };
+    for (int64_t d = 0; d < j->dv; d++) out[d] = 0;
+    for (int64_t s = 0; s < j->segments; s++) {
+        const float *p = tfm__attention_partial(j, b, h, i, s);
+        tfm__attention_join(fma, total, out, p[0], p[1], p + 2, j->dv);
+    }
+    tfm__attention_end(total, out, j->dv);
 }
 TFM__INLINE void tfm__attention_run(int fma, const tfm__attention_job *j, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) tfm__attention_query(fma, j, i);
+    for (int64_t index = begin; index < end; index++) {
+        if (j->joining) { tfm__attention_query(fma, j, index); continue; }
+        tfm__attention_unit u = tfm__attention_unit_at(j, index);
+        for (int64_t row = u.row; row < u.end; row++) tfm__attention_row(fma, j, &u, row);
+    }
 }
 
 /* One step of a recurrent cell: x and h hold the gates' input and recurrent products. */
@@ -2297,6 +2365,371 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
     __m256i half = _mm256_srai_epi32(n, 1);
     return _mm256_mul_ps(_mm256_mul_ps(y, tfm__pow2_avx2(half)), tfm__pow2_avx2(_mm256_sub_epi32(n, half)));
 }
+
+/* ---- Attention ----
+   A unit takes its queries, up to 96 rows, through the blocks of 64 keys; K and V of a block are
+   packed once for all of them: K turned, [d][64 keys], V as rows of f32. Rows go in tiles of 12,
+   each step for the whole tile: scores = q K, weights = exp(scores - max) in place, o += weights V.
+   Both products are one kernel: lanes are keys, then elements of V, so that every chain runs as in
+   the portable code: over d, then over keys, ascending. It holds 3 rows x 32 lanes (AVX-512: 6 x
+   64) in registers. Keys that a row does not see have no bit in its mask `seen`; runs of keys seen
+   by the same rows make one product. Up to 3 rows (decode) have no use for packing: K is turned
+   in its own type, V read where it lies, and both widened on the way into the product.         */
+typedef struct tfm__tile {              /* c [rows, columns] = or += a [rows, n] b [n, columns] */
+    float *c;
+    const float *a;
+    const char *b;
+    int64_t c_stride, a_stride, b_stride;       /* along rows: floats, floats, bytes */
+    int64_t n, rows, columns;           /* columns: a multiple of 16 */
+    bool half, add;                     /* b is f16; += */
+} tfm__tile;
+
+typedef struct tfm__attention_isa {     /* what depends on the width of registers */
+    void (*product)(const tfm__tile *t);
+    float (*weigh)(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen, float *m, float *sum);
+} tfm__attention_isa;
+
+TFM__AVX2 TFM__INLINE __m256 tfm__wide_avx2(bool half, const char *p) {
+    return half ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p))
+                : _mm256_loadu_ps((const float *)(const void *)p);
+}
+TFM__AVX2 TFM__INLINE void tfm__product_tile_avx2(int rows, int vectors, bool half, const tfm__tile *t,
+                                                  int64_t row, int64_t column) {
+    __m256 acc[3][8], w[8];
+    int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, c_stride = t->c_stride;
+    const float *a = t->a + row * a_stride;
+    const char *b = t->b + column * (half ? 2 : 4);
+    float *c = t->c + row * c_stride + column;
+    TFM__UNROLL for (int i = 0; i < rows; i++)
+        TFM__UNROLL for (int v = 0; v < vectors; v++)
+            acc[i][v] = t->add ? _mm256_loadu_ps(c + i * c_stride + 8 * v) : _mm256_setzero_ps();
+    for (int64_t k = 0; k < n; k++, b += b_stride) {
+        TFM__UNROLL for (int v = 0; v < vectors; v++) w[v] = tfm__wide_avx2(half, b + v * (half ? 16 : 32));
+        TFM__UNROLL for (int i = 0; i < rows; i++) {
+            __m256 s = _mm256_broadcast_ss(a + i * a_stride + k);
+            TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm256_fmadd_ps(s, w[v], acc[i][v]);
+        }
+    }
+    TFM__UNROLL for (int i = 0; i < rows; i++)
+        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm256_storeu_ps(c + i * c_stride + 8 * v, acc[i][v]);
+}
+TFM__AVX2 TFM__INLINE void tfm__product_rows_avx2(int rows, bool half, const tfm__tile *t, int64_t row) {
+    int64_t x = 0;
+    if (rows == 1) for (; x + 64 <= t->columns; x += 64) tfm__product_tile_avx2(1, 8, half, t, row, x);
+    for (; x + 32 <= t->columns; x += 32) tfm__product_tile_avx2(rows, 4, half, t, row, x);
+    if (x < t->columns) tfm__product_tile_avx2(rows, 2, half, t, row, x);
+}
+TFM__AVX2 static void tfm__product_avx2(const tfm__tile *t) {
+    for (int64_t r = 0, rows; r < t->rows; r += rows) {
+        int64_t left = t->rows - r;
+        rows = left == 4 ? 2 : tfm__min64(left, 3);
+        if (rows == 3 && t->half) tfm__product_rows_avx2(3, true, t, r);
+        else if (rows == 3) tfm__product_rows_avx2(3, false, t, r);
+        else if (rows == 2 && t->half) tfm__product_rows_avx2(2, true, t, r);
+        else if (rows == 2) tfm__product_rows_avx2(2, false, t, r);
+        else if (t->half) tfm__product_rows_avx2(1, true, t, r);
+        else tfm__product_rows_avx2(1, false, t, r);
+    }
+}
+
+/* All ones in the lanes whose bits are set. */
+TFM__AVX2 TFM__INLINE __m256 tfm__lanes_avx2(uint64_t bits) {
+    __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), b = _mm256_set1_epi32((int)(bits & 255));
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(b, lane), lane));
+}
+/* One row and block: scores s become weights. Bits of keys that the bias hides leave `seen`; m and
+   the 16 sums go on. Returns what the sums, and o, are multiplied by. */
+TFM__AVX2 static float tfm__weigh_avx2(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen,
+                                       float *m, float *sum) {
+    __m256 hidden = _mm256_set1_ps(-TFM__INF), top = hidden, by = _mm256_set1_ps(scale), x;
+    float lanes[8], max = -TFM__INF, fade;
+    uint64_t bits = *seen;
+    for (int i = 0; i < columns; i += 8) {
+        x = _mm256_mul_ps(_mm256_loadu_ps(s + i), by);
+        if (bias) {
+            __m256 b = _mm256_loadu_ps(bias + i);
+            x = _mm256_add_ps(x, b);
+            bits &= ~((uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(b, hidden, _CMP_EQ_OQ)) << i);
+        }
+        _mm256_storeu_ps(s + i, x);
+        top = _mm256_max_ps(_mm256_blendv_ps(hidden, x, tfm__lanes_avx2(bits >> i)), top);     /* not NaN */
+    }
+    *seen = bits;
+    if (!bits) return 1;
+    _mm256_storeu_ps(lanes, top);
+    for (int i = 0; i < 8; i++) max = tfm__maxf(lanes[i], max);
+    max = tfm__maxf(max, *m);
+    fade = *m == max ? 1.0f : tfm__exp(TFM__FMA_HARD, *m - max);
+    *m = max;
+    __m256 low = _mm256_mul_ps(_mm256_loadu_ps(sum), _mm256_set1_ps(fade)), less = _mm256_set1_ps(max);
+    __m256 high = _mm256_mul_ps(_mm256_loadu_ps(sum + 8), _mm256_set1_ps(fade));
+    for (int i = 0; i < columns; i += 16) {
+        x = tfm__exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i), less));
+        x = _mm256_and_ps(x, tfm__lanes_avx2(bits >> i));
+        low = _mm256_add_ps(low, x);
+        _mm256_storeu_ps(s + i, x);
+        x = tfm__exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i + 8), less));
+        x = _mm256_and_ps(x, tfm__lanes_avx2(bits >> (i + 8)));
+        high = _mm256_add_ps(high, x);
+        _mm256_storeu_ps(s + i + 8, x);
+    }
+    _mm256_storeu_ps(sum, low);
+    _mm256_storeu_ps(sum + 8, high);
+    return fade;
+}
+
+/* Eight elements of eight keys to f32, turned: element e of key x goes to out[64 * e + x]. */
+TFM__AVX2 TFM__INLINE void tfm__turn_avx2(bool half, const char *const *row, int64_t at, float *out) {
+    __m256 r[8], t[8], s[8];
+    TFM__UNROLL for (int i = 0; i < 8; i++) r[i] = tfm__wide_avx2(half, row[i] + at);
+    TFM__UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    TFM__UNROLL for (int i = 0; i < 8; i += 4) {
+        s[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        s[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        s[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        s[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    TFM__UNROLL for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(out + 64 * i, _mm256_permute2f128_ps(s[i], s[i + 4], 0x20));
+        _mm256_storeu_ps(out + 64 * (i + 4), _mm256_permute2f128_ps(s[i], s[i + 4], 0x31));
+    }
+}
+/* Eight halves of 16 keys, turned. */
+TFM__AVX2 TFM__INLINE void tfm__turn_halves_avx2(const char *const *row, int64_t at, uint16_t *out) {
+    __m256i r[8], t[8], s[8];
+    TFM__UNROLL for (int i = 0; i < 8; i++)
+        r[i] = _mm256_inserti128_si256(
+            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(row[i] + at))),
+            _mm_loadu_si128((const __m128i *)(const void *)(row[i + 8] + at)), 1);
+    TFM__UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_epi16(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi16(r[i], r[i + 1]);
+    }
+    TFM__UNROLL for (int i = 0; i < 8; i += 4) {
+        s[i] = _mm256_unpacklo_epi32(t[i], t[i + 2]);
+        s[i + 1] = _mm256_unpackhi_epi32(t[i], t[i + 2]);
+        s[i + 2] = _mm256_unpacklo_epi32(t[i + 1], t[i + 3]);
+        s[i + 3] = _mm256_unpackhi_epi32(t[i + 1], t[i + 3]);
+    }
+    TFM__UNROLL for (int i = 0; i < 4; i++) {
+        _mm256_storeu_si256((__m256i *)(void *)(out + 64 * (2 * i)), _mm256_unpacklo_epi64(s[i], s[i + 4]));
+        _mm256_storeu_si256((__m256i *)(void *)(out + 64 * (2 * i + 1)), _mm256_unpackhi_epi64(s[i], s[i + 4]));
+    }
+}
+/* Keys begin..end-1 of a block as [d rounded up to 8][64], of f32, or of halves as they are. Columns
+   outside repeat the nearest key; elements past d are zeros. */
+TFM__AVX2 static void tfm__turn_keys(bool half, bool halves, const char *k, int64_t stride, int64_t d, int64_t begin,
+                                     int64_t end, int64_t columns, void *out) {
+    int64_t block = begin / TFM__KEYS * TFM__KEYS, size = half ? 2 : 4, whole = d / 8 * 8;
+    for (int64_t x = 0; x < columns; x += 16) {
+        const char *row[16], *rest[16];
+        char tail[16][32];
+        for (int64_t i = 0; i < 16; i++) {
+            row[i] = k + tfm__max64(begin, tfm__min64(block + x + i, end - 1)) * stride;
+            rest[i] = tail[i] - whole * size;
+            if (whole == d) continue;
+            memset(tail[i], 0, sizeof tail[i]);
+            memcpy(tail[i], row[i] + whole * size, (size_t)((d - whole) * size));
+        }
+        for (int64_t e = 0; e < d; e += 8) {
+            const char *const *from = e < whole ? row : rest;
+            float *to = (float *)out + e * 64 + x;
+            if (halves) tfm__turn_halves_avx2(from, e * 2, (uint16_t *)out + e * 64 + x);
+            else if (half) tfm__turn_avx2(true, from, e * 2, to), tfm__turn_avx2(true, from + 8, e * 2, to + 8);
+            else tfm__turn_avx2(false, from, e * 4, to), tfm__turn_avx2(false, from + 8, e * 4, to + 8);
+        }
+    }
+}
+/* Values begin..end-1 of a block as f32 rows of `width`, dv rounded up to 16. */
+TFM__AVX2 static void tfm__pack_values(bool half, const char *v, int64_t stride, int64_t dv, int64_t width,
+                                       int64_t begin, int64_t end, float *out) {
+    out += begin % TFM__KEYS * width;
+    for (int64_t p = begin; p < end; p++, out += width) {
+        const char *row = v + p * stride;
+        int64_t e = 0;
+        for (; e + 8 <= dv; e += 8) _mm256_storeu_ps(out + e, tfm__wide_avx2(half, row + e * (half ? 2 : 4)));
+        for (; e < width; e++) {
+            out[e] = 0;
+            if (e >= dv) continue;
+            if (half) out[e] = tfm__half_at((const uint8_t *)row + 2 * e);
+            else memcpy(&out[e], row + 4 * e, 4);
+        }
+    }
+}
+
+/* A unit at work, in its scratch. */
+typedef struct tfm__attention_space {
+    int64_t width;                      /* dv rounded up to 16 */
+    float *q, *k, *v, *s;               /* [rows, d], [d to 8][64], [64, width], [12, 64] */
+    float *o, *sum, *m, *total;         /* [rows, width], [rows, 16], [rows], [rows, 2] */
+    const char *value;                  /* V of position 0 as the product takes it: packed or not */
+    int64_t value_stride;
+    bool half, value_half;              /* k, value hold halves */
+} tfm__attention_space;
+
+static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, float *base, tfm__attention_space *a) {
+    int64_t d = (j->d + 7) / 8 * 8, width = (j->dv + 15) / 16 * 16, at = 0;
+    int64_t sizes[8] = { rows * d, d * TFM__KEYS, width * TFM__KEYS, TFM__TILE * TFM__KEYS, rows * width, rows * 16,
+                         rows, rows * 2 };
+    float **parts[8] = { &a->q, &a->k, &a->v, &a->s, &a->o, &a->sum, &a->m, &a->total };
+    for (int i = 0; i < 8; i++) {
+        if (base) *parts[i] = base + at;
+        at += (sizes[i] + 15) / 16 * 16;
+    }
+    a->width = width;
+    return (size_t)at * sizeof(float);
+}
+static size_t tfm__attention_scratch_x86(const tfm__attention_job *j, int64_t rows) {
+    tfm__attention_space a;
+    return tfm__attention_carve(j, rows, NULL, &a);
+}
+
+/* o of rows [from, to) of a tile += weights of keys begin..end-1, all of which they see, times V. */
+static void tfm__attention_add(const tfm__attention_isa *isa, const tfm__attention_space *a, int64_t row, int64_t from,
+                               int64_t to, int64_t block, int64_t begin, int64_t end) {
+    tfm__tile t = { a->o + (row + from) * a->width, a->s + from * TFM__KEYS + begin,
+                    a->value + (block + begin) * a->value_stride, a->width, TFM__KEYS, a->value_stride,
+                    end - begin, to - from, a->width, a->value_half, true };
+    isa->product(&t);
+}
+/* Keys begin..end-1, of one block, for rows row..row+n-1 of the unit. */
+TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                          const tfm__attention_unit *u, const tfm__attention_space *a, int64_t row,
+                                          int64_t n, int64_t begin, int64_t end) {
+    uint64_t seen[TFM__TILE], any = 0;
+    int64_t block = begin / TFM__KEYS * TFM__KEYS, columns = (end - block + 15) / 16 * 16;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t first, last;
+        tfm__attention_span(j, u, (u->row + row + i) / j->group, &first, &last);
+        first = tfm__max64(first, begin) - block;
+        last = tfm__min64(last, end) - block;
+        seen[i] = first < last ? ~(uint64_t)0 >> (64 - (last - first)) << first : 0;
+        any |= seen[i];
+    }
+    if (!any) return;
+    tfm__tile t = { a->s, a->q + row * j->d, (const char *)a->k, TFM__KEYS, j->d, a->half ? 128 : 256, j->d, n, columns,
+                    a->half, false };
+    isa->product(&t);
+    for (int64_t i = 0; i < n; i++) {
+        float bias[TFM__KEYS], *o = a->o + (row + i) * a->width;
+        int64_t r = u->row + row + i;
+        const char *mask = tfm__attention_mask(j, u->b, u->head * j->group + r % j->group, r / j->group);
+        if (!seen[i]) continue;
+        for (int64_t x = 0; mask && x < columns; x++) {
+            bias[x] = 0;
+            if (seen[i] >> x & 1) memcpy(&bias[x], mask + (block + x) * j->mask_stride[3], sizeof(float));
+        }
+        float fade = isa->weigh(a->s + i * TFM__KEYS, columns, mask ? bias : NULL, j->scale, &seen[i], a->m + row + i,
+                                a->sum + (row + i) * TFM__LANES);
+        if (fade == 1) continue;
+        for (int64_t e = 0; e < a->width; e += 8)
+            _mm256_storeu_ps(o + e, _mm256_mul_ps(_mm256_loadu_ps(o + e), _mm256_set1_ps(fade)));
+    }
+    for (int64_t x = begin - block, next; x < end - block; x = next) {
+        for (next = x + 1; next < end - block; next++) {
+            uint64_t change = 0;
+            for (int64_t i = 0; i < n; i++) change |= seen[i] >> next ^ seen[i] >> x;
+            if (change & 1) break;
+        }
+        for (int64_t i = 0, to; i < n; i = to + 1) {
+            for (to = i; to < n && seen[to] >> x & 1; to++) ;
+            if (to > i) tfm__attention_add(isa, a, row, i, to, block, x, next);
+        }
+    }
+}
+/* Keys begin..end-1, of one block, for the whole unit. */
+static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                const tfm__attention_unit *u, tfm__attention_space *a, int64_t begin, int64_t end) {
+    const char *k = j->k + u->b * j->k_stride[0] + u->head * j->k_stride[1];
+    const char *v = j->v + u->b * j->v_stride[0] + u->head * j->v_stride[1];
+    int64_t rows = u->end - u->row, block = begin / TFM__KEYS * TFM__KEYS;
+    bool half = j->type == TFM_F16;
+    a->half = half && rows <= 3;
+    tfm__turn_keys(half, a->half, k, j->k_stride[2], j->d, begin, end, (end - block + 15) / 16 * 16, a->k);
+    a->value = v;
+    a->value_stride = j->v_stride[2];
+    a->value_half = half;
+    if (rows > 3 || j->dv % 16) {
+        tfm__pack_values(half, v, j->v_stride[2], j->dv, a->width, begin, end, a->v);
+        a->value_stride = a->width * (int64_t)sizeof(float);
+        a->value = (const char *)a->v - block * a->value_stride;
+        a->value_half = false;
+    }
+    for (int64_t row = 0; row < rows; row += TFM__TILE)
+        tfm__attention_tile(isa, j, u, a, row, tfm__min64(TFM__TILE, rows - row), begin, end);
+}
+/* A segment's results of row `row`: to the partials or to the output. */
+TFM__AVX2 static void tfm__attention_deliver(const tfm__attention_job *j, const tfm__attention_unit *u,
+                                             const tfm__attention_space *a, int64_t row, bool last) {
+    int64_t i = (u->row + row) / j->group, h = u->head * j->group + (u->row + row) % j->group;
+    float *out = j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
+    const float *o = a->o + row * a->width;
+    float l = tfm__join(a->sum + row * TFM__LANES, TFM__LANES);
+    if (j->partials) {
+        float *p = tfm__attention_partial(j, u->b, h, i, u->segment);
+        p[0] = a->m[row];
+        p[1] = l;
+        memcpy(p + 2, o, (size_t)j->dv * sizeof(float));
+        return;
+    }
+    tfm__attention_join(TFM__FMA_HARD, a->total + 2 * row, out, a->m[row], l, o, j->dv);
+    if (last) tfm__attention_end(a->total + 2 * row, out, j->dv);
+}
+static void tfm__attention_unit_x86(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                    const tfm__attention_unit *u, float *scratch) {
+    tfm__attention_space a;
+    int64_t rows = u->end - u->row, begin, end, none;
+    tfm__attention_carve(j, rows, scratch, &a);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t i = (u->row + r) / j->group, h = u->head * j->group + (u->row + r) % j->group;
+        memcpy(a.q + r * j->d, j->q + u->b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2],
+               (size_t)j->d * sizeof(float));
+        a.total[2 * r] = -TFM__INF;
+        a.total[2 * r + 1] = 0;
+        if (!j->partials) memset(j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2], 0,
+                                 (size_t)j->dv * sizeof(float));
+    }
+    tfm__attention_span(j, u, u->row / j->group, &begin, &none);
+    tfm__attention_span(j, u, (u->end - 1) / j->group, &none, &end);
+    do {
+        int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
+        memset(a.o, 0, (size_t)(rows * a.width) * sizeof(float));
+        memset(a.sum, 0, (size_t)(rows * TFM__LANES) * sizeof(float));
+        for (int64_t r = 0; r < rows; r++) a.m[r] = -TFM__INF;
+        for (int64_t next; begin < segment_end; begin = next) {
+            next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
+            tfm__attention_keys(isa, j, u, &a, begin, next);
+        }
+        for (int64_t r = 0; r < rows; r++) tfm__attention_deliver(j, u, &a, r, begin >= end);
+    } while (begin < end);
+}
+/* Without scratch, as plain arrays are, small heads use the stack. */
+enum { TFM__ATTENTION_STACK = 96 * 1024 / sizeof(float) };
+static void tfm__attention_stack(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
+                                 int64_t end) {
+    float scratch[TFM__ATTENTION_STACK];
+    for (int64_t index = begin; index < end; index++) {
+        tfm__attention_unit u = tfm__attention_unit_at(j, index);
+        tfm__attention_unit_x86(isa, j, &u, scratch);
+    }
+}
+TFM__AVX2 static void tfm__attention_x86(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
+                                         int64_t end, int thread) {
+    bool fits = tfm__attention_scratch_x86(j, j->rows) <= TFM__ATTENTION_STACK * sizeof(float);
+    if (j->joining || (!j->scratch && !fits)) { tfm__attention_run(TFM__FMA_HARD, j, begin, end); return; }
+    if (!j->scratch) { tfm__attention_stack(isa, j, begin, end); return; }
+    for (int64_t index = begin; index < end; index++) {
+        tfm__attention_unit u = tfm__attention_unit_at(j, index);
+        tfm__attention_unit_x86(isa, j, &u, (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
+    }
+}
+static void tfm__attention_avx2(void *job, int64_t begin, int64_t end, int thread) {
+    static const tfm__attention_isa isa = { tfm__product_avx2, tfm__weigh_avx2 };
+    tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
+}
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -2307,7 +2740,9 @@ typedef struct tfm__kernels {
     tfm_level level;
     int width, float_width;             /* columns of a tile: quantized, float; 1: rows as they are */
     size_t (*scratch)(const tfm__type *type, int64_t k);   /* bytes that gemm takes per thread, or NULL */
-    tfm__task gemm, columns, unary, rows, rope, attention, cell;
+    tfm__task gemm, columns, unary, rows, rope, attention;
+    size_t (*attention_scratch)(const tfm__attention_job *job, int64_t rows);  /* bytes per thread, or NULL */
+    tfm__task cell;
 } tfm__kernels;
 
 #define TFM__INSTANCE(target, kernel, suffix, fma)                                                 \
@@ -2325,7 +2760,7 @@ typedef struct tfm__kernels {
     static const tfm__kernels tfm__kernels_##suffix = {                                \
         level, 1, 1, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
-        tfm__attention_##suffix, tfm__cell_##suffix                                    \
+        tfm__attention_##suffix, NULL, tfm__cell_##suffix                                    \
     };
 
 /* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has the fused row alone:
@@ -2350,7 +2785,7 @@ static const tfm__kernels tfm__kernels_avx2 = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_fma,
+    tfm__attention_avx2, tfm__attention_scratch_x86,
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avxvnni = {
@@ -2360,7 +2795,7 @@ static const tfm__kernels tfm__kernels_avxvnni = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_fma,
+    tfm__attention_avx2, tfm__attention_scratch_x86,
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avx512 = {
@@ -2370,7 +2805,7 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_fma,
+    tfm__attention_avx2, tfm__attention_scratch_x86,
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
@@ -2380,7 +2815,7 @@ static const tfm__kernels tfm__kernels_avx512vnni = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_fma,
+    tfm__attention_avx2, tfm__attention_scratch_x86,
     tfm__cell_fma
 };
 #endif
@@ -3432,6 +3867,28 @@ static bool tfm__attention_strides(tfm_tensor t, int64_t *stride, int64_t unit) 
     for (int i = 0; i < 3; i++) stride[i] = t.stride[i] / unit;
     return t.stride[3] == tfm_type_bytes(t.type) || t.dim[3] == 1;
 }
+static int64_t tfm__attention_units(const tfm__attention_job *j, int64_t batch) {
+    return j->tq ? batch * (j->heads / j->group) * tfm__attention_chunks(j) * (j->partials ? j->segments : 1) : 0;
+}
+/* How a job is cut into units, and the memory for it. */
+static void tfm__attention_split(tfm_context *c, tfm__attention_job *j, int64_t batch) {
+    int64_t threads = c->pool.threads, total = j->group * j->tq, pieces = batch * (j->heads / j->group);
+    int64_t most = tfm__min64(TFM__ROWS, (total + TFM__TILE - 1) / TFM__TILE * TFM__TILE);
+    j->rows = TFM__TILE;
+    if (total == 0 || pieces == 0) return;
+    int64_t chunks = tfm__min64((4 * threads + pieces - 1) / pieces, most / TFM__TILE);
+    chunks = tfm__max64(chunks, (total + most - 1) / most);
+    j->rows = ((total + chunks - 1) / chunks + TFM__TILE - 1) / TFM__TILE * TFM__TILE;
+    if (c->kernels->attention_scratch) {
+        j->scratch_stride = c->kernels->attention_scratch(j, most);
+        j->scratch = (char *)tfm__arena(c, (size_t)threads, j->scratch_stride);
+    }
+    if (j->tq > 1 || threads == 1) return;
+    j->segment = j->window > 0 ? tfm__min64(j->tk, tfm__max64(0, j->offset - j->window + 1)) / TFM__SEGMENT : 0;
+    j->segments = (j->tk + TFM__SEGMENT - 1) / TFM__SEGMENT - j->segment;
+    if (j->segments < 2) return;
+    j->partials = (float *)tfm__arena(c, (size_t)(batch * j->heads * j->segments), (size_t)(2 + j->dv) * sizeof(float));
+}
 /* q, k, v [B, H, T, d] as tfm__heads gives them, out like q with v's head size; k and v F32 or F16. */
 static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out,
                         const tfm_attention_opts *o) {
@@ -3480,9 +3937,13 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
     j.causal = o->causal;
     j.offset = tfm__min64(o->offset, INT64_MAX / 4);         /* so that positions cannot overflow */
     j.window = o->window;
-    if (!out.data) return;
-    tfm__run(c, c->kernels->attention, &j, qs.dim[0] * j.heads * j.tq,
+    tfm__attention_split(c, &j, qs.dim[0]);
+    if (!out.data || !tfm__ok(c)) return;
+    tfm__run(c, c->kernels->attention, &j, tfm__attention_units(&j, qs.dim[0]),
              (double)(qs.dim[0] * j.heads * j.tq) * (double)j.tk * (double)(j.d + j.dv));
+    if (!j.partials) return;
+    j.joining = true;
+    tfm__run(c, c->kernels->attention, &j, qs.dim[0] * j.heads * j.tq, 0);
 }
 TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v,
                                 const tfm_attention_opts *opts) {
@@ -3551,7 +4012,8 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
         j.offset = tfm__min64(opts->offset, INT64_MAX / 4);
         j.window = opts->window;
     }
-    tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, heads * tq, 0);
+    j.rows = TFM__TILE;
+    tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, tfm__attention_units(&j, 1), 0);
     return TFM_OK;
 }
 
@@ -6122,6 +6584,9 @@ static size_t tfm__session_scratch(const tfm_model *m, const tfm_session_opts *o
     s.c = &c;
     s.o = *o;
     s.keys = s.values = (char *)(uintptr_t)TFM_ALIGN;   /* never followed */
+    s.position = o->context - 1;                        /* the last id of all sees the longest cache */
+    tfm__forward(&s, NULL, 1, 1);
+    s.position = o->context - o->batch;
     tfm__forward(&s, NULL, o->batch, o->all_logits ? o->batch : 1);
     tfm__arena(&c, (size_t)m->hp.vocab, sizeof(int32_t));           /* tfm_sample */
     tfm__arena(&c, (size_t)m->hp.vocab, sizeof(float));
