@@ -2385,6 +2385,7 @@ typedef struct tfm__tile {              /* c [rows, columns] = or += a [rows, n]
 } tfm__tile;
 
 typedef struct tfm__attention_isa {     /* what depends on the width of registers */
+    int64_t rows;                       /* that a product holds at once */
     void (*product)(const tfm__tile *t);
     float (*weigh)(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen, float *m, float *sum);
 } tfm__attention_isa;
@@ -2395,7 +2396,7 @@ TFM__AVX2 TFM__INLINE __m256 tfm__wide_avx2(bool half, const char *p) {
 }
 TFM__AVX2 TFM__INLINE void tfm__product_tile_avx2(int rows, int vectors, bool half, const tfm__tile *t,
                                                   int64_t row, int64_t column) {
-    __m256 acc[3][8], w[8];
+    __m256 acc[3][8], x[3];
     int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, c_stride = t->c_stride;
     const float *a = t->a + row * a_stride;
     const char *b = t->b + column * (half ? 2 : 4);
@@ -2404,10 +2405,10 @@ TFM__AVX2 TFM__INLINE void tfm__product_tile_avx2(int rows, int vectors, bool ha
         TFM__UNROLL for (int v = 0; v < vectors; v++)
             acc[i][v] = t->add ? _mm256_loadu_ps(c + i * c_stride + 8 * v) : _mm256_setzero_ps();
     for (int64_t k = 0; k < n; k++, b += b_stride) {
-        TFM__UNROLL for (int v = 0; v < vectors; v++) w[v] = tfm__wide_avx2(half, b + v * (half ? 16 : 32));
-        TFM__UNROLL for (int i = 0; i < rows; i++) {
-            __m256 s = _mm256_broadcast_ss(a + i * a_stride + k);
-            TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm256_fmadd_ps(s, w[v], acc[i][v]);
+        TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm256_broadcast_ss(a + i * a_stride + k);
+        TFM__UNROLL for (int v = 0; v < vectors; v++) {
+            __m256 w = tfm__wide_avx2(half, b + v * (half ? 16 : 32));
+            TFM__UNROLL for (int i = 0; i < rows; i++) acc[i][v] = _mm256_fmadd_ps(x[i], w, acc[i][v]);
         }
     }
     TFM__UNROLL for (int i = 0; i < rows; i++)
@@ -2416,8 +2417,8 @@ TFM__AVX2 TFM__INLINE void tfm__product_tile_avx2(int rows, int vectors, bool ha
 TFM__AVX2 TFM__INLINE void tfm__product_rows_avx2(int rows, bool half, const tfm__tile *t, int64_t row) {
     int64_t x = 0;
     if (rows == 1) for (; x + 64 <= t->columns; x += 64) tfm__product_tile_avx2(1, 8, half, t, row, x);
-    for (; x + 32 <= t->columns; x += 32) tfm__product_tile_avx2(rows, 4, half, t, row, x);
-    if (x < t->columns) tfm__product_tile_avx2(rows, 2, half, t, row, x);
+    if (rows < 3 || !half) for (; x + 32 <= t->columns; x += 32) tfm__product_tile_avx2(rows, 4, half, t, row, x);
+    for (; x < t->columns; x += 16) tfm__product_tile_avx2(rows, 2, half, t, row, x);
 }
 TFM__AVX2 static void tfm__product_avx2(const tfm__tile *t) {
     for (int64_t r = 0, rows; r < t->rows; r += rows) {
@@ -2437,12 +2438,22 @@ TFM__AVX2 TFM__INLINE __m256 tfm__lanes_avx2(uint64_t bits) {
     __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), b = _mm256_set1_epi32((int)(bits & 255));
     return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(b, lane), lane));
 }
+/* tfm__exp of x <= 0 (or NaN): 2^n by a factor 2^(n + 63), whose bits are the low ones of t, and 2^-63. */
+TFM__AVX2 TFM__INLINE __m256 tfm__weight_avx2(__m256 x) {
+    __m256 magic = _mm256_set1_ps(12582912.0f + 190.0f);
+    x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
+    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504f), magic), k = _mm256_sub_ps(t, magic);
+    x = _mm256_fmadd_ps(k, _mm256_set1_ps(-1.4286068e-06f), _mm256_fmadd_ps(k, _mm256_set1_ps(-0.693145752f), x));
+    x = _mm256_add_ps(_mm256_set1_ps(1.0f), tfm__exp_tail_avx2(x));
+    x = _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
+    return _mm256_mul_ps(x, _mm256_set1_ps(0x1p-63f));
+}
 /* One row and block: scores s become weights. Bits of keys that the bias hides leave `seen`; m and
    the 16 sums go on. Returns what the sums, and o, are multiplied by. */
 TFM__AVX2 static float tfm__weigh_avx2(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen,
                                        float *m, float *sum) {
     __m256 hidden = _mm256_set1_ps(-TFM__INF), top = hidden, by = _mm256_set1_ps(scale), x;
-    float lanes[8], max = -TFM__INF, fade;
+    float lanes[8], max = *m, fade = 1;
     uint64_t bits = *seen;
     for (int i = 0; i < columns; i += 8) {
         x = _mm256_mul_ps(_mm256_loadu_ps(s + i), by);
@@ -2452,26 +2463,28 @@ TFM__AVX2 static float tfm__weigh_avx2(float *s, int64_t columns, const float *b
             bits &= ~((uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(b, hidden, _CMP_EQ_OQ)) << i);
         }
         _mm256_storeu_ps(s + i, x);
-        top = _mm256_max_ps(_mm256_blendv_ps(hidden, x, tfm__lanes_avx2(bits >> i)), top);     /* not NaN */
+        if ((bits >> i & 255) != 255) x = _mm256_blendv_ps(hidden, x, tfm__lanes_avx2(bits >> i));
+        top = _mm256_max_ps(x, top);            /* passes over NaN */
     }
     *seen = bits;
     if (!bits) return 1;
     _mm256_storeu_ps(lanes, top);
     for (int i = 0; i < 8; i++) max = tfm__maxf(lanes[i], max);
-    max = tfm__maxf(max, *m);
-    fade = *m == max ? 1.0f : tfm__exp(TFM__FMA_HARD, *m - max);
+    if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
     *m = max;
     __m256 low = _mm256_mul_ps(_mm256_loadu_ps(sum), _mm256_set1_ps(fade)), less = _mm256_set1_ps(max);
     __m256 high = _mm256_mul_ps(_mm256_loadu_ps(sum + 8), _mm256_set1_ps(fade));
     for (int i = 0; i < columns; i += 16) {
-        x = tfm__exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i), less));
-        x = _mm256_and_ps(x, tfm__lanes_avx2(bits >> i));
+        x = tfm__weight_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i), less));
+        __m256 y = tfm__weight_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i + 8), less));
+        if ((bits >> i & 65535) != 65535) {
+            x = _mm256_and_ps(x, tfm__lanes_avx2(bits >> i));
+            y = _mm256_and_ps(y, tfm__lanes_avx2(bits >> (i + 8)));
+        }
         low = _mm256_add_ps(low, x);
+        high = _mm256_add_ps(high, y);
         _mm256_storeu_ps(s + i, x);
-        x = tfm__exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i + 8), less));
-        x = _mm256_and_ps(x, tfm__lanes_avx2(bits >> (i + 8)));
-        high = _mm256_add_ps(high, x);
-        _mm256_storeu_ps(s + i + 8, x);
+        _mm256_storeu_ps(s + i + 8, y);
     }
     _mm256_storeu_ps(sum, low);
     _mm256_storeu_ps(sum + 8, high);
@@ -2587,29 +2600,41 @@ static size_t tfm__attention_scratch_x86(const tfm__attention_job *j, int64_t ro
     return tfm__attention_carve(j, rows, NULL, &a);
 }
 
-/* o of rows [from, to) of a tile += weights of keys begin..end-1, all of which they see, times V. */
-static void tfm__attention_add(const tfm__attention_isa *isa, const tfm__attention_space *a, int64_t row, int64_t from,
-                               int64_t to, int64_t block, int64_t begin, int64_t end) {
-    tfm__tile t = { a->o + (row + from) * a->width, a->s + from * TFM__KEYS + begin,
-                    a->value + (block + begin) * a->value_stride, a->width, TFM__KEYS, a->value_stride,
-                    end - begin, to - from, a->width, a->value_half, true };
-    isa->product(&t);
+/* o += weights V for n rows that one product takes at once, run by run of keys seen by the same rows. */
+static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__attention_space *a, int64_t row,
+                                  const float *weights, const uint64_t *seen, int64_t n, int64_t block) {
+    uint64_t change = 0, left = 0;      /* change, bit x: not the same rows see x and x + 1 */
+    for (int64_t i = 0; i < n; i++) {
+        change |= seen[i] ^ seen[i] >> 1;
+        left |= seen[i];
+    }
+    while (left) {
+        int64_t x = __builtin_ctzll(left), next = x + 1 + __builtin_ctzll(change >> x);
+        for (int64_t i = 0, to; i < n; i = to + 1) {
+            for (to = i; to < n && seen[to] >> x & 1; to++) ;
+            tfm__tile t = { a->o + (row + i) * a->width, weights + i * TFM__KEYS + x,
+                            a->value + (block + x) * a->value_stride, a->width, TFM__KEYS, a->value_stride,
+                            next - x, to - i, a->width, a->value_half, true };
+            if (to > i) isa->product(&t);
+        }
+        left &= next < 64 ? ~(uint64_t)0 << next : 0;
+    }
 }
 /* Keys begin..end-1, of one block, for rows row..row+n-1 of the unit. */
 TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const tfm__attention_job *j,
                                           const tfm__attention_unit *u, const tfm__attention_space *a, int64_t row,
                                           int64_t n, int64_t begin, int64_t end) {
-    uint64_t seen[TFM__TILE], any = 0;
-    int64_t block = begin / TFM__KEYS * TFM__KEYS, columns = (end - block + 15) / 16 * 16;
+    uint64_t seen[TFM__TILE];
+    int64_t block = begin / TFM__KEYS * TFM__KEYS, columns = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t first, last;
         tfm__attention_span(j, u, (u->row + row + i) / j->group, &first, &last);
         first = tfm__max64(first, begin) - block;
         last = tfm__min64(last, end) - block;
         seen[i] = first < last ? ~(uint64_t)0 >> (64 - (last - first)) << first : 0;
-        any |= seen[i];
+        if (seen[i]) columns = tfm__max64(columns, (last + 15) / 16 * 16);
     }
-    if (!any) return;
+    if (!columns) return;
     tfm__tile t = { a->s, a->q + row * j->d, (const char *)a->k, TFM__KEYS, j->d, a->half ? 128 : 256, j->d, n, columns,
                     a->half, false };
     isa->product(&t);
@@ -2628,17 +2653,8 @@ TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const t
         for (int64_t e = 0; e < a->width; e += 8)
             _mm256_storeu_ps(o + e, _mm256_mul_ps(_mm256_loadu_ps(o + e), _mm256_set1_ps(fade)));
     }
-    for (int64_t x = begin - block, next; x < end - block; x = next) {
-        for (next = x + 1; next < end - block; next++) {
-            uint64_t change = 0;
-            for (int64_t i = 0; i < n; i++) change |= seen[i] >> next ^ seen[i] >> x;
-            if (change & 1) break;
-        }
-        for (int64_t i = 0, to; i < n; i = to + 1) {
-            for (to = i; to < n && seen[to] >> x & 1; to++) ;
-            if (to > i) tfm__attention_add(isa, a, row, i, to, block, x, next);
-        }
-    }
+    for (int64_t i = 0; i < n; i += isa->rows)
+        tfm__attention_values(isa, a, row + i, a->s + i * TFM__KEYS, seen + i, tfm__min64(isa->rows, n - i), block);
 }
 /* Keys begin..end-1, of one block, for the whole unit. */
 static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attention_job *j,
@@ -2727,7 +2743,7 @@ TFM__AVX2 static void tfm__attention_x86(const tfm__attention_isa *isa, const tf
     }
 }
 static void tfm__attention_avx2(void *job, int64_t begin, int64_t end, int thread) {
-    static const tfm__attention_isa isa = { tfm__product_avx2, tfm__weigh_avx2 };
+    static const tfm__attention_isa isa = { 3, tfm__product_avx2, tfm__weigh_avx2 };
     tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
 }
 #endif
