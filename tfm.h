@@ -2139,8 +2139,9 @@ typedef struct tfm__attention_job {
     float *out;
     const char *k, *v, *mask;           /* mask: f32 or NULL */
     tfm_type type;                      /* of k and v: F32 or F16 */
+    bool turned;                        /* k is [head][position / 16][d][16], as caches keep it */
     int64_t q_stride[3], out_stride[3]; /* floats along batch, head, position */
-    int64_t k_stride[3], v_stride[3];   /* bytes along the same */
+    int64_t k_stride[3], v_stride[3];   /* bytes along the same; of turned keys, d elements */
     int64_t mask_stride[4];             /* bytes along batch, head, query, key */
     int64_t heads, group, tq, tk;       /* group: query heads per key head */
     int64_t d, dv;
@@ -2195,6 +2196,15 @@ TFM__INLINE const float *tfm__widen(tfm_type type, const char *row, int64_t n, f
     for (int64_t i = 0; i < n; i++) buffer[i] = tfm__f16_to_f32(tfm__load_u16((const uint8_t *)row + 2 * i));
     return buffer;
 }
+static const float *tfm__turned(const tfm__attention_job *j, const char *k, int64_t position, float *buffer) {
+    int64_t size = j->type == TFM_F16 ? 2 : 4, at = position % 16 * size;
+    k += position / 16 * 16 * j->k_stride[2] + at;
+    for (int64_t i = 0; i < j->d; i++, k += 16 * size) {
+        if (j->type == TFM_F16) buffer[i] = tfm__half_at((const uint8_t *)k);
+        else memcpy(&buffer[i], k, sizeof *buffer);
+    }
+    return buffer;
+}
 /* Scores of keys begin..end-1 into s; a key hidden by the mask is marked in seen. The largest. */
 TFM__INLINE float tfm__attention_scores(int fma, const tfm__attention_job *j, const float *q, const char *k,
                                         const char *mask, int64_t begin, int64_t end, float *s, bool *seen) {
@@ -2204,7 +2214,7 @@ TFM__INLINE float tfm__attention_scores(int fma, const tfm__attention_job *j, co
         if (mask) memcpy(&bias, mask + p * j->mask_stride[3], sizeof bias);
         seen[p - begin] = bias != -TFM__INF;
         if (!seen[p - begin]) continue;
-        const float *key = tfm__widen(j->type, k + p * j->k_stride[2], j->d, wide);
+        const float *key = j->turned ? tfm__turned(j, k, p, wide) : tfm__widen(j->type, k + p * j->k_stride[2], j->d, wide);
         for (int64_t i = 0; i < j->d; i++) t = tfm__fma(fma, q[i], key[i], t);
         t *= j->scale;
         s[p - begin] = mask ? t + bias : t;
@@ -2380,6 +2390,7 @@ typedef struct tfm__tile {              /* c [rows, columns] = or += a [rows, n]
     const float *a;
     const char *b;
     int64_t c_stride, a_stride, b_stride;       /* along rows: floats, floats, bytes */
+    int64_t b_step;                     /* bytes from 16 columns of b to the next 16 */
     int64_t n, rows, columns;           /* columns: a multiple of 16 */
     bool half, add;                     /* b is f16; += */
 } tfm__tile;
@@ -2397,9 +2408,9 @@ TFM__AVX2 TFM__INLINE __m256 tfm__wide_avx2(bool half, const char *p) {
 TFM__AVX2 TFM__INLINE void tfm__product_tile_avx2(int rows, int vectors, bool half, const tfm__tile *t,
                                                   int64_t row, int64_t column) {
     __m256 acc[3][8], x[3];
-    int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, c_stride = t->c_stride;
+    int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, b_step = t->b_step, c_stride = t->c_stride;
     const float *a = t->a + row * a_stride;
-    const char *b = t->b + column * (half ? 2 : 4);
+    const char *b = t->b + column / 16 * b_step;
     float *c = t->c + row * c_stride + column;
     TFM__UNROLL for (int i = 0; i < rows; i++)
         TFM__UNROLL for (int v = 0; v < vectors; v++)
@@ -2407,7 +2418,7 @@ TFM__AVX2 TFM__INLINE void tfm__product_tile_avx2(int rows, int vectors, bool ha
     for (int64_t k = 0; k < n; k++, b += b_stride) {
         TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm256_broadcast_ss(a + i * a_stride + k);
         TFM__UNROLL for (int v = 0; v < vectors; v++) {
-            __m256 w = tfm__wide_avx2(half, b + v * (half ? 16 : 32));
+            __m256 w = tfm__wide_avx2(half, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
             TFM__UNROLL for (int i = 0; i < rows; i++) acc[i][v] = _mm256_fmadd_ps(x[i], w, acc[i][v]);
         }
     }
@@ -2491,10 +2502,10 @@ TFM__AVX2 static float tfm__weigh_avx2(float *s, int64_t columns, const float *b
     return fade;
 }
 
-/* Eight elements of eight keys to f32, turned: element e of key x goes to out[64 * e + x]. */
-TFM__AVX2 TFM__INLINE void tfm__turn_avx2(bool half, const char *const *row, int64_t at, float *out) {
+/* Eight elements of eight keys to f32, turned: element e of key x goes to out[16 * e + x]. */
+TFM__AVX2 TFM__INLINE void tfm__turn_avx2(bool half, const char *from, int64_t stride, float *out) {
     __m256 r[8], t[8], s[8];
-    TFM__UNROLL for (int i = 0; i < 8; i++) r[i] = tfm__wide_avx2(half, row[i] + at);
+    TFM__UNROLL for (int i = 0; i < 8; i++) r[i] = tfm__wide_avx2(half, from + i * stride);
     TFM__UNROLL for (int i = 0; i < 8; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
@@ -2506,55 +2517,35 @@ TFM__AVX2 TFM__INLINE void tfm__turn_avx2(bool half, const char *const *row, int
         s[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
     }
     TFM__UNROLL for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(out + 64 * i, _mm256_permute2f128_ps(s[i], s[i + 4], 0x20));
-        _mm256_storeu_ps(out + 64 * (i + 4), _mm256_permute2f128_ps(s[i], s[i + 4], 0x31));
+        _mm256_storeu_ps(out + 16 * i, _mm256_permute2f128_ps(s[i], s[i + 4], 0x20));
+        _mm256_storeu_ps(out + 16 * (i + 4), _mm256_permute2f128_ps(s[i], s[i + 4], 0x31));
     }
 }
-/* Eight halves of 16 keys, turned. */
-TFM__AVX2 TFM__INLINE void tfm__turn_halves_avx2(const char *const *row, int64_t at, uint16_t *out) {
-    __m256i r[8], t[8], s[8];
-    TFM__UNROLL for (int i = 0; i < 8; i++)
-        r[i] = _mm256_inserti128_si256(
-            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(row[i] + at))),
-            _mm_loadu_si128((const __m128i *)(const void *)(row[i + 8] + at)), 1);
-    TFM__UNROLL for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_epi16(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_epi16(r[i], r[i + 1]);
-    }
-    TFM__UNROLL for (int i = 0; i < 8; i += 4) {
-        s[i] = _mm256_unpacklo_epi32(t[i], t[i + 2]);
-        s[i + 1] = _mm256_unpackhi_epi32(t[i], t[i + 2]);
-        s[i + 2] = _mm256_unpacklo_epi32(t[i + 1], t[i + 3]);
-        s[i + 3] = _mm256_unpackhi_epi32(t[i + 1], t[i + 3]);
-    }
-    TFM__UNROLL for (int i = 0; i < 4; i++) {
-        _mm256_storeu_si256((__m256i *)(void *)(out + 64 * (2 * i)), _mm256_unpacklo_epi64(s[i], s[i + 4]));
-        _mm256_storeu_si256((__m256i *)(void *)(out + 64 * (2 * i + 1)), _mm256_unpackhi_epi64(s[i], s[i + 4]));
-    }
+/* Keys begin..end-1 of a block, f32 or f16, as f32 [key / 16][d rounded up to 8][16]. Columns outside
+   repeat the nearest key; elements past d are zeros. */
+TFM__AVX2 static void tfm__turn_keys(bool half, const char *k, int64_t stride, int64_t d, int64_t begin, int64_t end,
+                                     float *out) {
+    int64_t size = half ? 2 : 4;
+    for (int64_t x = begin / TFM__KEYS * TFM__KEYS; x < end; x += 16)
+        for (int64_t e = 0; e < d; e += 8, out += 8 * 16) {
+            const char *from = k + x * stride + e * size;
+            char edge[16][32];
+            int64_t step = stride;
+            if (x < begin || x + 16 > end || e + 8 > d) {
+                memset(edge, 0, sizeof edge);
+                for (int64_t i = 0; i < 16; i++)
+                    memcpy(edge[i], k + tfm__max64(begin, tfm__min64(x + i, end - 1)) * stride + e * size,
+                           (size_t)(tfm__min64(8, d - e) * size));
+                from = edge[0];
+                step = 32;
+            }
+            if (half) tfm__turn_avx2(true, from, step, out), tfm__turn_avx2(true, from + 8 * step, step, out + 8);
+            else tfm__turn_avx2(false, from, step, out), tfm__turn_avx2(false, from + 8 * step, step, out + 8);
+        }
 }
-/* Keys begin..end-1 of a block as [d rounded up to 8][64], of f32, or of halves as they are. Columns
-   outside repeat the nearest key; elements past d are zeros. */
-TFM__AVX2 static void tfm__turn_keys(bool half, bool halves, const char *k, int64_t stride, int64_t d, int64_t begin,
-                                     int64_t end, int64_t columns, void *out) {
-    int64_t block = begin / TFM__KEYS * TFM__KEYS, size = half ? 2 : 4, whole = d / 8 * 8;
-    for (int64_t x = 0; x < columns; x += 16) {
-        const char *row[16], *rest[16];
-        char tail[16][32];
-        for (int64_t i = 0; i < 16; i++) {
-            row[i] = k + tfm__max64(begin, tfm__min64(block + x + i, end - 1)) * stride;
-            rest[i] = tail[i] - whole * size;
-            if (whole == d) continue;
-            memset(tail[i], 0, sizeof tail[i]);
-            memcpy(tail[i], row[i] + whole * size, (size_t)((d - whole) * size));
-        }
-        for (int64_t e = 0; e < d; e += 8) {
-            const char *const *from = e < whole ? row : rest;
-            float *to = (float *)out + e * 64 + x;
-            if (halves) tfm__turn_halves_avx2(from, e * 2, (uint16_t *)out + e * 64 + x);
-            else if (half) tfm__turn_avx2(true, from, e * 2, to), tfm__turn_avx2(true, from + 8, e * 2, to + 8);
-            else tfm__turn_avx2(false, from, e * 4, to), tfm__turn_avx2(false, from + 8, e * 4, to + 8);
-        }
-    }
+/* n halves to f32, n a multiple of 8. */
+TFM__AVX2 static void tfm__widen_avx2(const char *from, int64_t n, float *out) {
+    for (int64_t i = 0; i < n; i += 8) _mm256_storeu_ps(out + i, tfm__wide_avx2(true, from + 2 * i));
 }
 /* Values begin..end-1 of a block as f32 rows of `width`, dv rounded up to 16. */
 TFM__AVX2 static void tfm__pack_values(bool half, const char *v, int64_t stride, int64_t dv, int64_t width,
@@ -2576,11 +2567,11 @@ TFM__AVX2 static void tfm__pack_values(bool half, const char *v, int64_t stride,
 /* A unit at work, in its scratch. */
 typedef struct tfm__attention_space {
     int64_t width;                      /* dv rounded up to 16 */
-    float *q, *k, *v, *s;               /* [rows, d], [d to 8][64], [64, width], [12, 64] */
+    float *q, *k, *v, *s;               /* [rows, d], [4][d to 8][16], [64, width], [12, 64] */
     float *o, *sum, *m, *total;         /* [rows, width], [rows, 16], [rows], [rows, 2] */
-    const char *value;                  /* V of position 0 as the product takes it: packed or not */
-    int64_t value_stride;
-    bool half, value_half;              /* k, value hold halves */
+    const char *key, *value;            /* K of the block, V of position 0, as the product takes them */
+    int64_t key_step, value_stride;     /* bytes of 16 keys, of a position of V */
+    bool key_half, value_half;
 } tfm__attention_space;
 
 static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, float *base, tfm__attention_space *a) {
@@ -2614,7 +2605,7 @@ static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__atte
             for (to = i; to < n && seen[to] >> x & 1; to++) ;
             tfm__tile t = { a->o + (row + i) * a->width, weights + i * TFM__KEYS + x,
                             a->value + (block + x) * a->value_stride, a->width, TFM__KEYS, a->value_stride,
-                            next - x, to - i, a->width, a->value_half, true };
+                            a->value_half ? 32 : 64, next - x, to - i, a->width, a->value_half, true };
             if (to > i) isa->product(&t);
         }
         left &= next < 64 ? ~(uint64_t)0 << next : 0;
@@ -2635,8 +2626,8 @@ TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const t
         if (seen[i]) columns = tfm__max64(columns, (last + 15) / 16 * 16);
     }
     if (!columns) return;
-    tfm__tile t = { a->s, a->q + row * j->d, (const char *)a->k, TFM__KEYS, j->d, a->half ? 128 : 256, j->d, n, columns,
-                    a->half, false };
+    tfm__tile t = { a->s, a->q + row * j->d, a->key, TFM__KEYS, j->d, a->key_half ? 32 : 64, a->key_step, j->d, n,
+                    columns, a->key_half, false };
     isa->product(&t);
     for (int64_t i = 0; i < n; i++) {
         float bias[TFM__KEYS], *o = a->o + (row + i) * a->width;
@@ -2661,10 +2652,17 @@ static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attent
                                 const tfm__attention_unit *u, tfm__attention_space *a, int64_t begin, int64_t end) {
     const char *k = j->k + u->b * j->k_stride[0] + u->head * j->k_stride[1];
     const char *v = j->v + u->b * j->v_stride[0] + u->head * j->v_stride[1];
-    int64_t rows = u->end - u->row, block = begin / TFM__KEYS * TFM__KEYS;
+    int64_t rows = u->end - u->row, block = begin / TFM__KEYS * TFM__KEYS, size = j->type == TFM_F16 ? 2 : 4;
     bool half = j->type == TFM_F16;
-    a->half = half && rows <= 3;
-    tfm__turn_keys(half, a->half, k, j->k_stride[2], j->d, begin, end, (end - block + 15) / 16 * 16, a->k);
+    a->key_half = half && rows <= 3 && j->turned;
+    a->key_step = j->d * 16 * size;
+    a->key = k + block * j->k_stride[2];
+    if (!j->turned || (half && !a->key_half)) {
+        a->key = (const char *)a->k;
+        a->key_step = (j->turned ? j->d : (j->d + 7) / 8 * 8) * 64;
+        if (j->turned) tfm__widen_avx2(k + block * j->k_stride[2], (end - block + 15) / 16 * 16 * j->d, a->k);
+        else tfm__turn_keys(half, k, j->k_stride[2], j->d, begin, end, a->k);
+    }
     a->value = v;
     a->value_stride = j->v_stride[2];
     a->value_half = half;
@@ -3906,7 +3904,7 @@ static void tfm__attention_split(tfm_context *c, tfm__attention_job *j, int64_t 
     j->partials = (float *)tfm__arena(c, (size_t)(batch * j->heads * j->segments), (size_t)(2 + j->dv) * sizeof(float));
 }
 /* q, k, v [B, H, T, d] as tfm__heads gives them, out like q with v's head size; k and v F32 or F16. */
-static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out,
+static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out, bool turned,
                         const tfm_attention_opts *o) {
     tfm__attention_job j;
     memset(&j, 0, sizeof j);
@@ -3939,6 +3937,7 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
     j.k = (const char *)k.data;
     j.v = (const char *)v.data;
     j.type = k.type;
+    j.turned = turned;
     tfm__attention_strides(q, j.q_stride, sizeof(float));
     tfm__attention_strides(out, j.out_stride, sizeof(float));
     tfm__attention_strides(k, j.k_stride, 1);
@@ -3994,7 +3993,7 @@ TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_
         if (!plain) part[i] = tfm__f32(c, "attention", part[i]);
     }
     tfm_tensor out = tfm__ok(c) ? tfm__heads(c, "q", y, heads) : y;
-    tfm__attend(c, part[0], part[1], part[2], out, &o);
+    tfm__attend(c, part[0], part[1], part[2], out, false, &o);
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
 }
@@ -6448,7 +6447,8 @@ TFMDEF const tfm_file *tfm_model_file(const tfm_model *m) { return m ? m->file :
 TFMDEF const tfm_tokenizer *tfm_model_tokenizer(const tfm_model *m) { return m ? m->tokenizer : NULL; }
 #endif
 
-/* Sessions. The cache is [layer][position][kv head][size], for keys and for values. */
+/* Sessions. The cache of values is [layer][kv head][position][size], that of keys [layer][kv head]
+   [position / 16][size][16], so that a vector of keys can be read at once. */
 struct tfm_session {
     const tfm_model *m;
     tfm_context *c;
@@ -6470,25 +6470,31 @@ static void tfm__accumulate(tfm_context *c, tfm_tensor x, tfm_tensor y) {
     if (!tfm__ok(c) || c->measure) return;
     for (int64_t i = 0, n = tfm_count(x); i < n; i++) tfm__floats(x)[i] += tfm__floats(y)[i];
 }
-/* One layer's share of a cache: a view [1, KV, positions, size]. */
+/* Positions that a cache has room for: whole sixteens. */
+static int64_t tfm__cache_room(const tfm_session_opts *o) { return ((int64_t)o->context + 15) / 16 * 16; }
+
+/* One layer's share of a cache: a view [1, KV, positions, size], true for values; for keys it tells the strides. */
 static tfm_tensor tfm__cache(const tfm_session *s, char *cache, int layer, int64_t positions, int64_t size) {
-    int64_t element = tfm_type_bytes(s->o.cache), row = s->m->hp.kv_heads * size * element;
-    tfm_tensor t = tfm__layout(cache + layer * (int64_t)s->o.context * row, s->o.cache,
+    int64_t row = size * tfm_type_bytes(s->o.cache), head = tfm__cache_room(&s->o) * row;
+    tfm_tensor t = tfm__layout(cache + layer * (int64_t)s->m->hp.kv_heads * head, s->o.cache,
                                tfm_shape4(1, s->m->hp.kv_heads, positions, size));
-    t.stride[1] = size * element;
+    t.stride[1] = head;
     t.stride[2] = row;
     return t;
 }
 /* Rounds rows [n, kv*size], any row stride, to the cache's type at the session's position. */
-static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_tensor rows) {
+static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_tensor rows, bool turned) {
+    int64_t kv = s->m->hp.kv_heads, size = rows.dim[1] / kv, element = tfm_type_bytes(s->o.cache);
     if (!tfm__ok(s->c) || s->c->measure) return;
-    int64_t n = rows.dim[0], width = rows.dim[1], row = width * tfm_type_bytes(s->o.cache);
-    char *out = cache + (layer * (int64_t)s->o.context + s->position) * row;
-    for (int64_t i = 0; i < n; i++, out += row) {
-        const float *x = (const float *)(const void *)((const char *)rows.data + i * rows.stride[0]);
-        if (s->o.cache == TFM_F32) { memcpy(out, x, (size_t)row); continue; }
+    tfm_tensor t = tfm__cache(s, cache, layer, s->position, size);
+    for (int64_t i = 0; i < rows.dim[0] * kv; i++) {
+        int64_t p = s->position + i / kv, head = i % kv, inner = turned ? p % 16 : 0, step = turned ? 16 : 1;
+        const float *x = (const float *)(const void *)((const char *)rows.data + i / kv * rows.stride[0]) + head * size;
+        char *out = (char *)t.data + head * t.stride[1] + (p - inner) * t.stride[2] + inner * element;
+        float *wide = (float *)(void *)out;
         uint16_t *half = (uint16_t *)(void *)out;
-        for (int64_t k = 0; k < width; k++) half[k] = tfm__f32_to_f16(x[k]);
+        if (s->o.cache == TFM_F32) for (int64_t e = 0; e < size; e++) wide[e * step] = x[e];
+        else for (int64_t e = 0; e < size; e++) half[e * step] = tfm__f32_to_f16(x[e]);
     }
 }
 static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, const float *angles) {
@@ -6514,8 +6520,8 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
         tfm__rotate(c, tfm__floats(k), tfm__floats(k), angles, n, h->kv_heads, h->key_size, h->rope_dims,
                     m->arch->half_split);
     }
-    tfm__cache_store(s, s->keys, layer, k);
-    tfm__cache_store(s, s->values, layer, v);
+    tfm__cache_store(s, s->keys, layer, k, true);
+    tfm__cache_store(s, s->values, layer, v, false);
     tfm_attention_opts o;
     memset(&o, 0, sizeof o);
     o.causal = true;
@@ -6526,7 +6532,7 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
         tfm__attend(c, tfm__heads(c, "q", tfm_reshape(c, q, tfm_shape3(1, n, q_width)), h->heads),
                     tfm__cache(s, s->keys, layer, s->position + n, h->key_size),
                     tfm__cache(s, s->values, layer, s->position + n, h->value_size),
-                    tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), &o);
+                    tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), true, &o);
     return tfm_dense(c, y, l->attn_output.w, l->attn_output.b);
 }
 static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
@@ -6630,7 +6636,7 @@ static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const
     co.level = o->level;
     parts->scratch = tfm__kernels_for(o->level) ? tfm__session_scratch(m, o, e) : 0;
     if (e->status != TFM_OK) return NULL;
-    if (!tfm__mul((size_t)m->hp.layers, (size_t)o->context, &rows)) k->overflow = true;
+    if (!tfm__mul((size_t)m->hp.layers, (size_t)tfm__cache_room(o), &rows)) k->overflow = true;
     tfm_session *s = (tfm_session *)tfm__carve(k, 1, sizeof *s);
     int32_t *ids = (int32_t *)tfm__carve(k, (size_t)o->context, sizeof *ids);
     at = k->used;
