@@ -2393,6 +2393,7 @@ typedef struct tfm__tile {              /* c [rows, columns] = or += a [rows, n]
     int64_t b_step;                     /* bytes from 16 columns of b to the next 16 */
     int64_t n, rows, columns;           /* columns: a multiple of 16 */
     bool half, add;                     /* b is f16; += */
+    const char *next;                   /* with half: as much as b, read soon, so prefetched */
 } tfm__tile;
 
 typedef struct tfm__attention_isa {     /* what depends on the width of registers */
@@ -2411,11 +2412,13 @@ TFM__AVX2 TFM__INLINE void tfm__product_tile_avx2(int rows, int vectors, bool ha
     int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, b_step = t->b_step, c_stride = t->c_stride;
     const float *a = t->a + row * a_stride;
     const char *b = t->b + column / 16 * b_step;
+    const char *next = row ? b : t->next + column * n * 2;
     float *c = t->c + row * c_stride + column;
     TFM__UNROLL for (int i = 0; i < rows; i++)
         TFM__UNROLL for (int v = 0; v < vectors; v++)
             acc[i][v] = t->add ? _mm256_loadu_ps(c + i * c_stride + 8 * v) : _mm256_setzero_ps();
-    for (int64_t k = 0; k < n; k++, b += b_stride) {
+    for (int64_t k = 0; k < n; k++, b += b_stride, next += vectors * 16) {
+        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 4) _mm_prefetch(next + 16 * v, _MM_HINT_T0);
         TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm256_broadcast_ss(a + i * a_stride + k);
         TFM__UNROLL for (int v = 0; v < vectors; v++) {
             __m256 w = tfm__wide_avx2(half, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
@@ -2543,18 +2546,24 @@ TFM__AVX2 static void tfm__turn_keys(bool half, const char *k, int64_t stride, i
             else tfm__turn_avx2(false, from, step, out), tfm__turn_avx2(false, from + 8 * step, step, out + 8);
         }
 }
-/* n halves to f32, n a multiple of 8. */
-TFM__AVX2 static void tfm__widen_avx2(const char *from, int64_t n, float *out) {
-    for (int64_t i = 0; i < n; i += 8) _mm256_storeu_ps(out + i, tfm__wide_avx2(true, from + 2 * i));
+/* n halves to f32, n a multiple of 8. next is read soon. */
+TFM__AVX2 static void tfm__widen_avx2(const char *from, int64_t n, float *out, const char *next) {
+    for (int64_t i = 0; i < n; i += 8) {
+        _mm_prefetch(next + 2 * i, _MM_HINT_T0);
+        _mm256_storeu_ps(out + i, tfm__wide_avx2(true, from + 2 * i));
+    }
 }
-/* Values begin..end-1 of a block as f32 rows of `width`, dv rounded up to 16. */
+/* Values begin..end-1 of a block as f32 rows of `width`, dv rounded up to 16. next is read soon. */
 TFM__AVX2 static void tfm__pack_values(bool half, const char *v, int64_t stride, int64_t dv, int64_t width,
-                                       int64_t begin, int64_t end, float *out) {
+                                       int64_t begin, int64_t end, float *out, const char *next) {
     out += begin % TFM__KEYS * width;
     for (int64_t p = begin; p < end; p++, out += width) {
         const char *row = v + p * stride;
         int64_t e = 0;
-        for (; e + 8 <= dv; e += 8) _mm256_storeu_ps(out + e, tfm__wide_avx2(half, row + e * (half ? 2 : 4)));
+        for (; e + 8 <= dv; e += 8, next += half ? 16 : 32) {
+            _mm_prefetch(next, _MM_HINT_T0);
+            _mm256_storeu_ps(out + e, tfm__wide_avx2(half, row + e * (half ? 2 : 4)));
+        }
         for (; e < width; e++) {
             out[e] = 0;
             if (e >= dv) continue;
@@ -2570,7 +2579,8 @@ typedef struct tfm__attention_space {
     float *q, *k, *v, *s;               /* [rows, d], [4][d to 8][16], [64, width], [12, 64] */
     float *o, *sum, *m, *total;         /* [rows, width], [rows, 16], [rows], [rows, 2] */
     const char *key, *value;            /* K of the block, V of position 0, as the product takes them */
-    int64_t key_step, value_stride;     /* bytes of 16 keys, of a position of V */
+    const char *key_next, *value_next;  /* what K of the next block, V of a block later, are made of */
+    int64_t key_step, value_stride, value_next_stride;      /* bytes of 16 keys, of a position of V */
     bool key_half, value_half;
 } tfm__attention_space;
 
@@ -2605,7 +2615,8 @@ static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__atte
             for (to = i; to < n && seen[to] >> x & 1; to++) ;
             tfm__tile t = { a->o + (row + i) * a->width, weights + i * TFM__KEYS + x,
                             a->value + (block + x) * a->value_stride, a->width, TFM__KEYS, a->value_stride,
-                            a->value_half ? 32 : 64, next - x, to - i, a->width, a->value_half, true };
+                            a->value_half ? 32 : 64, next - x, to - i, a->width, a->value_half, true,
+                            a->value_next + (block + x) * a->value_next_stride };
             if (to > i) isa->product(&t);
         }
         left &= next < 64 ? ~(uint64_t)0 << next : 0;
@@ -2627,7 +2638,7 @@ TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const t
     }
     if (!columns) return;
     tfm__tile t = { a->s, a->q + row * j->d, a->key, TFM__KEYS, j->d, a->key_half ? 32 : 64, a->key_step, j->d, n,
-                    columns, a->key_half, false };
+                    columns, a->key_half, false, a->key_next };
     isa->product(&t);
     for (int64_t i = 0; i < n; i++) {
         float bias[TFM__KEYS], *o = a->o + (row + i) * a->width;
@@ -2660,14 +2671,17 @@ static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attent
     if (!j->turned || (half && !a->key_half)) {
         a->key = (const char *)a->k;
         a->key_step = (j->turned ? j->d : (j->d + 7) / 8 * 8) * 64;
-        if (j->turned) tfm__widen_avx2(k + block * j->k_stride[2], (end - block + 15) / 16 * 16 * j->d, a->k);
+        if (j->turned) tfm__widen_avx2(k + block * j->k_stride[2], (end - block + 15) / 16 * 16 * j->d, a->k,
+                                       v + block * j->v_stride[2]);
         else tfm__turn_keys(half, k, j->k_stride[2], j->d, begin, end, a->k);
     }
+    a->key_next = k + (block + TFM__KEYS) * j->k_stride[2];
+    a->value_next = v + TFM__KEYS * j->v_stride[2];
     a->value = v;
-    a->value_stride = j->v_stride[2];
+    a->value_stride = a->value_next_stride = j->v_stride[2];
     a->value_half = half;
     if (rows > 3 || j->dv % 16) {
-        tfm__pack_values(half, v, j->v_stride[2], j->dv, a->width, begin, end, a->v);
+        tfm__pack_values(half, v, j->v_stride[2], j->dv, a->width, begin, end, a->v, a->key_next);
         a->value_stride = a->width * (int64_t)sizeof(float);
         a->value = (const char *)a->v - block * a->value_stride;
         a->value_half = false;
