@@ -2758,6 +2758,100 @@ static void tfm__attention_avx2(void *job, int64_t begin, int64_t end, int threa
     static const tfm__attention_isa isa = { 3, tfm__product_avx2, tfm__weigh_avx2 };
     tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
 }
+
+/* The same on registers of 16: 6 rows x 64 lanes. */
+TFM__AVX512 TFM__INLINE __m512 tfm__wide_avx512(bool half, const char *p) {
+    return half ? _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)p))
+                : _mm512_loadu_ps((const float *)(const void *)p);
+}
+TFM__AVX512 TFM__INLINE void tfm__product_tile_avx512(int rows, int vectors, bool half, const tfm__tile *t,
+                                                      int64_t row, int64_t column) {
+    __m512 acc[6][4], x[6];
+    int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, b_step = t->b_step, c_stride = t->c_stride;
+    const float *a = t->a + row * a_stride;
+    const char *b = t->b + column / 16 * b_step, *next = row ? b : t->next + column * n * 2;
+    float *c = t->c + row * c_stride + column;
+    TFM__UNROLL for (int i = 0; i < rows; i++)
+        TFM__UNROLL for (int v = 0; v < vectors; v++)
+            acc[i][v] = t->add ? _mm512_loadu_ps(c + i * c_stride + 16 * v) : _mm512_setzero_ps();
+    for (int64_t k = 0; k < n; k++, b += b_stride, next += vectors * 32) {
+        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 2) _mm_prefetch(next + 32 * v, _MM_HINT_T0);
+        TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm512_set1_ps(a[i * a_stride + k]);
+        TFM__UNROLL for (int v = 0; v < vectors; v++) {
+            __m512 w = tfm__wide_avx512(half, b + v * b_step);
+            TFM__UNROLL for (int i = 0; i < rows; i++) acc[i][v] = _mm512_fmadd_ps(x[i], w, acc[i][v]);
+        }
+    }
+    TFM__UNROLL for (int i = 0; i < rows; i++)
+        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm512_storeu_ps(c + i * c_stride + 16 * v, acc[i][v]);
+}
+TFM__AVX512 TFM__INLINE void tfm__product_rows_avx512(int rows, bool half, const tfm__tile *t, int64_t row) {
+    int64_t x = 0;
+    for (; x + 64 <= t->columns; x += 64) tfm__product_tile_avx512(rows, 4, half, t, row, x);
+    for (; x < t->columns; x += 16) tfm__product_tile_avx512(rows, 1, half, t, row, x);
+}
+TFM__AVX512 static void tfm__product_avx512(const tfm__tile *t) {
+    for (int64_t r = 0, rows; r < t->rows; r += rows) {
+        int64_t left = t->rows - r;
+        rows = left >= 6 && left != 8 ? 6 : left >= 4 && left != 5 ? 4 : tfm__min64(left, 3);
+        if (rows == 6) tfm__product_rows_avx512(6, false, t, r);
+        else if (rows == 4) tfm__product_rows_avx512(4, false, t, r);
+        else if (rows == 3 && t->half) tfm__product_rows_avx512(3, true, t, r);
+        else if (rows == 3) tfm__product_rows_avx512(3, false, t, r);
+        else if (rows == 2 && t->half) tfm__product_rows_avx512(2, true, t, r);
+        else if (rows == 2) tfm__product_rows_avx512(2, false, t, r);
+        else if (t->half) tfm__product_rows_avx2(1, true, t, r);       /* eight chains, not four */
+        else tfm__product_rows_avx2(1, false, t, r);
+    }
+}
+TFM__AVX512 TFM__INLINE __m512 tfm__weight_avx512(__m512 x) {
+    __m512 magic = _mm512_set1_ps(12582912.0f + 190.0f), low = _mm512_set1_ps(-104.0f), p;
+    x = _mm512_mask_max_ps(low, 0xffff, low, x);
+    __m512 t = _mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), magic), k = _mm512_sub_ps(t, magic);
+    x = _mm512_fmadd_ps(k, _mm512_set1_ps(-1.4286068e-06f), _mm512_fmadd_ps(k, _mm512_set1_ps(-0.693145752f), x));
+    p = _mm512_fmadd_ps(_mm512_set1_ps(0.00139506022f), x, _mm512_set1_ps(0.00836895313f));
+    p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.041666206f));
+    p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.166665182f));
+    p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.5f));
+    p = _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_fmadd_ps(_mm512_mul_ps(x, x), p, x));
+    p = _mm512_mul_ps(p, _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_castps_si512(t), 23)));
+    return _mm512_mul_ps(p, _mm512_set1_ps(0x1p-63f));
+}
+TFM__AVX512 static float tfm__weigh_avx512(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen,
+                                           float *m, float *sum) {
+    __m512 hidden = _mm512_set1_ps(-TFM__INF), top = hidden, by = _mm512_set1_ps(scale), x;
+    float lanes[16], max = *m, fade = 1;
+    uint64_t bits = *seen;
+    for (int i = 0; i < columns; i += 16) {
+        x = _mm512_mul_ps(_mm512_loadu_ps(s + i), by);
+        if (bias) {
+            __m512 b = _mm512_loadu_ps(bias + i);
+            x = _mm512_add_ps(x, b);
+            bits &= ~((uint64_t)_mm512_cmp_ps_mask(b, hidden, _CMP_EQ_OQ) << i);
+        }
+        _mm512_storeu_ps(s + i, x);
+        top = _mm512_mask_max_ps(top, (__mmask16)(bits >> i), x, top);
+    }
+    *seen = bits;
+    if (!bits) return 1;
+    _mm512_storeu_ps(lanes, top);
+    for (int i = 0; i < 16; i++) max = tfm__maxf(lanes[i], max);
+    if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
+    *m = max;
+    __m512 sums = _mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(fade)), less = _mm512_set1_ps(max);
+    for (int i = 0; i < columns; i += 16) {
+        x = tfm__weight_avx512(_mm512_sub_ps(_mm512_loadu_ps(s + i), less));
+        x = _mm512_maskz_mov_ps((__mmask16)(bits >> i), x);
+        sums = _mm512_add_ps(sums, x);
+        _mm512_storeu_ps(s + i, x);
+    }
+    _mm512_storeu_ps(sum, sums);
+    return fade;
+}
+static void tfm__attention_avx512(void *job, int64_t begin, int64_t end, int thread) {
+    static const tfm__attention_isa isa = { 6, tfm__product_avx512, tfm__weigh_avx512 };
+    tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
+}
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -2833,7 +2927,7 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_avx2, tfm__attention_scratch_x86,
+    tfm__attention_avx512, tfm__attention_scratch_x86,
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
@@ -2843,7 +2937,7 @@ static const tfm__kernels tfm__kernels_avx512vnni = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_avx2, tfm__attention_scratch_x86,
+    tfm__attention_avx512, tfm__attention_scratch_x86,
     tfm__cell_fma
 };
 #endif
