@@ -2154,6 +2154,10 @@ typedef struct tfm__attention_job {
     size_t scratch_stride;
 } tfm__attention_job;
 
+static void tfm__halves(const float *x, int64_t n, uint16_t *y) {
+    for (int64_t i = 0; i < n; i++) y[i] = tfm__f32_to_f16(x[i]);
+}
+
 typedef struct tfm__attention_unit {
     int64_t b, head, row, end;          /* key head; its rows row..end-1 */
     int64_t segment, from, to;          /* keys */
@@ -2241,14 +2245,20 @@ TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, cons
         for (int64_t i = 0; i < j->dv; i++) a->o[i] = tfm__fma(fma, w, value[i], a->o[i]);
     }
 }
-/* A segment's o, with maximum m and sum l, joins out, with those in total. */
-TFM__INLINE void tfm__attention_join(int fma, float *total, float *out, float m, float l, const float *o, int64_t dv) {
-    if (l == 0) return;                 /* every key of the segment was hidden; a NaN goes on */
+/* A segment with maximum m and sum l joins the maximum and sum in total: *scale is the factor of its
+   o, and what is returned that of the output so far. */
+TFM__INLINE float tfm__attention_total(int fma, float *total, float m, float l, float *scale) {
+    *scale = 0;
+    if (l == 0) return 1;               /* every key of the segment was hidden; a NaN goes on */
     float max = tfm__maxf(total[0], m), old = total[0] == max ? 1.0f : tfm__exp(fma, total[0] - max);
-    float scale = m == max ? 1.0f : tfm__exp(fma, m - max);
+    *scale = m == max ? 1.0f : tfm__exp(fma, m - max);
     total[0] = max;
-    total[1] = tfm__fma(fma, total[1], old, l * scale);
-    for (int64_t d = 0; d < dv; d++) out[d] = tfm__fma(fma, out[d], old, o[d] * scale);
+    total[1] = tfm__fma(fma, total[1], old, l * *scale);
+    return old;
+}
+TFM__INLINE void tfm__attention_join(int fma, float *total, float *out, float m, float l, const float *o, int64_t dv) {
+    float scale, old = tfm__attention_total(fma, total, m, l, &scale);
+    for (int64_t d = 0; l != 0 && d < dv; d++) out[d] = tfm__fma(fma, out[d], old, o[d] * scale);
 }
 TFM__INLINE void tfm__attention_end(const float *total, float *out, int64_t dv) {
     float inverse = total[1] == 0 ? 0 : 1.0f / total[1];
@@ -2546,6 +2556,11 @@ TFM__AVX2 static void tfm__turn_keys(bool half, const char *k, int64_t stride, i
             else tfm__turn_avx2(false, from, step, out), tfm__turn_avx2(false, from + 8 * step, step, out + 8);
         }
 }
+TFM__AVX2 static void tfm__halves_avx2(const float *x, int64_t n, uint16_t *y) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), 0));
+    tfm__halves(x + i, n - i, y + i);
+}
 /* n halves to f32, n a multiple of 8. next is read soon. */
 TFM__AVX2 static void tfm__widen_avx2(const char *from, int64_t n, float *out, const char *next) {
     for (int64_t i = 0; i < n; i += 8) {
@@ -2703,8 +2718,19 @@ TFM__AVX2 static void tfm__attention_deliver(const tfm__attention_job *j, const 
         memcpy(p + 2, o, (size_t)j->dv * sizeof(float));
         return;
     }
-    tfm__attention_join(TFM__FMA_HARD, a->total + 2 * row, out, a->m[row], l, o, j->dv);
-    if (last) tfm__attention_end(a->total + 2 * row, out, j->dv);
+    float inverse = 1, scale, old = tfm__attention_total(TFM__FMA_HARD, a->total + 2 * row, a->m[row], l, &scale);
+    const float *total = a->total + 2 * row;
+    if (last) inverse = total[1] == 0 ? 0 : 1.0f / total[1];
+    int64_t e = 0;
+    for (; e + 8 <= j->dv; e += 8) {
+        __m256 y = _mm256_loadu_ps(out + e), x = _mm256_mul_ps(_mm256_loadu_ps(o + e), _mm256_set1_ps(scale));
+        if (l != 0) y = _mm256_fmadd_ps(y, _mm256_set1_ps(old), x);
+        _mm256_storeu_ps(out + e, _mm256_mul_ps(y, _mm256_set1_ps(inverse)));
+    }
+    for (; e < j->dv; e++) {
+        float y = l != 0 ? tfm__fma(TFM__FMA_HARD, out[e], old, o[e] * scale) : out[e];
+        out[e] = y * inverse;
+    }
 }
 static void tfm__attention_unit_x86(const tfm__attention_isa *isa, const tfm__attention_job *j,
                                     const tfm__attention_unit *u, float *scratch) {
@@ -2864,6 +2890,7 @@ typedef struct tfm__kernels {
     size_t (*scratch)(const tfm__type *type, int64_t k);   /* bytes that gemm takes per thread, or NULL */
     tfm__task gemm, columns, unary, rows, rope, attention;
     size_t (*attention_scratch)(const tfm__attention_job *job, int64_t rows);  /* bytes per thread, or NULL */
+    void (*halves)(const float *x, int64_t n, uint16_t *y);                   /* to f16 */
     tfm__task cell;
 } tfm__kernels;
 
@@ -2882,7 +2909,7 @@ typedef struct tfm__kernels {
     static const tfm__kernels tfm__kernels_##suffix = {                                \
         level, 1, 1, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
-        tfm__attention_##suffix, NULL, tfm__cell_##suffix                                    \
+        tfm__attention_##suffix, NULL, tfm__halves, tfm__cell_##suffix                                    \
     };
 
 /* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has the fused row alone:
@@ -2907,7 +2934,7 @@ static const tfm__kernels tfm__kernels_avx2 = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_avx2, tfm__attention_scratch_x86,
+    tfm__attention_avx2, tfm__attention_scratch_x86, tfm__halves_avx2,
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avxvnni = {
@@ -2917,7 +2944,7 @@ static const tfm__kernels tfm__kernels_avxvnni = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_avx2, tfm__attention_scratch_x86,
+    tfm__attention_avx2, tfm__attention_scratch_x86, tfm__halves_avx2,
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avx512 = {
@@ -2927,7 +2954,7 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_avx512, tfm__attention_scratch_x86,
+    tfm__attention_avx512, tfm__attention_scratch_x86, tfm__halves_avx2,
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
@@ -2937,7 +2964,7 @@ static const tfm__kernels tfm__kernels_avx512vnni = {
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
-    tfm__attention_avx512, tfm__attention_scratch_x86,
+    tfm__attention_avx512, tfm__attention_scratch_x86, tfm__halves_avx2,
     tfm__cell_fma
 };
 #endif
@@ -6596,13 +6623,16 @@ static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_t
     if (!tfm__ok(s->c) || s->c->measure) return;
     tfm_tensor t = tfm__cache(s, cache, layer, s->position, size);
     for (int64_t i = 0; i < rows.dim[0] * kv; i++) {
-        int64_t p = s->position + i / kv, head = i % kv, inner = turned ? p % 16 : 0, step = turned ? 16 : 1;
+        int64_t p = s->position + i / kv, head = i % kv, inner = turned ? p % 16 : 0;
         const float *x = (const float *)(const void *)((const char *)rows.data + i / kv * rows.stride[0]) + head * size;
         char *out = (char *)t.data + head * t.stride[1] + (p - inner) * t.stride[2] + inner * element;
-        float *wide = (float *)(void *)out;
-        uint16_t *half = (uint16_t *)(void *)out;
-        if (s->o.cache == TFM_F32) for (int64_t e = 0; e < size; e++) wide[e * step] = x[e];
-        else for (int64_t e = 0; e < size; e++) half[e * step] = tfm__f32_to_f16(x[e]);
+        uint16_t half[TFM__HEAD_MAX];
+        if (s->o.cache == TFM_F16) s->c->kernels->halves(x, size, half);
+        const char *from = s->o.cache == TFM_F16 ? (const char *)half : (const char *)x;
+        if (!turned) { memcpy(out, from, (size_t)(size * element)); continue; }
+        for (int64_t e = 0; e < size; e++, out += 16 * element)
+            if (element == 2) memcpy(out, from + 2 * e, 2);
+            else memcpy(out, from + 4 * e, 4);
     }
 }
 static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, const float *angles) {
