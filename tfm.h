@@ -4019,24 +4019,28 @@ static bool tfm__attention_strides(tfm_tensor t, int64_t *stride, int64_t unit) 
 static int64_t tfm__attention_units(const tfm__attention_job *j, int64_t batch) {
     return j->tq ? batch * (j->heads / j->group) * tfm__attention_chunks(j) * (j->partials ? j->segments : 1) : 0;
 }
-/* How a job is cut into units, and the memory for it. */
+/* How a job is cut into units, and the memory for it. With one query and several threads the segments
+   are units too; then, if there still are fewer than threads, parts of the heads that share keys. */
 static void tfm__attention_split(tfm_context *c, tfm__attention_job *j, int64_t batch) {
     int64_t threads = c->pool.threads, total = j->group * j->tq, pieces = batch * (j->heads / j->group);
     int64_t most = tfm__min64(TFM__ROWS, (total + TFM__TILE - 1) / TFM__TILE * TFM__TILE);
     j->rows = TFM__TILE;
     if (total == 0 || pieces == 0) return;
-    int64_t chunks = tfm__min64((4 * threads + pieces - 1) / pieces, most / TFM__TILE);
-    chunks = tfm__max64(chunks, (total + most - 1) / most);
-    j->rows = ((total + chunks - 1) / chunks + TFM__TILE - 1) / TFM__TILE * TFM__TILE;
     if (c->kernels->attention_scratch) {
         j->scratch_stride = c->kernels->attention_scratch(j, most);
         j->scratch = (char *)tfm__arena(c, (size_t)threads, j->scratch_stride);
     }
-    if (j->tq > 1 || threads == 1) return;
     j->segment = j->window > 0 ? tfm__min64(j->tk, tfm__max64(0, j->offset - j->window + 1)) / TFM__SEGMENT : 0;
     j->segments = (j->tk + TFM__SEGMENT - 1) / TFM__SEGMENT - j->segment;
-    if (j->segments < 2) return;
-    j->partials = (float *)tfm__arena(c, (size_t)(batch * j->heads * j->segments), (size_t)(2 + j->dv) * sizeof(float));
+    if (j->tq == 1 && threads > 1 && j->segments > 1) {
+        j->partials = (float *)tfm__arena(c, (size_t)(batch * j->heads * j->segments),
+                                          (size_t)(2 + j->dv) * sizeof(float));
+        pieces *= j->segments;
+    }
+    int64_t chunks = tfm__min64((4 * threads + pieces - 1) / pieces, most / TFM__TILE);
+    chunks = tfm__max64(chunks, (total + most - 1) / most);
+    j->rows = ((total + chunks - 1) / chunks + TFM__TILE - 1) / TFM__TILE * TFM__TILE;
+    if (total <= TFM__TILE && pieces < threads) j->rows = (total - 1) / ((threads + pieces - 1) / pieces) + 1;
 }
 /* q, k, v [B, H, T, d] as tfm__heads gives them, out like q with v's head size; k and v F32 or F16. */
 static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out, bool turned,
