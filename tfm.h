@@ -2472,12 +2472,18 @@ TFM__AVX2 TFM__INLINE __m256 tfm__weight_avx2(__m256 x) {
     x = _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
     return _mm256_mul_ps(x, _mm256_set1_ps(0x1p-63f));
 }
+/* The largest of eight, none of which is NaN. */
+TFM__AVX2 TFM__INLINE float tfm__top_avx2(__m256 x) {
+    __m128 t = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
+}
 /* One row and block: scores s become weights. Bits of keys that the bias hides leave `seen`; m and
    the 16 sums go on. Returns what the sums, and o, are multiplied by. */
 TFM__AVX2 static float tfm__weigh_avx2(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen,
                                        float *m, float *sum) {
     __m256 hidden = _mm256_set1_ps(-TFM__INF), top = hidden, by = _mm256_set1_ps(scale), x;
-    float lanes[8], max = *m, fade = 1;
+    float max, fade = 1;
     uint64_t bits = *seen;
     for (int i = 0; i < columns; i += 8) {
         x = _mm256_mul_ps(_mm256_loadu_ps(s + i), by);
@@ -2492,8 +2498,7 @@ TFM__AVX2 static float tfm__weigh_avx2(float *s, int64_t columns, const float *b
     }
     *seen = bits;
     if (!bits) return 1;
-    _mm256_storeu_ps(lanes, top);
-    for (int i = 0; i < 8; i++) max = tfm__maxf(lanes[i], max);
+    max = tfm__maxf(tfm__top_avx2(top), *m);
     if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
     *m = max;
     __m256 low = _mm256_mul_ps(_mm256_loadu_ps(sum), _mm256_set1_ps(fade)), less = _mm256_set1_ps(max);
@@ -2846,7 +2851,7 @@ TFM__AVX512 TFM__INLINE __m512 tfm__weight_avx512(__m512 x) {
 TFM__AVX512 static float tfm__weigh_avx512(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen,
                                            float *m, float *sum) {
     __m512 hidden = _mm512_set1_ps(-TFM__INF), top = hidden, by = _mm512_set1_ps(scale), x;
-    float lanes[16], max = *m, fade = 1;
+    float lanes[16], max, fade = 1;
     uint64_t bits = *seen;
     for (int i = 0; i < columns; i += 16) {
         x = _mm512_mul_ps(_mm512_loadu_ps(s + i), by);
@@ -2861,7 +2866,7 @@ TFM__AVX512 static float tfm__weigh_avx512(float *s, int64_t columns, const floa
     *seen = bits;
     if (!bits) return 1;
     _mm512_storeu_ps(lanes, top);
-    for (int i = 0; i < 16; i++) max = tfm__maxf(lanes[i], max);
+    max = tfm__maxf(tfm__top_avx2(_mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8))), *m);
     if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
     *m = max;
     __m512 sums = _mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(fade)), less = _mm512_set1_ps(max);
