@@ -2601,24 +2601,26 @@ typedef struct tfm__attention_space {
     const char *key, *value;            /* K of the block, V of position 0, as the product takes them */
     const char *key_next, *value_next;  /* what K of the next block, V of a block later, are made of */
     int64_t key_step, value_stride, value_next_stride;      /* bytes of 16 keys, of a position of V */
-    bool key_half, value_half;
+    bool key_half, value_half, packs;   /* packs: v has room */
 } tfm__attention_space;
 
-static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, float *base, tfm__attention_space *a) {
+static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, bool packs, float *base,
+                                   tfm__attention_space *a) {
     int64_t d = (j->d + 7) / 8 * 8, width = (j->dv + 15) / 16 * 16, at = 0;
-    int64_t sizes[8] = { rows * d, d * TFM__KEYS, width * TFM__KEYS, TFM__TILE * TFM__KEYS, rows * width, rows * 16,
-                         rows, rows * 2 };
+    int64_t sizes[8] = { rows * d, d * TFM__KEYS, packs ? width * TFM__KEYS : 0, TFM__TILE * TFM__KEYS, rows * width,
+                         rows * 16, rows, rows * 2 };
     float **parts[8] = { &a->q, &a->k, &a->v, &a->s, &a->o, &a->sum, &a->m, &a->total };
     for (int i = 0; i < 8; i++) {
         if (base) *parts[i] = base + at;
         at += (sizes[i] + 15) / 16 * 16;
     }
     a->width = width;
+    a->packs = packs;
     return (size_t)at * sizeof(float);
 }
 static size_t tfm__attention_scratch_x86(const tfm__attention_job *j, int64_t rows) {
     tfm__attention_space a;
-    return tfm__attention_carve(j, rows, NULL, &a);
+    return tfm__attention_carve(j, rows, true, NULL, &a);
 }
 
 /* o += weights V for n rows that one product takes at once, run by run of keys seen by the same rows. */
@@ -2700,7 +2702,7 @@ static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attent
     a->value = v;
     a->value_stride = a->value_next_stride = j->v_stride[2];
     a->value_half = half;
-    if (rows > 3 || j->dv % 16) {
+    if ((rows > 3 && a->packs) || j->dv % 16) {
         tfm__pack_values(half, v, j->v_stride[2], j->dv, a->width, begin, end, a->v, a->key_next);
         a->value_stride = a->width * (int64_t)sizeof(float);
         a->value = (const char *)a->v - block * a->value_stride;
@@ -2738,10 +2740,10 @@ TFM__AVX2 static void tfm__attention_deliver(const tfm__attention_job *j, const 
     }
 }
 static void tfm__attention_unit_x86(const tfm__attention_isa *isa, const tfm__attention_job *j,
-                                    const tfm__attention_unit *u, float *scratch) {
+                                    const tfm__attention_unit *u, bool packs, float *scratch) {
     tfm__attention_space a;
     int64_t rows = u->end - u->row, begin, end, none;
-    tfm__attention_carve(j, rows, scratch, &a);
+    tfm__attention_carve(j, rows, packs, scratch, &a);
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = (u->row + r) / j->group, h = u->head * j->group + (u->row + r) % j->group;
         memcpy(a.q + r * j->d, j->q + u->b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2],
@@ -2765,24 +2767,30 @@ static void tfm__attention_unit_x86(const tfm__attention_isa *isa, const tfm__at
         for (int64_t r = 0; r < rows; r++) tfm__attention_deliver(j, u, &a, r, begin >= end);
     } while (begin < end);
 }
-/* Without scratch, as plain arrays are, small heads use the stack. */
-enum { TFM__ATTENTION_STACK = 96 * 1024 / sizeof(float) };
+/* Plain arrays come without scratch: small heads use the stack, and pack V only for its odd size. */
+enum { TFM__ATTENTION_STACK = 64 * 1024 / sizeof(float) };
+static bool tfm__attention_fits(const tfm__attention_job *j) {
+    tfm__attention_space a;
+    return tfm__attention_carve(j, j->rows, j->dv % 16 != 0, NULL, &a) <= TFM__ATTENTION_STACK * sizeof(float);
+}
 static void tfm__attention_stack(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
                                  int64_t end) {
     float scratch[TFM__ATTENTION_STACK];
     for (int64_t index = begin; index < end; index++) {
         tfm__attention_unit u = tfm__attention_unit_at(j, index);
-        tfm__attention_unit_x86(isa, j, &u, scratch);
+        tfm__attention_unit_x86(isa, j, &u, j->dv % 16 != 0, scratch);
     }
 }
 TFM__AVX2 static void tfm__attention_x86(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
                                          int64_t end, int thread) {
-    bool fits = tfm__attention_scratch_x86(j, j->rows) <= TFM__ATTENTION_STACK * sizeof(float);
-    if (j->joining || (!j->scratch && !fits)) { tfm__attention_run(TFM__FMA_HARD, j, begin, end); return; }
+    if (j->joining || (!j->scratch && !tfm__attention_fits(j))) {
+        tfm__attention_run(TFM__FMA_HARD, j, begin, end);
+        return;
+    }
     if (!j->scratch) { tfm__attention_stack(isa, j, begin, end); return; }
     for (int64_t index = begin; index < end; index++) {
         tfm__attention_unit u = tfm__attention_unit_at(j, index);
-        tfm__attention_unit_x86(isa, j, &u, (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
+        tfm__attention_unit_x86(isa, j, &u, true, (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
     }
 }
 static void tfm__attention_avx2(void *job, int64_t begin, int64_t end, int thread) {

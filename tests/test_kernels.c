@@ -538,6 +538,24 @@ static void attention_of_random_shapes(void) {
     }
     for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
 }
+/* Plain arrays, which have no scratch, of sizes that fit on the stack and that do not. */
+static void attention_of_arrays(void) {
+    static const int64_t sizes[] = { 1, 40, 64, 100, 128, 160, 176, 300 };
+    tfm_context_opts portable = { .level = TFM_LEVEL_FMA };
+    if (!tfm_level_available(TFM_LEVEL_FMA)) return;
+    tfm_context *c = tfm_context_new(&portable, NULL);
+    uint64_t seed = 12;
+    for (int i = 0; i < 8; i++) {
+        int64_t d = sizes[i], tq = 15, tk = 150;
+        tfm_attention_opts o = { .heads = 4, .kv_heads = 2, .causal = i % 2 == 0, .offset = 40 };
+        tfm_tensor q = random_tensor(c, &seed, tfm_shape2(tq, 4 * d), 3), y = tfm_zeros(c, tfm_shape2(tq, 4 * d));
+        tfm_tensor k = random_tensor(c, &seed, tfm_shape2(tk, 2 * d), 1), v = random_tensor(c, &seed, tfm_shape2(tk, 2 * d), 1);
+        CHECK_EQ(tfm_attention_f32((float *)y.data, floats_of(q), floats_of(k), floats_of(v), tq, tk, d, NULL, &o),
+                 TFM_OK);
+        if (!same_tensor(c, y, tfm_attention(c, q, k, v, &o))) printf("    size %d\n", (int)d);
+    }
+    tfm_context_free(c);
+}
 /* Caches of both types, prompts and single ids, at the levels that fuse in hardware. */
 static void attention_of_sessions(void) {
     static const recipe recipes[] = {
@@ -656,6 +674,7 @@ const test_case tests_kernels[] = {
     { "rows_follow_the_rules", rows_follow_the_rules, QUICK },
     { "levels_agree", levels_agree, QUICK },
     { "attention_of_random_shapes", attention_of_random_shapes, QUICK },
+    { "attention_of_arrays", attention_of_arrays, QUICK },
     { "attention_of_sessions", attention_of_sessions, QUICK },
     { "known_bits", known_bits, QUICK },
     { "rows_are_independent", rows_are_independent, QUICK },
