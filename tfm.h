@@ -2218,7 +2218,8 @@ TFM__INLINE float tfm__attention_scores(int fma, const tfm__attention_job *j, co
         if (mask) memcpy(&bias, mask + p * j->mask_stride[3], sizeof bias);
         seen[p - begin] = bias != -TFM__INF;
         if (!seen[p - begin]) continue;
-        const float *key = j->turned ? tfm__turned(j, k, p, wide) : tfm__widen(j->type, k + p * j->k_stride[2], j->d, wide);
+        const float *key = j->turned ? tfm__turned(j, k, p, wide)
+                                     : tfm__widen(j->type, k + p * j->k_stride[2], j->d, wide);
         for (int64_t i = 0; i < j->d; i++) t = tfm__fma(fma, q[i], key[i], t);
         t *= j->scale;
         s[p - begin] = mask ? t + bias : t;

@@ -488,8 +488,8 @@ static attention_case random_attention(uint64_t *seed) {
     a.q = tfm_shape4(batch, kv * group, tq, d);
     a.k = tfm_shape4(batch, kv, tk, d);
     a.v = tfm_shape4(batch, kv, tk, dv);
-    a.o.heads = kv * group;
-    a.o.kv_heads = kv;
+    a.o.heads = (int)(kv * group);
+    a.o.kv_heads = (int)kv;
     a.o.causal = below(seed, 2) != 0;
     a.o.offset = below(seed, 2) ? below(seed, tk) : 0;
     if (one && below(seed, 2)) a.o.offset = tk - 1;
@@ -549,7 +549,8 @@ static void attention_of_arrays(void) {
         int64_t d = sizes[i], tq = 15, tk = 150;
         tfm_attention_opts o = { .heads = 4, .kv_heads = 2, .causal = i % 2 == 0, .offset = 40 };
         tfm_tensor q = random_tensor(c, &seed, tfm_shape2(tq, 4 * d), 3), y = tfm_zeros(c, tfm_shape2(tq, 4 * d));
-        tfm_tensor k = random_tensor(c, &seed, tfm_shape2(tk, 2 * d), 1), v = random_tensor(c, &seed, tfm_shape2(tk, 2 * d), 1);
+        tfm_tensor k = random_tensor(c, &seed, tfm_shape2(tk, 2 * d), 1);
+        tfm_tensor v = random_tensor(c, &seed, tfm_shape2(tk, 2 * d), 1);
         CHECK_EQ(tfm_attention_f32((float *)y.data, floats_of(q), floats_of(k), floats_of(v), tq, tk, d, NULL, &o),
                  TFM_OK);
         if (!same_tensor(c, y, tfm_attention(c, q, k, v, &o))) printf("    size %d\n", (int)d);
