@@ -2389,13 +2389,13 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
 
 /* ---- Attention ----
    A unit takes its queries, up to 96 rows, through the blocks of 64 keys; K and V of a block are
-   packed once for all of them: K turned, [d][64 keys], V as rows of f32. Rows go in tiles of 12,
+   packed once for all of them: K turned, [4][d][16 keys], V as rows of f32. Rows go in tiles of 12,
    each step for the whole tile: scores = q K, weights = exp(scores - max) in place, o += weights V.
    Both products are one kernel: lanes are keys, then elements of V, so that every chain runs as in
    the portable code: over d, then over keys, ascending. It holds 3 rows x 32 lanes (AVX-512: 6 x
    64) in registers. Keys that a row does not see have no bit in its mask `seen`; runs of keys seen
-   by the same rows make one product. Up to 3 rows (decode) have no use for packing: K is turned
-   in its own type, V read where it lies, and both widened on the way into the product.         */
+   by the same rows make one product. Up to 3 rows (decode) have no use for packing: V, and K from a
+   cache, which keeps it turned, are read where they lie and widened on the way into the product. */
 typedef struct tfm__tile {              /* c [rows, columns] = or += a [rows, n] b [n, columns] */
     float *c;
     const float *a;
