@@ -1821,7 +1821,7 @@ static double tfm__exp_double(double x) {
 #define TFM_HEAD_MAX 1024
 #endif
 enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__UNIT = 32, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64,
-       TFM__TILE = 12, TFM__ROWS = 96, TFM__HEAD_MAX = TFM_HEAD_MAX };
+       TFM__QUERY_TILE = 12, TFM__QUERIES = 96, TFM__HEAD_MAX = TFM_HEAD_MAX };
 
 /* Sums over a row run in `lanes` chains, element k in chain k % lanes: one below 256 elements, else
    16, joined by a tree. */
@@ -2396,7 +2396,7 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
    64) in registers. Keys that a row does not see have no bit in its mask `seen`; runs of keys seen
    by the same rows make one product. Up to 3 rows (decode) have no use for packing: V, and K from a
    cache, which keeps it turned, are read where they lie and widened on the way into the product. */
-typedef struct tfm__tile {              /* c [rows, columns] = or += a [rows, n] b [n, columns] */
+typedef struct tfm__attention_product {              /* c [rows, columns] = or += a [rows, n] b [n, columns] */
     float *c;
     const float *a;
     const char *b;
@@ -2405,19 +2405,19 @@ typedef struct tfm__tile {              /* c [rows, columns] = or += a [rows, n]
     int64_t n, rows, columns;           /* columns: a multiple of 16 */
     bool half, add;                     /* b is f16; += */
     const char *next;                   /* with half: as much as b, read soon, so prefetched */
-} tfm__tile;
+} tfm__attention_product;
 
 typedef struct tfm__attention_isa {     /* what depends on the width of registers */
     int64_t rows;                       /* that a product holds at once */
-    void (*product)(const tfm__tile *t);
+    void (*product)(const tfm__attention_product *t);
     float (*weigh)(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen, float *m, float *sum);
 } tfm__attention_isa;
 
-TFM__AVX2 TFM__INLINE __m256 tfm__wide_avx2(bool half, const char *p) {
+TFM__AVX2 TFM__INLINE __m256 tfm__attention_wide_avx2(bool half, const char *p) {
     return half ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p))
                 : _mm256_loadu_ps((const float *)(const void *)p);
 }
-TFM__AVX2 TFM__INLINE void tfm__product_tile_avx2(int rows, int vectors, bool half, const tfm__tile *t,
+TFM__AVX2 TFM__INLINE void tfm__attention_tile_avx2(int rows, int vectors, bool half, const tfm__attention_product *t,
                                                   int64_t row, int64_t column) {
     __m256 acc[3][8], x[3];
     int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, b_step = t->b_step, c_stride = t->c_stride;
@@ -2432,39 +2432,39 @@ TFM__AVX2 TFM__INLINE void tfm__product_tile_avx2(int rows, int vectors, bool ha
         if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 4) _mm_prefetch(next + 16 * v, _MM_HINT_T0);
         TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm256_broadcast_ss(a + i * a_stride + k);
         TFM__UNROLL for (int v = 0; v < vectors; v++) {
-            __m256 w = tfm__wide_avx2(half, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
+            __m256 w = tfm__attention_wide_avx2(half, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
             TFM__UNROLL for (int i = 0; i < rows; i++) acc[i][v] = _mm256_fmadd_ps(x[i], w, acc[i][v]);
         }
     }
     TFM__UNROLL for (int i = 0; i < rows; i++)
         TFM__UNROLL for (int v = 0; v < vectors; v++) _mm256_storeu_ps(c + i * c_stride + 8 * v, acc[i][v]);
 }
-TFM__AVX2 TFM__INLINE void tfm__product_rows_avx2(int rows, bool half, const tfm__tile *t, int64_t row) {
+TFM__AVX2 TFM__INLINE void tfm__attention_rows_avx2(int rows, bool half, const tfm__attention_product *t, int64_t row) {
     int64_t x = 0;
-    if (rows == 1) for (; x + 64 <= t->columns; x += 64) tfm__product_tile_avx2(1, 8, half, t, row, x);
-    if (rows < 3 || !half) for (; x + 32 <= t->columns; x += 32) tfm__product_tile_avx2(rows, 4, half, t, row, x);
-    for (; x < t->columns; x += 16) tfm__product_tile_avx2(rows, 2, half, t, row, x);
+    if (rows == 1) for (; x + 64 <= t->columns; x += 64) tfm__attention_tile_avx2(1, 8, half, t, row, x);
+    if (rows < 3 || !half) for (; x + 32 <= t->columns; x += 32) tfm__attention_tile_avx2(rows, 4, half, t, row, x);
+    for (; x < t->columns; x += 16) tfm__attention_tile_avx2(rows, 2, half, t, row, x);
 }
-TFM__AVX2 static void tfm__product_avx2(const tfm__tile *t) {
+TFM__AVX2 static void tfm__attention_product_avx2(const tfm__attention_product *t) {
     for (int64_t r = 0, rows; r < t->rows; r += rows) {
         int64_t left = t->rows - r;
         rows = left == 4 ? 2 : tfm__min64(left, 3);
-        if (rows == 3 && t->half) tfm__product_rows_avx2(3, true, t, r);
-        else if (rows == 3) tfm__product_rows_avx2(3, false, t, r);
-        else if (rows == 2 && t->half) tfm__product_rows_avx2(2, true, t, r);
-        else if (rows == 2) tfm__product_rows_avx2(2, false, t, r);
-        else if (t->half) tfm__product_rows_avx2(1, true, t, r);
-        else tfm__product_rows_avx2(1, false, t, r);
+        if (rows == 3 && t->half) tfm__attention_rows_avx2(3, true, t, r);
+        else if (rows == 3) tfm__attention_rows_avx2(3, false, t, r);
+        else if (rows == 2 && t->half) tfm__attention_rows_avx2(2, true, t, r);
+        else if (rows == 2) tfm__attention_rows_avx2(2, false, t, r);
+        else if (t->half) tfm__attention_rows_avx2(1, true, t, r);
+        else tfm__attention_rows_avx2(1, false, t, r);
     }
 }
 
 /* All ones in the lanes whose bits are set. */
-TFM__AVX2 TFM__INLINE __m256 tfm__lanes_avx2(uint64_t bits) {
+TFM__AVX2 TFM__INLINE __m256 tfm__attention_lanes_avx2(uint64_t bits) {
     __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), b = _mm256_set1_epi32((int)(bits & 255));
     return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(b, lane), lane));
 }
 /* tfm__exp of x <= 0 (or NaN): 2^n by a factor 2^(n + 63), whose bits are the low ones of t, and 2^-63. */
-TFM__AVX2 TFM__INLINE __m256 tfm__weight_avx2(__m256 x) {
+TFM__AVX2 TFM__INLINE __m256 tfm__attention_exp_avx2(__m256 x) {
     __m256 magic = _mm256_set1_ps(12582912.0f + 190.0f);
     x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
     __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504f), magic), k = _mm256_sub_ps(t, magic);
@@ -2474,14 +2474,14 @@ TFM__AVX2 TFM__INLINE __m256 tfm__weight_avx2(__m256 x) {
     return _mm256_mul_ps(x, _mm256_set1_ps(0x1p-63f));
 }
 /* The largest of eight, none of which is NaN. */
-TFM__AVX2 TFM__INLINE float tfm__top_avx2(__m256 x) {
+TFM__AVX2 TFM__INLINE float tfm__attention_top_avx2(__m256 x) {
     __m128 t = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     t = _mm_max_ps(t, _mm_movehl_ps(t, t));
     return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
 }
 /* One row and block: scores s become weights. Bits of keys that the bias hides leave `seen`; m and
    the 16 sums go on. Returns what the sums, and o, are multiplied by. */
-TFM__AVX2 static float tfm__weigh_avx2(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen,
+TFM__AVX2 static float tfm__attention_weigh_avx2(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen,
                                        float *m, float *sum) {
     __m256 hidden = _mm256_set1_ps(-TFM__INF), top = hidden, by = _mm256_set1_ps(scale), x;
     float max, fade = 1;
@@ -2494,22 +2494,22 @@ TFM__AVX2 static float tfm__weigh_avx2(float *s, int64_t columns, const float *b
             bits &= ~((uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(b, hidden, _CMP_EQ_OQ)) << i);
         }
         _mm256_storeu_ps(s + i, x);
-        if ((bits >> i & 255) != 255) x = _mm256_blendv_ps(hidden, x, tfm__lanes_avx2(bits >> i));
+        if ((bits >> i & 255) != 255) x = _mm256_blendv_ps(hidden, x, tfm__attention_lanes_avx2(bits >> i));
         top = _mm256_max_ps(x, top);            /* passes over NaN */
     }
     *seen = bits;
     if (!bits) return 1;
-    max = tfm__maxf(tfm__top_avx2(top), *m);
+    max = tfm__maxf(tfm__attention_top_avx2(top), *m);
     if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
     *m = max;
     __m256 low = _mm256_mul_ps(_mm256_loadu_ps(sum), _mm256_set1_ps(fade)), less = _mm256_set1_ps(max);
     __m256 high = _mm256_mul_ps(_mm256_loadu_ps(sum + 8), _mm256_set1_ps(fade));
     for (int i = 0; i < columns; i += 16) {
-        x = tfm__weight_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i), less));
-        __m256 y = tfm__weight_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i + 8), less));
+        x = tfm__attention_exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i), less));
+        __m256 y = tfm__attention_exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i + 8), less));
         if ((bits >> i & 65535) != 65535) {
-            x = _mm256_and_ps(x, tfm__lanes_avx2(bits >> i));
-            y = _mm256_and_ps(y, tfm__lanes_avx2(bits >> (i + 8)));
+            x = _mm256_and_ps(x, tfm__attention_lanes_avx2(bits >> i));
+            y = _mm256_and_ps(y, tfm__attention_lanes_avx2(bits >> (i + 8)));
         }
         low = _mm256_add_ps(low, x);
         high = _mm256_add_ps(high, y);
@@ -2522,9 +2522,9 @@ TFM__AVX2 static float tfm__weigh_avx2(float *s, int64_t columns, const float *b
 }
 
 /* Eight elements of eight keys to f32, turned: element e of key x goes to out[16 * e + x]. */
-TFM__AVX2 TFM__INLINE void tfm__turn_avx2(bool half, const char *from, int64_t stride, float *out) {
+TFM__AVX2 TFM__INLINE void tfm__attention_turn_avx2(bool half, const char *from, int64_t stride, float *out) {
     __m256 r[8], t[8], s[8];
-    TFM__UNROLL for (int i = 0; i < 8; i++) r[i] = tfm__wide_avx2(half, from + i * stride);
+    TFM__UNROLL for (int i = 0; i < 8; i++) r[i] = tfm__attention_wide_avx2(half, from + i * stride);
     TFM__UNROLL for (int i = 0; i < 8; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
@@ -2542,7 +2542,7 @@ TFM__AVX2 TFM__INLINE void tfm__turn_avx2(bool half, const char *from, int64_t s
 }
 /* Keys begin..end-1 of a block, f32 or f16, as f32 [key / 16][d rounded up to 8][16]. Columns outside
    repeat the nearest key; elements past d are zeros. */
-TFM__AVX2 static void tfm__turn_keys(bool half, const char *k, int64_t stride, int64_t d, int64_t begin, int64_t end,
+TFM__AVX2 static void tfm__attention_turn(bool half, const char *k, int64_t stride, int64_t d, int64_t begin, int64_t end,
                                      float *out) {
     int64_t size = half ? 2 : 4;
     for (int64_t x = begin / TFM__KEYS * TFM__KEYS; x < end; x += 16)
@@ -2558,8 +2558,8 @@ TFM__AVX2 static void tfm__turn_keys(bool half, const char *k, int64_t stride, i
                 from = edge[0];
                 step = 32;
             }
-            if (half) tfm__turn_avx2(true, from, step, out), tfm__turn_avx2(true, from + 8 * step, step, out + 8);
-            else tfm__turn_avx2(false, from, step, out), tfm__turn_avx2(false, from + 8 * step, step, out + 8);
+            if (half) tfm__attention_turn_avx2(true, from, step, out), tfm__attention_turn_avx2(true, from + 8 * step, step, out + 8);
+            else tfm__attention_turn_avx2(false, from, step, out), tfm__attention_turn_avx2(false, from + 8 * step, step, out + 8);
         }
 }
 TFM__AVX2 static void tfm__halves_avx2(const float *x, int64_t n, uint16_t *y) {
@@ -2568,14 +2568,14 @@ TFM__AVX2 static void tfm__halves_avx2(const float *x, int64_t n, uint16_t *y) {
     tfm__halves(x + i, n - i, y + i);
 }
 /* n halves to f32, n a multiple of 8. next is read soon. */
-TFM__AVX2 static void tfm__widen_avx2(const char *from, int64_t n, float *out, const char *next) {
+TFM__AVX2 static void tfm__attention_widen(const char *from, int64_t n, float *out, const char *next) {
     for (int64_t i = 0; i < n; i += 8) {
         _mm_prefetch(next + 2 * i, _MM_HINT_T0);
-        _mm256_storeu_ps(out + i, tfm__wide_avx2(true, from + 2 * i));
+        _mm256_storeu_ps(out + i, tfm__attention_wide_avx2(true, from + 2 * i));
     }
 }
 /* Values begin..end-1 of a block as f32 rows of `width`, dv rounded up to 16. next is read soon. */
-TFM__AVX2 static void tfm__pack_values(bool half, const char *v, int64_t stride, int64_t dv, int64_t width,
+TFM__AVX2 static void tfm__attention_pack(bool half, const char *v, int64_t stride, int64_t dv, int64_t width,
                                        int64_t begin, int64_t end, float *out, const char *next) {
     out += begin % TFM__KEYS * width;
     for (int64_t p = begin; p < end; p++, out += width) {
@@ -2583,7 +2583,7 @@ TFM__AVX2 static void tfm__pack_values(bool half, const char *v, int64_t stride,
         int64_t e = 0;
         for (; e + 8 <= dv; e += 8, next += half ? 16 : 32) {
             _mm_prefetch(next, _MM_HINT_T0);
-            _mm256_storeu_ps(out + e, tfm__wide_avx2(half, row + e * (half ? 2 : 4)));
+            _mm256_storeu_ps(out + e, tfm__attention_wide_avx2(half, row + e * (half ? 2 : 4)));
         }
         for (; e < width; e++) {
             out[e] = 0;
@@ -2608,7 +2608,7 @@ typedef struct tfm__attention_space {
 static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, bool packs, float *base,
                                    tfm__attention_space *a) {
     int64_t d = (j->d + 7) / 8 * 8, width = (j->dv + 15) / 16 * 16, at = 0;
-    int64_t sizes[8] = { rows * d, d * TFM__KEYS, packs ? width * TFM__KEYS : 0, TFM__TILE * TFM__KEYS, rows * width,
+    int64_t sizes[8] = { rows * d, d * TFM__KEYS, packs ? width * TFM__KEYS : 0, TFM__QUERY_TILE * TFM__KEYS, rows * width,
                          rows * 16, rows, rows * 2 };
     float **parts[8] = { &a->q, &a->k, &a->v, &a->s, &a->o, &a->sum, &a->m, &a->total };
     for (int i = 0; i < 8; i++) {
@@ -2636,7 +2636,7 @@ static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__atte
         int64_t x = __builtin_ctzll(left), next = x + 1 + __builtin_ctzll(change >> x);
         for (int64_t i = 0, to; i < n; i = to + 1) {
             for (to = i; to < n && seen[to] >> x & 1; to++) ;
-            tfm__tile t = { a->o + (row + i) * a->width, weights + i * TFM__KEYS + x,
+            tfm__attention_product t = { a->o + (row + i) * a->width, weights + i * TFM__KEYS + x,
                             a->value + (block + x) * a->value_stride, a->width, TFM__KEYS, a->value_stride,
                             a->value_half ? 32 : 64, next - x, to - i, a->width, a->value_half, true,
                             a->value_next + (block + x) * a->value_next_stride };
@@ -2649,7 +2649,7 @@ static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__atte
 TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const tfm__attention_job *j,
                                           const tfm__attention_unit *u, const tfm__attention_space *a, int64_t row,
                                           int64_t n, int64_t begin, int64_t end) {
-    uint64_t seen[TFM__TILE];
+    uint64_t seen[TFM__QUERY_TILE];
     int64_t block = begin / TFM__KEYS * TFM__KEYS, columns = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t first, last;
@@ -2660,7 +2660,7 @@ TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const t
         if (seen[i]) columns = tfm__max64(columns, (last + 15) / 16 * 16);
     }
     if (!columns) return;
-    tfm__tile t = { a->s, a->q + row * j->d, a->key, TFM__KEYS, j->d, a->key_half ? 32 : 64, a->key_step, j->d, n,
+    tfm__attention_product t = { a->s, a->q + row * j->d, a->key, TFM__KEYS, j->d, a->key_half ? 32 : 64, a->key_step, j->d, n,
                     columns, a->key_half, false, a->key_next };
     isa->product(&t);
     for (int64_t i = 0; i < n; i++) {
@@ -2694,9 +2694,9 @@ static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attent
     if (!j->turned || (half && !a->key_half)) {
         a->key = (const char *)a->k;
         a->key_step = (j->turned ? j->d : (j->d + 7) / 8 * 8) * 64;
-        if (j->turned) tfm__widen_avx2(k + block * j->k_stride[2], (end - block + 15) / 16 * 16 * j->d, a->k,
+        if (j->turned) tfm__attention_widen(k + block * j->k_stride[2], (end - block + 15) / 16 * 16 * j->d, a->k,
                                        v + block * j->v_stride[2]);
-        else tfm__turn_keys(half, k, j->k_stride[2], j->d, begin, end, a->k);
+        else tfm__attention_turn(half, k, j->k_stride[2], j->d, begin, end, a->k);
     }
     a->key_next = k + (block + TFM__KEYS) * j->k_stride[2];
     a->value_next = v + TFM__KEYS * j->v_stride[2];
@@ -2704,13 +2704,13 @@ static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attent
     a->value_stride = a->value_next_stride = j->v_stride[2];
     a->value_half = half;
     if ((rows > 3 && a->packs) || j->dv % 16) {
-        tfm__pack_values(half, v, j->v_stride[2], j->dv, a->width, begin, end, a->v, a->key_next);
+        tfm__attention_pack(half, v, j->v_stride[2], j->dv, a->width, begin, end, a->v, a->key_next);
         a->value_stride = a->width * (int64_t)sizeof(float);
         a->value = (const char *)a->v - block * a->value_stride;
         a->value_half = false;
     }
-    for (int64_t row = 0; row < rows; row += TFM__TILE)
-        tfm__attention_tile(isa, j, u, a, row, tfm__min64(TFM__TILE, rows - row), begin, end);
+    for (int64_t row = 0; row < rows; row += TFM__QUERY_TILE)
+        tfm__attention_tile(isa, j, u, a, row, tfm__min64(TFM__QUERY_TILE, rows - row), begin, end);
 }
 /* A segment's results of row `row`: to the partials or to the output. */
 TFM__AVX2 static void tfm__attention_deliver(const tfm__attention_job *j, const tfm__attention_unit *u,
@@ -2795,16 +2795,16 @@ TFM__AVX2 static void tfm__attention_x86(const tfm__attention_isa *isa, const tf
     }
 }
 static void tfm__attention_avx2(void *job, int64_t begin, int64_t end, int thread) {
-    static const tfm__attention_isa isa = { 3, tfm__product_avx2, tfm__weigh_avx2 };
+    static const tfm__attention_isa isa = { 3, tfm__attention_product_avx2, tfm__attention_weigh_avx2 };
     tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
 }
 
 /* The same on registers of 16: 6 rows x 64 lanes. */
-TFM__AVX512 TFM__INLINE __m512 tfm__wide_avx512(bool half, const char *p) {
+TFM__AVX512 TFM__INLINE __m512 tfm__attention_wide_avx512(bool half, const char *p) {
     return half ? _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)p))
                 : _mm512_loadu_ps((const float *)(const void *)p);
 }
-TFM__AVX512 TFM__INLINE void tfm__product_tile_avx512(int rows, int vectors, bool half, const tfm__tile *t,
+TFM__AVX512 TFM__INLINE void tfm__attention_tile_avx512(int rows, int vectors, bool half, const tfm__attention_product *t,
                                                       int64_t row, int64_t column) {
     __m512 acc[6][4], x[6];
     int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, b_step = t->b_step, c_stride = t->c_stride;
@@ -2818,33 +2818,33 @@ TFM__AVX512 TFM__INLINE void tfm__product_tile_avx512(int rows, int vectors, boo
         if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 2) _mm_prefetch(next + 32 * v, _MM_HINT_T0);
         TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm512_set1_ps(a[i * a_stride + k]);
         TFM__UNROLL for (int v = 0; v < vectors; v++) {
-            __m512 w = tfm__wide_avx512(half, b + v * b_step);
+            __m512 w = tfm__attention_wide_avx512(half, b + v * b_step);
             TFM__UNROLL for (int i = 0; i < rows; i++) acc[i][v] = _mm512_fmadd_ps(x[i], w, acc[i][v]);
         }
     }
     TFM__UNROLL for (int i = 0; i < rows; i++)
         TFM__UNROLL for (int v = 0; v < vectors; v++) _mm512_storeu_ps(c + i * c_stride + 16 * v, acc[i][v]);
 }
-TFM__AVX512 TFM__INLINE void tfm__product_rows_avx512(int rows, bool half, const tfm__tile *t, int64_t row) {
+TFM__AVX512 TFM__INLINE void tfm__attention_rows_avx512(int rows, bool half, const tfm__attention_product *t, int64_t row) {
     int64_t x = 0;
-    for (; x + 64 <= t->columns; x += 64) tfm__product_tile_avx512(rows, 4, half, t, row, x);
-    for (; x < t->columns; x += 16) tfm__product_tile_avx512(rows, 1, half, t, row, x);
+    for (; x + 64 <= t->columns; x += 64) tfm__attention_tile_avx512(rows, 4, half, t, row, x);
+    for (; x < t->columns; x += 16) tfm__attention_tile_avx512(rows, 1, half, t, row, x);
 }
-TFM__AVX512 static void tfm__product_avx512(const tfm__tile *t) {
+TFM__AVX512 static void tfm__attention_product_avx512(const tfm__attention_product *t) {
     for (int64_t r = 0, rows; r < t->rows; r += rows) {
         int64_t left = t->rows - r;
         rows = left >= 6 && left != 8 ? 6 : left >= 4 && left != 5 ? 4 : tfm__min64(left, 3);
-        if (rows == 6) tfm__product_rows_avx512(6, false, t, r);
-        else if (rows == 4) tfm__product_rows_avx512(4, false, t, r);
-        else if (rows == 3 && t->half) tfm__product_rows_avx512(3, true, t, r);
-        else if (rows == 3) tfm__product_rows_avx512(3, false, t, r);
-        else if (rows == 2 && t->half) tfm__product_rows_avx512(2, true, t, r);
-        else if (rows == 2) tfm__product_rows_avx512(2, false, t, r);
-        else if (t->half) tfm__product_rows_avx2(1, true, t, r);       /* eight chains, not four */
-        else tfm__product_rows_avx2(1, false, t, r);
+        if (rows == 6) tfm__attention_rows_avx512(6, false, t, r);
+        else if (rows == 4) tfm__attention_rows_avx512(4, false, t, r);
+        else if (rows == 3 && t->half) tfm__attention_rows_avx512(3, true, t, r);
+        else if (rows == 3) tfm__attention_rows_avx512(3, false, t, r);
+        else if (rows == 2 && t->half) tfm__attention_rows_avx512(2, true, t, r);
+        else if (rows == 2) tfm__attention_rows_avx512(2, false, t, r);
+        else if (t->half) tfm__attention_rows_avx2(1, true, t, r);       /* eight chains, not four */
+        else tfm__attention_rows_avx2(1, false, t, r);
     }
 }
-TFM__AVX512 TFM__INLINE __m512 tfm__weight_avx512(__m512 x) {
+TFM__AVX512 TFM__INLINE __m512 tfm__attention_exp_avx512(__m512 x) {
     __m512 magic = _mm512_set1_ps(12582912.0f + 190.0f), low = _mm512_set1_ps(-104.0f), p;
     x = _mm512_mask_max_ps(low, 0xffff, low, x);
     __m512 t = _mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), magic), k = _mm512_sub_ps(t, magic);
@@ -2857,7 +2857,7 @@ TFM__AVX512 TFM__INLINE __m512 tfm__weight_avx512(__m512 x) {
     p = _mm512_mul_ps(p, _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_castps_si512(t), 23)));
     return _mm512_mul_ps(p, _mm512_set1_ps(0x1p-63f));
 }
-TFM__AVX512 static float tfm__weigh_avx512(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen,
+TFM__AVX512 static float tfm__attention_weigh_avx512(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen,
                                            float *m, float *sum) {
     __m512 hidden = _mm512_set1_ps(-TFM__INF), top = hidden, by = _mm512_set1_ps(scale), x;
     float lanes[16], max, fade = 1;
@@ -2875,12 +2875,12 @@ TFM__AVX512 static float tfm__weigh_avx512(float *s, int64_t columns, const floa
     *seen = bits;
     if (!bits) return 1;
     _mm512_storeu_ps(lanes, top);
-    max = tfm__maxf(tfm__top_avx2(_mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8))), *m);
+    max = tfm__maxf(tfm__attention_top_avx2(_mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8))), *m);
     if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
     *m = max;
     __m512 sums = _mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(fade)), less = _mm512_set1_ps(max);
     for (int i = 0; i < columns; i += 16) {
-        x = tfm__weight_avx512(_mm512_sub_ps(_mm512_loadu_ps(s + i), less));
+        x = tfm__attention_exp_avx512(_mm512_sub_ps(_mm512_loadu_ps(s + i), less));
         x = _mm512_maskz_mov_ps((__mmask16)(bits >> i), x);
         sums = _mm512_add_ps(sums, x);
         _mm512_storeu_ps(s + i, x);
@@ -2889,7 +2889,7 @@ TFM__AVX512 static float tfm__weigh_avx512(float *s, int64_t columns, const floa
     return fade;
 }
 static void tfm__attention_avx512(void *job, int64_t begin, int64_t end, int thread) {
-    static const tfm__attention_isa isa = { 6, tfm__product_avx512, tfm__weigh_avx512 };
+    static const tfm__attention_isa isa = { 6, tfm__attention_product_avx512, tfm__attention_weigh_avx512 };
     tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
 }
 #endif
@@ -4037,8 +4037,8 @@ static int64_t tfm__attention_units(const tfm__attention_job *j, int64_t batch) 
    are units too; then, if there still are fewer than threads, parts of the heads that share keys. */
 static void tfm__attention_split(tfm_context *c, tfm__attention_job *j, int64_t batch) {
     int64_t threads = c->pool.threads, total = j->group * j->tq, pieces = batch * (j->heads / j->group);
-    int64_t most = tfm__min64(TFM__ROWS, (total + TFM__TILE - 1) / TFM__TILE * TFM__TILE);
-    j->rows = TFM__TILE;
+    int64_t most = tfm__min64(TFM__QUERIES, (total + TFM__QUERY_TILE - 1) / TFM__QUERY_TILE * TFM__QUERY_TILE);
+    j->rows = TFM__QUERY_TILE;
     if (total == 0 || pieces == 0) return;
     if (c->kernels->attention_scratch) {
         j->scratch_stride = c->kernels->attention_scratch(j, most);
@@ -4051,10 +4051,10 @@ static void tfm__attention_split(tfm_context *c, tfm__attention_job *j, int64_t 
                                           (size_t)(2 + j->dv) * sizeof(float));
         pieces *= j->segments;
     }
-    int64_t chunks = tfm__min64((4 * threads + pieces - 1) / pieces, most / TFM__TILE);
+    int64_t chunks = tfm__min64((4 * threads + pieces - 1) / pieces, most / TFM__QUERY_TILE);
     chunks = tfm__max64(chunks, (total + most - 1) / most);
-    j->rows = ((total + chunks - 1) / chunks + TFM__TILE - 1) / TFM__TILE * TFM__TILE;
-    if (total <= TFM__TILE && pieces < threads) j->rows = (total - 1) / ((threads + pieces - 1) / pieces) + 1;
+    j->rows = ((total + chunks - 1) / chunks + TFM__QUERY_TILE - 1) / TFM__QUERY_TILE * TFM__QUERY_TILE;
+    if (total <= TFM__QUERY_TILE && pieces < threads) j->rows = (total - 1) / ((threads + pieces - 1) / pieces) + 1;
 }
 /* q, k, v [B, H, T, d] as tfm__heads gives them, out like q with v's head size; k and v F32 or F16. */
 static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out, bool turned,
@@ -4180,7 +4180,7 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
         j.offset = tfm__min64(opts->offset, INT64_MAX / 4);
         j.window = opts->window;
     }
-    j.rows = TFM__TILE;
+    j.rows = TFM__QUERY_TILE;
     tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, tfm__attention_units(&j, 1), 0);
     return TFM_OK;
 }
