@@ -178,8 +178,8 @@ static product random_product(uint64_t *seed, tfm_type type, bool extreme) {
     static const int64_t lengths[] = { 1, 15, 16, 17, 255, 256, 257, 271, 272, 513 };
     p.k = block_size > 1 ? block_size * (1 + below(seed, block_size == 32 ? 20 : 3))
         : below(seed, 2) ? lengths[below(seed, 10)] : 1 + below(seed, 700);
-    p.n = 1 + below(seed, 9);
-    p.t = 1 + below(seed, 18);
+    p.n = 1 + below(seed, below(seed, 3) ? 9 : 70);
+    p.t = below(seed, 4) ? 1 + below(seed, below(seed, 3) ? 18 : 40) : 1;
     p.w = (uint8_t *)malloc((size_t)(p.n * p.k / block_size * bytes) + 3);
     p.x = (float *)malloc((size_t)(p.t * p.k) * 4);
     p.b = (float *)malloc((size_t)p.n * 4);

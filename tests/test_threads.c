@@ -94,6 +94,39 @@ static void levels_agree(void) {
         compare(&r, test_quick ? 5 : 70, TFM_F32, ways, count);
     }
 }
+/* Rows interleaved at load change nothing, at any level. */
+static void repacked(void) {
+    static const tfm_type types[] = { TFM_Q4_0, TFM_Q4_1, TFM_Q5_0, TFM_Q5_1, TFM_Q4_K, TFM_Q5_K, TFM_Q6_K, TFM_Q8_0 };
+    static const tfm_model_opts opts = { .repack = true };
+    for (int i = 0; i < (int)(sizeof types / sizeof *types); i++) {
+        recipe r = base;
+        tfm_error err;
+        size_t size;
+        r.type = types[i];
+        r.tied = i % 2 == 0;
+        uint8_t *bytes = make_model(&r, &size);
+        tfm_model *plain = tfm_model_from_memory(bytes, size, NULL, &err);
+        tfm_model *packed = tfm_model_from_memory(bytes, size, &opts, &err);
+        int64_t n = test_quick ? 10 : 40;
+        way first = { 1, 1, TFM_LEVEL_AUTO };
+        float *want = plain ? logits_of(plain, n, TFM_F32, first) : NULL;
+        for (int l = TFM_LEVEL_FMA; CHECK(packed != NULL) && want && l < TFM_LEVEL_COUNT; l++) {
+            if (!tfm_level_available((tfm_level)l)) continue;
+            for (int batch = 1; batch < 20; batch += 16) {
+                way w = { 1 + l % 3, batch, (tfm_level)l };
+                float *got = logits_of(packed, n, TFM_F32, w);
+                if (!got || !CHECK_SAME(got, want, n * base.vocab))
+                    printf("    %s repacked, level %s, batches of %d\n", tfm_type_name(types[i]),
+                           tfm_level_name((tfm_level)l), batch);
+                free(got);
+            }
+        }
+        free(want);
+        tfm_model_free(packed);
+        tfm_model_free(plain);
+        free(bytes);
+    }
+}
 /* The figures that must be the same in every build and on every machine. */
 static void known_hash(const char *name, const char *arch, tfm_type type, uint64_t want) {
     recipe r = base;
@@ -249,6 +282,7 @@ const test_case tests_threads[] = {
     { "q4_k", q4_k, QUICK },
     { "q6_k", q6_k, SLOW },
     { "levels_agree", levels_agree, QUICK },
+    { "repacked", repacked, QUICK },
     { "hashes", hashes, QUICK },
     { "ops_on_threads", ops_on_threads, QUICK },
     { "sessions_at_once", sessions_at_once, QUICK },
