@@ -1917,7 +1917,7 @@ static double tfm__exp_double(double x) {
 #define TFM_HEAD_MAX 1024
 #endif
 enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__UNIT = 32, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64,
-       TFM__HEAD_MAX = TFM_HEAD_MAX };
+       TFM__QUERY_TILE = 12, TFM__QUERIES = 96, TFM__HEAD_MAX = TFM_HEAD_MAX };
 
 /* Sums over a row run in `lanes` chains, element k in chain k % lanes: one below 256 elements, else
    16, joined by a tree. */
@@ -2239,29 +2239,81 @@ TFM__INLINE void tfm__rope_run(int fma, const tfm__rope_job *j, int64_t begin, i
     }
 }
 
-/* Attention of one query over its keys, in key blocks of 64 at absolute positions; 16 blocks are a
+/* Attention of queries over keys, in key blocks of 64 at absolute positions; 16 blocks are a
    segment with an online maximum m and sum l of its own, segments are joined in ascending order.
-   Sums of weights run in 16 lanes by position, all else in one chain, ascending. */
+   Sums of weights run in 16 lanes by position, all else in one chain, ascending. The group * tq
+   queries that share a key head are its rows, row r being query r / group of the head's r % group.
+   A unit is `rows` of them over all keys, or, with partials, over one segment, for a second task
+   to join: so long caches of few heads are shared by many threads.                             */
 typedef struct tfm__attention_job {
     const float *q;
     float *out;
     const char *k, *v, *mask;           /* mask: f32 or NULL */
     tfm_type type;                      /* of k and v: F32 or F16 */
+    bool turned;                        /* k is [head][position / 16][d][16], as caches keep it */
     int64_t q_stride[3], out_stride[3]; /* floats along batch, head, position */
-    int64_t k_stride[3], v_stride[3];   /* bytes along the same */
+    int64_t k_stride[3], v_stride[3];   /* bytes along the same; of turned keys, d elements */
     int64_t mask_stride[4];             /* bytes along batch, head, query, key */
     int64_t heads, group, tq, tk;       /* group: query heads per key head */
     int64_t d, dv;
     float scale;
-    bool causal;
-    int64_t offset, window;
+    bool causal, joining;               /* joining: a task over queries [B, heads, tq] that joins partials */
+    int64_t offset, window, rows;
+    float *partials;                    /* [B, heads, tq, segments, 2 + dv]: m, l, o of each; or NULL */
+    int64_t segment, segments;          /* with partials: the first segment, and how many */
+    char *scratch;                      /* one piece per thread, or NULL */
+    size_t scratch_stride;
 } tfm__attention_job;
+
+typedef struct tfm__attention_unit {
+    int64_t b, head, row, end;          /* key head; its rows row..end-1 */
+    int64_t segment, from, to;          /* keys */
+} tfm__attention_unit;
+
+static int64_t tfm__attention_chunks(const tfm__attention_job *j) {
+    return (j->group * j->tq + j->rows - 1) / j->rows;
+}
+static tfm__attention_unit tfm__attention_unit_at(const tfm__attention_job *j, int64_t index) {
+    tfm__attention_unit u;
+    int64_t pieces = j->partials ? j->segments : 1, chunks = tfm__attention_chunks(j), kv = j->heads / j->group;
+    int64_t chunk = index / pieces % chunks, head = index / pieces / chunks;
+    chunk = chunk % 2 ? chunks - 1 - chunk / 2 : chunk / 2;     /* late queries see more keys: spread them */
+    u.b = head / kv;
+    u.head = head % kv;
+    u.row = chunk * j->rows;
+    u.end = tfm__min64(u.row + j->rows, j->group * j->tq);
+    u.segment = index % pieces;
+    u.from = j->partials ? (j->segment + u.segment) * TFM__SEGMENT : 0;
+    u.to = j->partials ? tfm__min64(j->tk, u.from + TFM__SEGMENT) : j->tk;
+    return u;
+}
+/* The keys of the unit that query i sees, masks apart. */
+TFM__INLINE void tfm__attention_span(const tfm__attention_job *j, const tfm__attention_unit *u, int64_t i,
+                                     int64_t *begin, int64_t *end) {
+    *end = j->causal ? tfm__min64(u->to, i + j->offset + 1) : u->to;
+    *begin = j->window > 0 ? tfm__max64(u->from, i + j->offset - j->window + 1) : u->from;
+}
+TFM__INLINE float *tfm__attention_partial(const tfm__attention_job *j, int64_t b, int64_t h, int64_t i, int64_t s) {
+    return j->partials + (((b * j->heads + h) * j->tq + i) * j->segments + s) * (2 + j->dv);
+}
+TFM__INLINE const char *tfm__attention_mask(const tfm__attention_job *j, int64_t b, int64_t h, int64_t i) {
+    return j->mask ? j->mask + b * j->mask_stride[0] + h * j->mask_stride[1] + i * j->mask_stride[2] : NULL;
+}
 
 typedef struct tfm__partial { float m, sum[TFM__LANES], o[TFM__HEAD_MAX]; } tfm__partial;
 
 TFM__INLINE const float *tfm__widen(tfm_type type, const char *row, int64_t n, float *buffer) {
     if (type == TFM_F32) return (const float *)(const void *)row;
     for (int64_t i = 0; i < n; i++) buffer[i] = tfm__f16_to_f32(tfm__load_u16((const uint8_t *)row + 2 * i));
+    return buffer;
+}
+static const float *tfm__turned(const tfm__attention_job *j, const char *k, int64_t position, float *buffer) {
+    int64_t size = j->type == TFM_F16 ? 2 : 4, at = position % 16 * size;
+    k += position / 16 * 16 * j->k_stride[2] + at;
+    for (int64_t i = 0; i < j->d; i++, k += 16 * size) {
+        if (j->type == TFM_F16) buffer[i] = tfm__half_at((const uint8_t *)k);
+        else memcpy(&buffer[i], k, sizeof *buffer);
+    }
     return buffer;
 }
 /* Scores of keys begin..end-1 into s; a key hidden by the mask is marked in seen. The largest. */
@@ -2273,7 +2325,8 @@ TFM__INLINE float tfm__attention_scores(int fma, const tfm__attention_job *j, co
         if (mask) memcpy(&bias, mask + p * j->mask_stride[3], sizeof bias);
         seen[p - begin] = bias != -TFM__INF;
         if (!seen[p - begin]) continue;
-        const float *key = tfm__widen(j->type, k + p * j->k_stride[2], j->d, wide);
+        const float *key = j->turned ? tfm__turned(j, k, p, wide)
+                                     : tfm__widen(j->type, k + p * j->k_stride[2], j->d, wide);
         for (int64_t i = 0; i < j->d; i++) t = tfm__fma(fma, q[i], key[i], t);
         t *= j->scale;
         s[p - begin] = mask ? t + bias : t;
@@ -2300,18 +2353,38 @@ TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, cons
         for (int64_t i = 0; i < j->dv; i++) a->o[i] = tfm__fma(fma, w, value[i], a->o[i]);
     }
 }
-TFM__INLINE void tfm__attention_query(int fma, const tfm__attention_job *j, int64_t index) {
-    int64_t i = index % j->tq, h = index / j->tq % j->heads, b = index / j->tq / j->heads;
+/* A segment with maximum m and sum l joins the maximum and sum in total: *scale is the factor of its
+   o, and what is returned that of the output so far. */
+TFM__INLINE float tfm__attention_total(int fma, float *total, float m, float l, float *scale) {
+    *scale = 0;
+    if (l == 0) return 1;               /* every key of the segment was hidden; a NaN goes on */
+    float max = tfm__maxf(total[0], m), old = total[0] == max ? 1.0f : tfm__exp(fma, total[0] - max);
+    *scale = m == max ? 1.0f : tfm__exp(fma, m - max);
+    total[0] = max;
+    total[1] = tfm__fma(fma, total[1], old, l * *scale);
+    return old;
+}
+TFM__INLINE void tfm__attention_join(int fma, float *total, float *out, float m, float l, const float *o, int64_t dv) {
+    float scale, old = tfm__attention_total(fma, total, m, l, &scale);
+    for (int64_t d = 0; l != 0 && d < dv; d++) out[d] = tfm__fma(fma, out[d], old, o[d] * scale);
+}
+TFM__INLINE void tfm__attention_end(const float *total, float *out, int64_t dv) {
+    float inverse = total[1] == 0 ? 0 : 1.0f / total[1];
+    for (int64_t d = 0; d < dv; d++) out[d] *= inverse;
+}
+TFM__INLINE void tfm__attention_row(int fma, const tfm__attention_job *j, const tfm__attention_unit *u, int64_t row) {
+    int64_t i = row / j->group, h = u->head * j->group + row % j->group, b = u->b, begin, end;
     const float *q = j->q + b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2];
     float *out = j->out + b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
-    const char *k = j->tk ? j->k + b * j->k_stride[0] + h / j->group * j->k_stride[1] : NULL;
-    const char *v = j->tk ? j->v + b * j->v_stride[0] + h / j->group * j->v_stride[1] : NULL;
-    const char *mask = j->mask ? j->mask + b * j->mask_stride[0] + h * j->mask_stride[1] + i * j->mask_stride[2] : NULL;
-    int64_t end = j->causal ? tfm__max64(0, tfm__min64(j->tk, i + j->offset + 1)) : j->tk;
-    int64_t begin = j->window > 0 ? tfm__max64(0, i + j->offset - j->window + 1) : 0;
-    float m = -TFM__INF, l = 0;
+    float *partial = j->partials ? tfm__attention_partial(j, b, h, i, u->segment) : NULL;
+    const char *k = j->tk ? j->k + b * j->k_stride[0] + u->head * j->k_stride[1] : NULL;
+    const char *v = j->tk ? j->v + b * j->v_stride[0] + u->head * j->v_stride[1] : NULL;
+    const char *mask = tfm__attention_mask(j, b, h, i);
+    float total[2] = { -TFM__INF, 0 };
     tfm__partial a;
-    for (int64_t d = 0; d < j->dv; d++) out[d] = 0;
+    if (partial) partial[1] = 0;
+    else for (int64_t d = 0; d < j->dv; d++) out[d] = 0;
+    tfm__attention_span(j, u, i, &begin, &end);
     while (begin < end) {
         int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
         a.m = -TFM__INF;
@@ -2321,19 +2394,31 @@ TFM__INLINE void tfm__attention_query(int fma, const tfm__attention_job *j, int6
             next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
             tfm__attention_block(fma, j, q, k, v, mask, begin, next, &a);
         }
-        float part = tfm__join(a.sum, TFM__LANES);
-        if (part == 0) continue;        /* every key of the segment was hidden; a NaN goes on */
-        float max = tfm__maxf(m, a.m), old = m == max ? 1.0f : tfm__exp(fma, m - max);
-        float scale = a.m == max ? 1.0f : tfm__exp(fma, a.m - max);
-        l = tfm__fma(fma, l, old, part * scale);
-        for (int64_t d = 0; d < j->dv; d++) out[d] = tfm__fma(fma, out[d], old, a.o[d] * scale);
-        m = max;
+        float l = tfm__join(a.sum, TFM__LANES);
+        if (!partial) { tfm__attention_join(fma, total, out, a.m, l, a.o, j->dv); continue; }
+        partial[0] = a.m;
+        partial[1] = l;
+        memcpy(partial + 2, a.o, (size_t)j->dv * sizeof(float));
     }
-    float inverse = l == 0 ? 0 : 1.0f / l;
-    for (int64_t d = 0; d < j->dv; d++) out[d] *= inverse;
+    if (!partial) tfm__attention_end(total, out, j->dv);
+}
+TFM__INLINE void tfm__attention_query(int fma, const tfm__attention_job *j, int64_t index) {
+    int64_t i = index % j->tq, h = index / j->tq % j->heads, b = index / j->tq / j->heads;
+    float *out = j->out + b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
+    float total[2] = { -TFM__INF, 0 };
+    for (int64_t d = 0; d < j->dv; d++) out[d] = 0;
+    for (int64_t s = 0; s < j->segments; s++) {
+        const float *p = tfm__attention_partial(j, b, h, i, s);
+        tfm__attention_join(fma, total, out, p[0], p[1], p + 2, j->dv);
+    }
+    tfm__attention_end(total, out, j->dv);
 }
 TFM__INLINE void tfm__attention_run(int fma, const tfm__attention_job *j, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) tfm__attention_query(fma, j, i);
+    for (int64_t index = begin; index < end; index++) {
+        if (j->joining) { tfm__attention_query(fma, j, index); continue; }
+        tfm__attention_unit u = tfm__attention_unit_at(j, index);
+        for (int64_t row = u.row; row < u.end; row++) tfm__attention_row(fma, j, &u, row);
+    }
 }
 
 /* One step of a recurrent cell: x and h hold the gates' input and recurrent products. */
@@ -3843,6 +3928,509 @@ TFM__AVX512VNNI static void tfm__gemm_amx(void *job, int64_t begin, int64_t end,
     }
 }
 #endif
+
+/* ---- Attention ----
+   A unit takes its queries, up to 96 rows, through the blocks of 64 keys; K and V of a block are
+   packed once for all of them: K turned, [4][d][16 keys], V as rows of f32. Rows go in tiles of 12,
+   each step for the whole tile: scores = q K, weights = exp(scores - max) in place, o += weights V.
+   Both products are one kernel: lanes are keys, then elements of V, so that every chain runs as in
+   the portable code: over d, then over keys, ascending. It holds 3 rows x 32 lanes (AVX-512: 6 x
+   64) in registers. Keys that a row does not see have no bit in its mask `seen`; runs of keys seen
+   by the same rows make one product. Up to 3 rows (decode) have no use for packing: V, and K from a
+   cache, which keeps it turned, are read where they lie and widened on the way into the product. */
+typedef struct tfm__attention_product {              /* c [rows, columns] = or += a [rows, n] b [n, columns] */
+    float *c;
+    const float *a;
+    const char *b;
+    int64_t c_stride, a_stride, b_stride;       /* along rows: floats, floats, bytes */
+    int64_t b_step;                     /* bytes from 16 columns of b to the next 16 */
+    int64_t n, rows, columns;           /* columns: a multiple of 16 */
+    bool half, add;                     /* b is f16; += */
+    const char *next;                   /* with half: as much as b, read soon, so prefetched */
+} tfm__attention_product;
+
+typedef struct tfm__attention_isa {     /* what depends on the width of registers */
+    int64_t rows;                       /* that a product holds at once */
+    void (*product)(const tfm__attention_product *t);
+    float (*weigh)(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen, float *m, float *sum);
+} tfm__attention_isa;
+
+TFM__AVX2 TFM__INLINE __m256 tfm__attention_wide_avx2(bool half, const char *p) {
+    return half ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p))
+                : _mm256_loadu_ps((const float *)(const void *)p);
+}
+TFM__AVX2 TFM__INLINE void tfm__attention_tile_avx2(int rows, int vectors, bool half, const tfm__attention_product *t,
+                                                  int64_t row, int64_t column) {
+    __m256 acc[3][8], x[3];
+    int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, b_step = t->b_step, c_stride = t->c_stride;
+    const float *a = t->a + row * a_stride;
+    const char *b = t->b + column / 16 * b_step;
+    const char *next = row ? b : t->next + column * n * 2;
+    float *c = t->c + row * c_stride + column;
+    TFM__UNROLL for (int i = 0; i < rows; i++)
+        TFM__UNROLL for (int v = 0; v < vectors; v++)
+            acc[i][v] = t->add ? _mm256_loadu_ps(c + i * c_stride + 8 * v) : _mm256_setzero_ps();
+    for (int64_t k = 0; k < n; k++, b += b_stride, next += vectors * 16) {
+        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 4) _mm_prefetch(next + 16 * v, _MM_HINT_T0);
+        TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm256_broadcast_ss(a + i * a_stride + k);
+        TFM__UNROLL for (int v = 0; v < vectors; v++) {
+            __m256 w = tfm__attention_wide_avx2(half, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
+            TFM__UNROLL for (int i = 0; i < rows; i++) acc[i][v] = _mm256_fmadd_ps(x[i], w, acc[i][v]);
+        }
+    }
+    TFM__UNROLL for (int i = 0; i < rows; i++)
+        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm256_storeu_ps(c + i * c_stride + 8 * v, acc[i][v]);
+}
+TFM__AVX2 TFM__INLINE void tfm__attention_rows_avx2(int rows, bool half, const tfm__attention_product *t, int64_t row) {
+    int64_t x = 0;
+    if (rows == 1) for (; x + 64 <= t->columns; x += 64) tfm__attention_tile_avx2(1, 8, half, t, row, x);
+    if (rows < 3 || !half) for (; x + 32 <= t->columns; x += 32) tfm__attention_tile_avx2(rows, 4, half, t, row, x);
+    for (; x < t->columns; x += 16) tfm__attention_tile_avx2(rows, 2, half, t, row, x);
+}
+TFM__AVX2 static void tfm__attention_product_avx2(const tfm__attention_product *t) {
+    for (int64_t r = 0, rows; r < t->rows; r += rows) {
+        int64_t left = t->rows - r;
+        rows = left == 4 ? 2 : tfm__min64(left, 3);
+        if (rows == 3 && t->half) tfm__attention_rows_avx2(3, true, t, r);
+        else if (rows == 3) tfm__attention_rows_avx2(3, false, t, r);
+        else if (rows == 2 && t->half) tfm__attention_rows_avx2(2, true, t, r);
+        else if (rows == 2) tfm__attention_rows_avx2(2, false, t, r);
+        else if (t->half) tfm__attention_rows_avx2(1, true, t, r);
+        else tfm__attention_rows_avx2(1, false, t, r);
+    }
+}
+
+/* All ones in the lanes whose bits are set. */
+TFM__AVX2 TFM__INLINE __m256 tfm__attention_lanes_avx2(uint64_t bits) {
+    __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), b = _mm256_set1_epi32((int)(bits & 255));
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(b, lane), lane));
+}
+/* tfm__exp of x <= 0 (or NaN): 2^n by a factor 2^(n + 63), whose bits are the low ones of t, and 2^-63. */
+TFM__AVX2 TFM__INLINE __m256 tfm__attention_exp_avx2(__m256 x) {
+    __m256 magic = _mm256_set1_ps(12582912.0f + 190.0f);
+    x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
+    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504f), magic), k = _mm256_sub_ps(t, magic);
+    x = _mm256_fmadd_ps(k, _mm256_set1_ps(-1.4286068e-06f), _mm256_fmadd_ps(k, _mm256_set1_ps(-0.693145752f), x));
+    x = _mm256_add_ps(_mm256_set1_ps(1.0f), tfm__exp_tail_avx2(x));
+    x = _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
+    return _mm256_mul_ps(x, _mm256_set1_ps(0x1p-63f));
+}
+/* The largest of eight, none of which is NaN. */
+TFM__AVX2 TFM__INLINE float tfm__attention_top_avx2(__m256 x) {
+    __m128 t = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
+}
+/* One row and block: scores s become weights. Bits of keys that the bias hides leave `seen`; m and
+   the 16 sums go on. Returns what the sums, and o, are multiplied by. */
+TFM__AVX2 static float tfm__attention_weigh_avx2(float *s, int64_t columns, const float *bias, float scale,
+                                                 uint64_t *seen, float *m, float *sum) {
+    __m256 hidden = _mm256_set1_ps(-TFM__INF), top = hidden, by = _mm256_set1_ps(scale), x;
+    float max, fade = 1;
+    uint64_t bits = *seen;
+    for (int i = 0; i < columns; i += 8) {
+        x = _mm256_mul_ps(_mm256_loadu_ps(s + i), by);
+        if (bias) {
+            __m256 b = _mm256_loadu_ps(bias + i);
+            x = _mm256_add_ps(x, b);
+            bits &= ~((uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(b, hidden, _CMP_EQ_OQ)) << i);
+        }
+        _mm256_storeu_ps(s + i, x);
+        if ((bits >> i & 255) != 255) x = _mm256_blendv_ps(hidden, x, tfm__attention_lanes_avx2(bits >> i));
+        top = _mm256_max_ps(x, top);            /* passes over NaN */
+    }
+    *seen = bits;
+    if (!bits) return 1;
+    max = tfm__maxf(tfm__attention_top_avx2(top), *m);
+    if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
+    *m = max;
+    __m256 low = _mm256_mul_ps(_mm256_loadu_ps(sum), _mm256_set1_ps(fade)), less = _mm256_set1_ps(max);
+    __m256 high = _mm256_mul_ps(_mm256_loadu_ps(sum + 8), _mm256_set1_ps(fade));
+    for (int i = 0; i < columns; i += 16) {
+        x = tfm__attention_exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i), less));
+        __m256 y = tfm__attention_exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i + 8), less));
+        if ((bits >> i & 65535) != 65535) {
+            x = _mm256_and_ps(x, tfm__attention_lanes_avx2(bits >> i));
+            y = _mm256_and_ps(y, tfm__attention_lanes_avx2(bits >> (i + 8)));
+        }
+        low = _mm256_add_ps(low, x);
+        high = _mm256_add_ps(high, y);
+        _mm256_storeu_ps(s + i, x);
+        _mm256_storeu_ps(s + i + 8, y);
+    }
+    _mm256_storeu_ps(sum, low);
+    _mm256_storeu_ps(sum + 8, high);
+    return fade;
+}
+
+/* Eight elements of eight keys to f32, turned: element e of key x goes to out[16 * e + x]. */
+TFM__AVX2 TFM__INLINE void tfm__attention_turn_avx2(bool half, const char *from, int64_t stride, float *out) {
+    __m256 r[8], t[8], s[8];
+    TFM__UNROLL for (int i = 0; i < 8; i++) r[i] = tfm__attention_wide_avx2(half, from + i * stride);
+    TFM__UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    TFM__UNROLL for (int i = 0; i < 8; i += 4) {
+        s[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        s[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        s[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        s[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    TFM__UNROLL for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(out + 16 * i, _mm256_permute2f128_ps(s[i], s[i + 4], 0x20));
+        _mm256_storeu_ps(out + 16 * (i + 4), _mm256_permute2f128_ps(s[i], s[i + 4], 0x31));
+    }
+}
+/* Keys begin..end-1 of a block, f32 or f16, as f32 [key / 16][d rounded up to 8][16]. Columns outside
+   repeat the nearest key; elements past d are zeros. */
+TFM__AVX2 static void tfm__attention_turn(bool half, const char *k, int64_t stride, int64_t d, int64_t begin,
+                                          int64_t end, float *out) {
+    int64_t size = half ? 2 : 4;
+    for (int64_t x = begin / TFM__KEYS * TFM__KEYS; x < end; x += 16)
+        for (int64_t e = 0; e < d; e += 8, out += 8 * 16) {
+            const char *from = k + x * stride + e * size;
+            char edge[16][32];
+            int64_t step = stride;
+            if (x < begin || x + 16 > end || e + 8 > d) {
+                memset(edge, 0, sizeof edge);
+                for (int64_t i = 0; i < 16; i++)
+                    memcpy(edge[i], k + tfm__max64(begin, tfm__min64(x + i, end - 1)) * stride + e * size,
+                           (size_t)(tfm__min64(8, d - e) * size));
+                from = edge[0];
+                step = 32;
+            }
+            for (int64_t i = 0; i < 16; i += 8)
+                if (half) tfm__attention_turn_avx2(true, from + i * step, step, out + i);
+                else tfm__attention_turn_avx2(false, from + i * step, step, out + i);
+        }
+}
+/* n halves to f32, n a multiple of 8. next is read soon. */
+TFM__AVX2 static void tfm__attention_widen(const char *from, int64_t n, float *out, const char *next) {
+    for (int64_t i = 0; i < n; i += 8) {
+        _mm_prefetch(next + 2 * i, _MM_HINT_T0);
+        _mm256_storeu_ps(out + i, tfm__attention_wide_avx2(true, from + 2 * i));
+    }
+}
+/* Values begin..end-1 of a block as f32 rows of `width`, dv rounded up to 16. next is read soon. */
+TFM__AVX2 static void tfm__attention_pack(bool half, const char *v, int64_t stride, int64_t dv, int64_t width,
+                                       int64_t begin, int64_t end, float *out, const char *next) {
+    out += begin % TFM__KEYS * width;
+    for (int64_t p = begin; p < end; p++, out += width) {
+        const char *row = v + p * stride;
+        int64_t e = 0;
+        for (; e + 8 <= dv; e += 8, next += half ? 16 : 32) {
+            _mm_prefetch(next, _MM_HINT_T0);
+            _mm256_storeu_ps(out + e, tfm__attention_wide_avx2(half, row + e * (half ? 2 : 4)));
+        }
+        for (; e < width; e++) {
+            out[e] = 0;
+            if (e >= dv) continue;
+            if (half) out[e] = tfm__half_at((const uint8_t *)row + 2 * e);
+            else memcpy(&out[e], row + 4 * e, 4);
+        }
+    }
+}
+
+/* A unit at work, in its scratch. */
+typedef struct tfm__attention_space {
+    int64_t width;                      /* dv rounded up to 16 */
+    float *q, *k, *v, *s;               /* [rows, d], [4][d to 8][16], [64, width], [12, 64] */
+    float *o, *sum, *m, *total;         /* [rows, width], [rows, 16], [rows], [rows, 2] */
+    const char *key, *value;            /* K of the block, V of position 0, as the product takes them */
+    const char *key_next, *value_next;  /* what K of the next block, V of a block later, are made of */
+    int64_t key_step, value_stride, value_next_stride;      /* bytes of 16 keys, of a position of V */
+    bool key_half, value_half, packs;   /* packs: v has room */
+} tfm__attention_space;
+
+static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, bool packs, float *base,
+                                   tfm__attention_space *a) {
+    int64_t d = (j->d + 7) / 8 * 8, width = (j->dv + 15) / 16 * 16, at = 0;
+    int64_t sizes[8] = { rows * d, d * TFM__KEYS, packs ? width * TFM__KEYS : 0, TFM__QUERY_TILE * TFM__KEYS,
+                         rows * width, rows * 16, rows, rows * 2 };
+    float **parts[8] = { &a->q, &a->k, &a->v, &a->s, &a->o, &a->sum, &a->m, &a->total };
+    for (int i = 0; i < 8; i++) {
+        if (base) *parts[i] = base + at;
+        at += (sizes[i] + 15) / 16 * 16;
+    }
+    a->width = width;
+    a->packs = packs;
+    return (size_t)at * sizeof(float);
+}
+static size_t tfm__attention_scratch_x86(const tfm__attention_job *j, int64_t rows) {
+    tfm__attention_space a;
+    return tfm__attention_carve(j, rows, true, NULL, &a);
+}
+
+/* o += weights V for n rows that one product takes at once, run by run of keys seen by the same rows. */
+static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__attention_space *a, int64_t row,
+                                  const float *weights, const uint64_t *seen, int64_t n, int64_t block) {
+    uint64_t change = 0, left = 0;      /* change, bit x: not the same rows see x and x + 1 */
+    for (int64_t i = 0; i < n; i++) {
+        change |= seen[i] ^ seen[i] >> 1;
+        left |= seen[i];
+    }
+    while (left) {
+        int64_t x = __builtin_ctzll(left), next = x + 1 + __builtin_ctzll(change >> x);
+        for (int64_t i = 0, to; i < n; i = to + 1) {
+            for (to = i; to < n && seen[to] >> x & 1; to++) ;
+            tfm__attention_product t = { a->o + (row + i) * a->width, weights + i * TFM__KEYS + x,
+                            a->value + (block + x) * a->value_stride, a->width, TFM__KEYS, a->value_stride,
+                            a->value_half ? 32 : 64, next - x, to - i, a->width, a->value_half, true,
+                            a->value_next + (block + x) * a->value_next_stride };
+            if (to > i) isa->product(&t);
+        }
+        left &= next < 64 ? ~(uint64_t)0 << next : 0;
+    }
+}
+/* Keys begin..end-1, of one block, for rows row..row+n-1 of the unit. */
+TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                          const tfm__attention_unit *u, const tfm__attention_space *a, int64_t row,
+                                          int64_t n, int64_t begin, int64_t end) {
+    uint64_t seen[TFM__QUERY_TILE];
+    int64_t block = begin / TFM__KEYS * TFM__KEYS, columns = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t first, last;
+        tfm__attention_span(j, u, (u->row + row + i) / j->group, &first, &last);
+        first = tfm__max64(first, begin) - block;
+        last = tfm__min64(last, end) - block;
+        seen[i] = first < last ? ~(uint64_t)0 >> (64 - (last - first)) << first : 0;
+        if (seen[i]) columns = tfm__max64(columns, (last + 15) / 16 * 16);
+    }
+    if (!columns) return;
+    tfm__attention_product t = { a->s, a->q + row * j->d, a->key, TFM__KEYS, j->d, a->key_half ? 32 : 64, a->key_step,
+                                 j->d, n, columns, a->key_half, false, a->key_next };
+    isa->product(&t);
+    for (int64_t i = 0; i < n; i++) {
+        float bias[TFM__KEYS], *o = a->o + (row + i) * a->width;
+        int64_t r = u->row + row + i;
+        const char *mask = tfm__attention_mask(j, u->b, u->head * j->group + r % j->group, r / j->group);
+        if (!seen[i]) continue;
+        for (int64_t x = 0; mask && x < columns; x++) {
+            bias[x] = 0;
+            if (seen[i] >> x & 1) memcpy(&bias[x], mask + (block + x) * j->mask_stride[3], sizeof(float));
+        }
+        float fade = isa->weigh(a->s + i * TFM__KEYS, columns, mask ? bias : NULL, j->scale, &seen[i], a->m + row + i,
+                                a->sum + (row + i) * TFM__LANES);
+        if (fade == 1) continue;
+        for (int64_t e = 0; e < a->width; e += 8)
+            _mm256_storeu_ps(o + e, _mm256_mul_ps(_mm256_loadu_ps(o + e), _mm256_set1_ps(fade)));
+    }
+    for (int64_t i = 0; i < n; i += isa->rows)
+        tfm__attention_values(isa, a, row + i, a->s + i * TFM__KEYS, seen + i, tfm__min64(isa->rows, n - i), block);
+}
+/* Keys begin..end-1, of one block, for the whole unit. */
+static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                const tfm__attention_unit *u, tfm__attention_space *a, int64_t begin, int64_t end) {
+    const char *k = j->k + u->b * j->k_stride[0] + u->head * j->k_stride[1];
+    const char *v = j->v + u->b * j->v_stride[0] + u->head * j->v_stride[1];
+    int64_t rows = u->end - u->row, block = begin / TFM__KEYS * TFM__KEYS, size = j->type == TFM_F16 ? 2 : 4;
+    bool half = j->type == TFM_F16;
+    a->key_half = half && rows <= 3 && j->turned;
+    a->key_step = j->d * 16 * size;
+    a->key = k + block * j->k_stride[2];
+    if (!j->turned || (half && !a->key_half)) {
+        a->key = (const char *)a->k;
+        a->key_step = (j->turned ? j->d : (j->d + 7) / 8 * 8) * 64;
+        if (j->turned) tfm__attention_widen(k + block * j->k_stride[2], (end - block + 15) / 16 * 16 * j->d, a->k,
+                                       v + block * j->v_stride[2]);
+        else tfm__attention_turn(half, k, j->k_stride[2], j->d, begin, end, a->k);
+    }
+    a->key_next = k + (block + TFM__KEYS) * j->k_stride[2];
+    a->value_next = v + TFM__KEYS * j->v_stride[2];
+    a->value = v;
+    a->value_stride = a->value_next_stride = j->v_stride[2];
+    a->value_half = half;
+    if ((rows > 3 && a->packs) || j->dv % 16) {
+        tfm__attention_pack(half, v, j->v_stride[2], j->dv, a->width, begin, end, a->v, a->key_next);
+        a->value_stride = a->width * (int64_t)sizeof(float);
+        a->value = (const char *)a->v - block * a->value_stride;
+        a->value_half = false;
+    }
+    for (int64_t row = 0; row < rows; row += TFM__QUERY_TILE)
+        tfm__attention_tile(isa, j, u, a, row, tfm__min64(TFM__QUERY_TILE, rows - row), begin, end);
+}
+/* A segment's results of row `row`: to the partials or to the output. */
+TFM__AVX2 static void tfm__attention_deliver(const tfm__attention_job *j, const tfm__attention_unit *u,
+                                             const tfm__attention_space *a, int64_t row, bool last) {
+    int64_t i = (u->row + row) / j->group, h = u->head * j->group + (u->row + row) % j->group;
+    float *out = j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
+    const float *o = a->o + row * a->width;
+    float l = tfm__join(a->sum + row * TFM__LANES, TFM__LANES);
+    if (j->partials) {
+        float *p = tfm__attention_partial(j, u->b, h, i, u->segment);
+        p[0] = a->m[row];
+        p[1] = l;
+        memcpy(p + 2, o, (size_t)j->dv * sizeof(float));
+        return;
+    }
+    float inverse = 1, scale, old = tfm__attention_total(TFM__FMA_HARD, a->total + 2 * row, a->m[row], l, &scale);
+    const float *total = a->total + 2 * row;
+    if (last) inverse = total[1] == 0 ? 0 : 1.0f / total[1];
+    int64_t e = 0;
+    for (; e + 8 <= j->dv; e += 8) {
+        __m256 y = _mm256_loadu_ps(out + e), x = _mm256_mul_ps(_mm256_loadu_ps(o + e), _mm256_set1_ps(scale));
+        if (l != 0) y = _mm256_fmadd_ps(y, _mm256_set1_ps(old), x);
+        _mm256_storeu_ps(out + e, _mm256_mul_ps(y, _mm256_set1_ps(inverse)));
+    }
+    for (; e < j->dv; e++) {
+        float y = l != 0 ? tfm__fma(TFM__FMA_HARD, out[e], old, o[e] * scale) : out[e];
+        out[e] = y * inverse;
+    }
+}
+static void tfm__attention_unit_x86(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                    const tfm__attention_unit *u, bool packs, float *scratch) {
+    tfm__attention_space a;
+    int64_t rows = u->end - u->row, begin, end, none;
+    tfm__attention_carve(j, rows, packs, scratch, &a);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t i = (u->row + r) / j->group, h = u->head * j->group + (u->row + r) % j->group;
+        memcpy(a.q + r * j->d, j->q + u->b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2],
+               (size_t)j->d * sizeof(float));
+        a.total[2 * r] = -TFM__INF;
+        a.total[2 * r + 1] = 0;
+        if (!j->partials) memset(j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2], 0,
+                                 (size_t)j->dv * sizeof(float));
+    }
+    tfm__attention_span(j, u, u->row / j->group, &begin, &none);
+    tfm__attention_span(j, u, (u->end - 1) / j->group, &none, &end);
+    do {
+        int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
+        memset(a.o, 0, (size_t)(rows * a.width) * sizeof(float));
+        memset(a.sum, 0, (size_t)(rows * TFM__LANES) * sizeof(float));
+        for (int64_t r = 0; r < rows; r++) a.m[r] = -TFM__INF;
+        for (int64_t next; begin < segment_end; begin = next) {
+            next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
+            tfm__attention_keys(isa, j, u, &a, begin, next);
+        }
+        for (int64_t r = 0; r < rows; r++) tfm__attention_deliver(j, u, &a, r, begin >= end);
+    } while (begin < end);
+}
+/* Plain arrays come without scratch: small heads use the stack, and pack V only for its odd size. */
+enum { TFM__ATTENTION_STACK = 64 * 1024 / sizeof(float) };
+static bool tfm__attention_fits(const tfm__attention_job *j) {
+    tfm__attention_space a;
+    return tfm__attention_carve(j, j->rows, j->dv % 16 != 0, NULL, &a) <= TFM__ATTENTION_STACK * sizeof(float);
+}
+static void tfm__attention_stack(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
+                                 int64_t end) {
+    float scratch[TFM__ATTENTION_STACK];
+    for (int64_t index = begin; index < end; index++) {
+        tfm__attention_unit u = tfm__attention_unit_at(j, index);
+        tfm__attention_unit_x86(isa, j, &u, j->dv % 16 != 0, scratch);
+    }
+}
+TFM__AVX2 static void tfm__attention_x86(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
+                                         int64_t end, int thread) {
+    if (j->joining || (!j->scratch && !tfm__attention_fits(j))) {
+        tfm__attention_run(TFM__FMA_HARD, j, begin, end);
+        return;
+    }
+    if (!j->scratch) { tfm__attention_stack(isa, j, begin, end); return; }
+    for (int64_t index = begin; index < end; index++) {
+        tfm__attention_unit u = tfm__attention_unit_at(j, index);
+        tfm__attention_unit_x86(isa, j, &u, true, (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
+    }
+}
+static void tfm__attention_avx2(void *job, int64_t begin, int64_t end, int thread) {
+    static const tfm__attention_isa isa = { 3, tfm__attention_product_avx2, tfm__attention_weigh_avx2 };
+    tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
+}
+
+/* The same on registers of 16: 6 rows x 64 lanes. */
+TFM__AVX512 TFM__INLINE __m512 tfm__attention_wide_avx512(bool half, const char *p) {
+    return half ? _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)p))
+                : _mm512_loadu_ps((const float *)(const void *)p);
+}
+TFM__AVX512 TFM__INLINE void tfm__attention_tile_avx512(int rows, int vectors, bool half,
+                                                        const tfm__attention_product *t, int64_t row, int64_t column) {
+    __m512 acc[6][4], x[6];
+    int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, b_step = t->b_step, c_stride = t->c_stride;
+    const float *a = t->a + row * a_stride;
+    const char *b = t->b + column / 16 * b_step, *next = row ? b : t->next + column * n * 2;
+    float *c = t->c + row * c_stride + column;
+    TFM__UNROLL for (int i = 0; i < rows; i++)
+        TFM__UNROLL for (int v = 0; v < vectors; v++)
+            acc[i][v] = t->add ? _mm512_loadu_ps(c + i * c_stride + 16 * v) : _mm512_setzero_ps();
+    for (int64_t k = 0; k < n; k++, b += b_stride, next += vectors * 32) {
+        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 2) _mm_prefetch(next + 32 * v, _MM_HINT_T0);
+        TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm512_set1_ps(a[i * a_stride + k]);
+        TFM__UNROLL for (int v = 0; v < vectors; v++) {
+            __m512 w = tfm__attention_wide_avx512(half, b + v * b_step);
+            TFM__UNROLL for (int i = 0; i < rows; i++) acc[i][v] = _mm512_fmadd_ps(x[i], w, acc[i][v]);
+        }
+    }
+    TFM__UNROLL for (int i = 0; i < rows; i++)
+        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm512_storeu_ps(c + i * c_stride + 16 * v, acc[i][v]);
+}
+TFM__AVX512 TFM__INLINE void tfm__attention_rows_avx512(int rows, bool half, const tfm__attention_product *t,
+                                                        int64_t row) {
+    int64_t x = 0;
+    for (; x + 64 <= t->columns; x += 64) tfm__attention_tile_avx512(rows, 4, half, t, row, x);
+    for (; x < t->columns; x += 16) tfm__attention_tile_avx512(rows, 1, half, t, row, x);
+}
+TFM__AVX512 static void tfm__attention_product_avx512(const tfm__attention_product *t) {
+    for (int64_t r = 0, rows; r < t->rows; r += rows) {
+        int64_t left = t->rows - r;
+        rows = left >= 6 && left != 8 ? 6 : left >= 4 && left != 5 ? 4 : tfm__min64(left, 3);
+        if (rows == 6) tfm__attention_rows_avx512(6, false, t, r);
+        else if (rows == 4) tfm__attention_rows_avx512(4, false, t, r);
+        else if (rows == 3 && t->half) tfm__attention_rows_avx512(3, true, t, r);
+        else if (rows == 3) tfm__attention_rows_avx512(3, false, t, r);
+        else if (rows == 2 && t->half) tfm__attention_rows_avx512(2, true, t, r);
+        else if (rows == 2) tfm__attention_rows_avx512(2, false, t, r);
+        else if (t->half) tfm__attention_rows_avx2(1, true, t, r);       /* eight chains, not four */
+        else tfm__attention_rows_avx2(1, false, t, r);
+    }
+}
+TFM__AVX512 TFM__INLINE __m512 tfm__attention_exp_avx512(__m512 x) {
+    __m512 magic = _mm512_set1_ps(12582912.0f + 190.0f), low = _mm512_set1_ps(-104.0f), p;
+    x = _mm512_mask_max_ps(low, 0xffff, low, x);
+    __m512 t = _mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), magic), k = _mm512_sub_ps(t, magic);
+    x = _mm512_fmadd_ps(k, _mm512_set1_ps(-1.4286068e-06f), _mm512_fmadd_ps(k, _mm512_set1_ps(-0.693145752f), x));
+    p = _mm512_fmadd_ps(_mm512_set1_ps(0.00139506022f), x, _mm512_set1_ps(0.00836895313f));
+    p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.041666206f));
+    p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.166665182f));
+    p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.5f));
+    p = _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_fmadd_ps(_mm512_mul_ps(x, x), p, x));
+    p = _mm512_mul_ps(p, _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_castps_si512(t), 23)));
+    return _mm512_mul_ps(p, _mm512_set1_ps(0x1p-63f));
+}
+TFM__AVX512 static float tfm__attention_weigh_avx512(float *s, int64_t columns, const float *bias, float scale,
+                                                     uint64_t *seen, float *m, float *sum) {
+    __m512 hidden = _mm512_set1_ps(-TFM__INF), top = hidden, by = _mm512_set1_ps(scale), x;
+    float lanes[16], max, fade = 1;
+    uint64_t bits = *seen;
+    for (int i = 0; i < columns; i += 16) {
+        x = _mm512_mul_ps(_mm512_loadu_ps(s + i), by);
+        if (bias) {
+            __m512 b = _mm512_loadu_ps(bias + i);
+            x = _mm512_add_ps(x, b);
+            bits &= ~((uint64_t)_mm512_cmp_ps_mask(b, hidden, _CMP_EQ_OQ) << i);
+        }
+        _mm512_storeu_ps(s + i, x);
+        top = _mm512_mask_max_ps(top, (__mmask16)(bits >> i), x, top);
+    }
+    *seen = bits;
+    if (!bits) return 1;
+    _mm512_storeu_ps(lanes, top);
+    max = tfm__maxf(tfm__attention_top_avx2(_mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8))), *m);
+    if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
+    *m = max;
+    __m512 sums = _mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(fade)), less = _mm512_set1_ps(max);
+    for (int i = 0; i < columns; i += 16) {
+        x = tfm__attention_exp_avx512(_mm512_sub_ps(_mm512_loadu_ps(s + i), less));
+        x = _mm512_maskz_mov_ps((__mmask16)(bits >> i), x);
+        sums = _mm512_add_ps(sums, x);
+        _mm512_storeu_ps(s + i, x);
+    }
+    _mm512_storeu_ps(sum, sums);
+    return fade;
+}
+static void tfm__attention_avx512(void *job, int64_t begin, int64_t end, int thread) {
+    static const tfm__attention_isa isa = { 6, tfm__attention_product_avx512, tfm__attention_weigh_avx512 };
+    tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
+}
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -3855,8 +4443,9 @@ typedef struct tfm__kernels {
     bool vnni;
     size_t (*scratch)(const tfm__type *type, int64_t k);   /* bytes that gemm takes per thread, or NULL */
     tfm__task gemm, columns, unary, rows, rope, attention, cell, binary;
+    size_t (*attention_scratch)(const tfm__attention_job *job, int64_t rows);  /* bytes per thread, or NULL */
     void (*decode)(tfm_type type, const void *src, float *dst, int64_t n);
-    void (*halves)(const float *x, uint16_t *y, int64_t n);
+    void (*halves)(const float *x, uint16_t *y, int64_t n);                    /* to f16 */
     int64_t (*next_above)(const float *x, int64_t i, int64_t n, float limit);
     void (*weigh)(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p);
 } tfm__kernels;
@@ -3876,7 +4465,7 @@ typedef struct tfm__kernels {
     static const tfm__kernels tfm__kernels_##suffix = {                                \
         level, 1, 1, false, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
-        tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_run,                  \
+        tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_run, NULL,            \
         tfm__decode, tfm__halves, tfm__next_above, tfm__weigh                          \
     };
 
@@ -3895,75 +4484,21 @@ TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 #undef TFM__INSTANCE
 
 #if TFM__SIMD_X86
-static const tfm__kernels tfm__kernels_avx2 = {
-    TFM_LEVEL_AVX2, TFM__TILE_AVX2, 1, false,
-    tfm__gemm_scratch,
-    tfm__gemm_avx2,
-    tfm__columns_avx2,
-    tfm__unary_avx2,
-    tfm__rows_avx2,
-    tfm__rope_avx2,
-    tfm__attention_fma,
-    tfm__cell_avx2,
-    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
-    tfm__weigh_avx2
-};
+#define TFM__X86_ROW(suffix, level, width, vnni, gemm, attention)                                   \
+    static const tfm__kernels tfm__kernels_##suffix = {                                             \
+        level, width, 1, vnni, tfm__gemm_scratch, gemm, tfm__columns_avx2, tfm__unary_avx2,         \
+        tfm__rows_avx2, tfm__rope_avx2, attention, tfm__cell_avx2, tfm__binary_avx2,                \
+        tfm__attention_scratch_x86, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,       \
+        tfm__weigh_avx2                                                                             \
+    };
+TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, false, tfm__gemm_avx2, tfm__attention_avx2)
+TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, false, tfm__gemm_avx2, tfm__attention_avx512)
+TFM__X86_ROW(avx512vnni, TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, true, tfm__gemm_avx512vnni, tfm__attention_avx512)
 #if TFM__SIMD_2021
-static const tfm__kernels tfm__kernels_avxvnni = {
-    TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 1, true,
-    tfm__gemm_scratch,
-    tfm__gemm_avxvnni,
-    tfm__columns_avx2,
-    tfm__unary_avx2,
-    tfm__rows_avx2,
-    tfm__rope_avx2,
-    tfm__attention_fma,
-    tfm__cell_avx2,
-    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
-    tfm__weigh_avx2
-};
+TFM__X86_ROW(avxvnni, TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, true, tfm__gemm_avxvnni, tfm__attention_avx2)
+TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, true, tfm__gemm_amx, tfm__attention_avx512)
 #endif
-static const tfm__kernels tfm__kernels_avx512 = {
-    TFM_LEVEL_AVX512, TFM__TILE_AVX2, 1, false,
-    tfm__gemm_scratch,
-    tfm__gemm_avx2,
-    tfm__columns_avx2,
-    tfm__unary_avx2,
-    tfm__rows_avx2,
-    tfm__rope_avx2,
-    tfm__attention_fma,
-    tfm__cell_avx2,
-    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
-    tfm__weigh_avx2
-};
-static const tfm__kernels tfm__kernels_avx512vnni = {
-    TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 1, true,
-    tfm__gemm_scratch,
-    tfm__gemm_avx512vnni,
-    tfm__columns_avx2,
-    tfm__unary_avx2,
-    tfm__rows_avx2,
-    tfm__rope_avx2,
-    tfm__attention_fma,
-    tfm__cell_avx2,
-    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
-    tfm__weigh_avx2
-};
-#if TFM__SIMD_2021
-static const tfm__kernels tfm__kernels_amx = {
-    TFM_LEVEL_AMX, TFM__TILE_AMX, 1, true,
-    tfm__gemm_scratch,
-    tfm__gemm_amx,
-    tfm__columns_avx2,
-    tfm__unary_avx2,
-    tfm__rows_avx2,
-    tfm__rope_avx2,
-    tfm__attention_fma,
-    tfm__cell_avx2,
-    tfm__binary_avx2, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,
-    tfm__weigh_avx2
-};
-#endif
+#undef TFM__X86_ROW
 #endif
 
 /* The rows of this build, the best first. */
@@ -5069,8 +5604,34 @@ static bool tfm__attention_strides(tfm_tensor t, int64_t *stride, int64_t unit) 
     for (int i = 0; i < 3; i++) stride[i] = t.stride[i] / unit;
     return t.stride[3] == tfm_type_bytes(t.type) || t.dim[3] == 1;
 }
+static int64_t tfm__attention_units(const tfm__attention_job *j, int64_t batch) {
+    return j->tq ? batch * (j->heads / j->group) * tfm__attention_chunks(j) * (j->partials ? j->segments : 1) : 0;
+}
+/* How a job is cut into units, and the memory for it. With one query and several threads the segments
+   are units too; then, if there still are fewer than threads, parts of the heads that share keys. */
+static void tfm__attention_split(tfm_context *c, tfm__attention_job *j, int64_t batch) {
+    int64_t threads = c->pool.threads, total = j->group * j->tq, pieces = batch * (j->heads / j->group);
+    int64_t most = tfm__min64(TFM__QUERIES, (total + TFM__QUERY_TILE - 1) / TFM__QUERY_TILE * TFM__QUERY_TILE);
+    j->rows = TFM__QUERY_TILE;
+    if (total == 0 || pieces == 0) return;
+    if (c->kernels->attention_scratch) {
+        j->scratch_stride = c->kernels->attention_scratch(j, most);
+        j->scratch = (char *)tfm__arena(c, (size_t)threads, j->scratch_stride);
+    }
+    j->segment = j->window > 0 ? tfm__min64(j->tk, tfm__max64(0, j->offset - j->window + 1)) / TFM__SEGMENT : 0;
+    j->segments = (j->tk + TFM__SEGMENT - 1) / TFM__SEGMENT - j->segment;
+    if (j->tq == 1 && threads > 1 && j->segments > 1) {
+        j->partials = (float *)tfm__arena(c, (size_t)(batch * j->heads * j->segments),
+                                          (size_t)(2 + j->dv) * sizeof(float));
+        pieces *= j->segments;
+    }
+    int64_t chunks = tfm__min64((4 * threads + pieces - 1) / pieces, most / TFM__QUERY_TILE);
+    chunks = tfm__max64(chunks, (total + most - 1) / most);
+    j->rows = ((total + chunks - 1) / chunks + TFM__QUERY_TILE - 1) / TFM__QUERY_TILE * TFM__QUERY_TILE;
+    if (total <= TFM__QUERY_TILE && pieces < threads) j->rows = (total - 1) / ((threads + pieces - 1) / pieces) + 1;
+}
 /* q, k, v [B, H, T, d] as tfm__heads gives them, out like q with v's head size; k and v F32 or F16. */
-static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out,
+static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out, bool turned,
                         const tfm_attention_opts *o) {
     tfm__attention_job j;
     memset(&j, 0, sizeof j);
@@ -5103,6 +5664,7 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
     j.k = (const char *)k.data;
     j.v = (const char *)v.data;
     j.type = k.type;
+    j.turned = turned;
     tfm__attention_strides(q, j.q_stride, sizeof(float));
     tfm__attention_strides(out, j.out_stride, sizeof(float));
     tfm__attention_strides(k, j.k_stride, 1);
@@ -5117,9 +5679,13 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
     j.causal = o->causal;
     j.offset = tfm__min64(o->offset, INT64_MAX / 4);         /* so that positions cannot overflow */
     j.window = o->window;
-    if (!out.data) return;
-    tfm__run(c, c->kernels->attention, &j, qs.dim[0] * j.heads * j.tq,
+    tfm__attention_split(c, &j, qs.dim[0]);
+    if (!out.data || !tfm__ok(c)) return;
+    tfm__run(c, c->kernels->attention, &j, tfm__attention_units(&j, qs.dim[0]),
              (double)(qs.dim[0] * j.heads * j.tq) * (double)j.tk * (double)(j.d + j.dv));
+    if (!j.partials) return;
+    j.joining = true;
+    tfm__run(c, c->kernels->attention, &j, qs.dim[0] * j.heads * j.tq, 0);
 }
 TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v,
                                 const tfm_attention_opts *opts) {
@@ -5154,7 +5720,7 @@ TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_
         if (!plain) part[i] = tfm__f32(c, "attention", part[i]);
     }
     tfm_tensor out = tfm__ok(c) ? tfm__heads(c, "q", y, heads) : y;
-    tfm__attend(c, part[0], part[1], part[2], out, &o);
+    tfm__attend(c, part[0], part[1], part[2], out, false, &o);
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
 }
@@ -5188,7 +5754,8 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
         j.offset = tfm__min64(opts->offset, INT64_MAX / 4);
         j.window = opts->window;
     }
-    tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, heads * tq, 0);
+    j.rows = TFM__QUERY_TILE;
+    tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, tfm__attention_units(&j, 1), 0);
     return TFM_OK;
 }
 
@@ -7644,7 +8211,8 @@ TFMDEF const tfm_file *tfm_model_file(const tfm_model *m) { return m ? m->file :
 TFMDEF const tfm_tokenizer *tfm_model_tokenizer(const tfm_model *m) { return m ? m->tokenizer : NULL; }
 #endif
 
-/* Sessions. The cache is [layer][position][kv head][size], for keys and for values. */
+/* Sessions. The cache of values is [layer][kv head][position][size], that of keys [layer][kv head]
+   [position / 16][size][16], so that a vector of keys can be read at once. */
 struct tfm_session {
     const tfm_model *m;
     tfm_context *c;
@@ -7667,24 +8235,34 @@ static void tfm__accumulate(tfm_context *c, tfm_tensor x, tfm_tensor y) {
         tfm__binary_into(c, TFM__ADD, tfm__expand(x, tfm__shape_of(x)), tfm__expand(y, tfm__shape_of(y)),
                          tfm__floats(x), tfm_count(x));
 }
-/* One layer's share of a cache: a view [1, KV, positions, size]. */
+/* Positions that a cache has room for: whole sixteens. */
+static int64_t tfm__cache_room(const tfm_session_opts *o) { return ((int64_t)o->context + 15) / 16 * 16; }
+
+/* One layer's share of a cache: a view [1, KV, positions, size], true for values; for keys it tells the strides. */
 static tfm_tensor tfm__cache(const tfm_session *s, char *cache, int layer, int64_t positions, int64_t size) {
-    int64_t element = tfm_type_bytes(s->o.cache), row = s->m->hp.kv_heads * size * element;
-    tfm_tensor t = tfm__layout(cache + layer * (int64_t)s->o.context * row, s->o.cache,
+    int64_t row = size * tfm_type_bytes(s->o.cache), head = tfm__cache_room(&s->o) * row;
+    tfm_tensor t = tfm__layout(cache + layer * (int64_t)s->m->hp.kv_heads * head, s->o.cache,
                                tfm_shape4(1, s->m->hp.kv_heads, positions, size));
-    t.stride[1] = size * element;
+    t.stride[1] = head;
     t.stride[2] = row;
     return t;
 }
 /* Rounds rows [n, kv*size], any row stride, to the cache's type at the session's position. */
-static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_tensor rows) {
+static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_tensor rows, bool turned) {
+    int64_t kv = s->m->hp.kv_heads, size = rows.dim[1] / kv, element = tfm_type_bytes(s->o.cache);
     if (!tfm__ok(s->c) || s->c->measure) return;
-    int64_t n = rows.dim[0], width = rows.dim[1], row = width * tfm_type_bytes(s->o.cache);
-    char *out = cache + (layer * (int64_t)s->o.context + s->position) * row;
-    for (int64_t i = 0; i < n; i++, out += row) {
-        const float *x = (const float *)(const void *)((const char *)rows.data + i * rows.stride[0]);
-        if (s->o.cache == TFM_F32) { memcpy(out, x, (size_t)row); continue; }
-        s->c->kernels->halves(x, (uint16_t *)(void *)out, width);
+    tfm_tensor t = tfm__cache(s, cache, layer, s->position, size);
+    for (int64_t i = 0; i < rows.dim[0] * kv; i++) {
+        int64_t p = s->position + i / kv, head = i % kv, inner = turned ? p % 16 : 0;
+        const float *x = (const float *)(const void *)((const char *)rows.data + i / kv * rows.stride[0]) + head * size;
+        char *out = (char *)t.data + head * t.stride[1] + (p - inner) * t.stride[2] + inner * element;
+        uint16_t half[TFM__HEAD_MAX];
+        if (s->o.cache == TFM_F16) s->c->kernels->halves(x, half, size);
+        const char *from = s->o.cache == TFM_F16 ? (const char *)half : (const char *)x;
+        if (!turned) { memcpy(out, from, (size_t)(size * element)); continue; }
+        for (int64_t e = 0; e < size; e++, out += 16 * element)
+            if (element == 2) memcpy(out, from + 2 * e, 2);
+            else memcpy(out, from + 4 * e, 4);
     }
 }
 /* x [n, D] times `count` weights that need not wait for each other, one task for all; one that the
@@ -7735,8 +8313,8 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
         tfm__rotate(c, tfm__floats(k), tfm__floats(k), angles, n, h->kv_heads, h->key_size, h->rope_dims,
                     m->arch->half_split);
     }
-    tfm__cache_store(s, s->keys, layer, k);
-    tfm__cache_store(s, s->values, layer, v);
+    tfm__cache_store(s, s->keys, layer, k, true);
+    tfm__cache_store(s, s->values, layer, v, false);
     tfm_attention_opts o;
     memset(&o, 0, sizeof o);
     o.causal = true;
@@ -7747,7 +8325,7 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
         tfm__attend(c, tfm__heads(c, "q", tfm_reshape(c, q, tfm_shape3(1, n, q_width)), h->heads),
                     tfm__cache(s, s->keys, layer, s->position + n, h->key_size),
                     tfm__cache(s, s->values, layer, s->position + n, h->value_size),
-                    tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), &o);
+                    tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), true, &o);
     return tfm__apply(c, y, &l->attn_output);
 }
 static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
@@ -7824,6 +8402,9 @@ static size_t tfm__session_scratch(const tfm_model *m, const tfm_session_opts *o
     s.c = &c;
     s.o = *o;
     s.keys = s.values = (char *)(uintptr_t)TFM_ALIGN;   /* never followed */
+    s.position = o->context - 1;                        /* the last id of all sees the longest cache */
+    tfm__forward(&s, NULL, 1, 1);
+    s.position = o->context - o->batch;
     tfm__forward(&s, NULL, o->batch, o->all_logits ? o->batch : 1);
     tfm__arena(&c, (size_t)m->hp.vocab, sizeof(int32_t));           /* tfm_sample */
     tfm__arena(&c, (size_t)m->hp.vocab, sizeof(float));
@@ -7851,7 +8432,7 @@ static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const
     co.level = o->level;
     parts->scratch = tfm__kernels_for(o->level) ? tfm__session_scratch(m, o, e) : 0;
     if (e->status != TFM_OK) return NULL;
-    if (!tfm__mul((size_t)m->hp.layers, (size_t)o->context, &rows)) k->overflow = true;
+    if (!tfm__mul((size_t)m->hp.layers, (size_t)tfm__cache_room(o), &rows)) k->overflow = true;
     tfm_session *s = (tfm_session *)tfm__carve(k, 1, sizeof *s);
     int32_t *ids = (int32_t *)tfm__carve(k, (size_t)o->context, sizeof *ids);
     at = k->used;

@@ -1,6 +1,7 @@
 /* Kernels bit for bit: every level that fuses against the others, and products against the rules of
    the header written out once more here, in the plainest way. */
 #include "hash.h"
+#include "models.h"
 #include "vectors.h"
 
 /* ---- The rules ---- */
@@ -534,6 +535,120 @@ static void binary_ops_follow_the_rules(void) {
     }
     for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
 }
+/* Attention of every shape: head sizes, groups, windows, masks with holes, several segments. */
+typedef struct attention_case { tfm_shape q, k, v; tfm_attention_opts o; int64_t holes; uint64_t seed; } attention_case;
+
+static attention_case random_attention(uint64_t *seed) {
+    static const int64_t sizes[] = { 64, 80, 96, 128, 1, 7, 16, 33 }, groups[] = { 1, 3, 4, 8, 2, 13 };
+    attention_case a;
+    memset(&a, 0, sizeof a);
+    bool one = below(seed, 3) == 0;
+    int64_t batch = 1 + below(seed, 2), kv = 1 + below(seed, 3), group = groups[below(seed, 6)];
+    int64_t tq = one ? 1 : 1 + below(seed, below(seed, 2) ? 8 : 130);
+    int64_t tk = one ? 1 + below(seed, 2100) : 1 + below(seed, 300), d = sizes[below(seed, 8)], dv = d;
+    if (below(seed, 3) == 0) d = 1 + below(seed, 130), dv = 1 + below(seed, 130);
+    a.q = tfm_shape4(batch, kv * group, tq, d);
+    a.k = tfm_shape4(batch, kv, tk, d);
+    a.v = tfm_shape4(batch, kv, tk, dv);
+    a.o.heads = (int)(kv * group);
+    a.o.kv_heads = (int)kv;
+    a.o.causal = below(seed, 2) != 0;
+    a.o.offset = below(seed, 2) ? below(seed, tk) : 0;
+    if (one && below(seed, 2)) a.o.offset = tk - 1;
+    a.o.window = below(seed, 2) ? 1 + below(seed, 200) : 0;
+    if (below(seed, 3) == 0) a.holes = 1 + below(seed, 4);
+    a.seed = test_random(seed);
+    return a;
+}
+static tfm_tensor run_attention(tfm_context *c, const attention_case *a) {
+    uint64_t seed = a->seed;
+    tfm_attention_opts o = a->o;
+    tfm_tensor q = random_tensor(c, &seed, a->q, 6), k = random_tensor(c, &seed, a->k, 1);
+    tfm_tensor v = random_tensor(c, &seed, a->v, 1);
+    if (a->holes) {
+        o.mask = random_tensor(c, &seed, tfm_shape2(a->q.dim[2], a->k.dim[2]), 3);
+        float *m = (float *)o.mask.data;
+        for (int64_t i = 0; m && i < tfm_count(o.mask); i++)
+            if (below(&seed, 5) < a->holes) m[i] = -INFINITY;
+        if (m && below(&seed, 2)) m[below(&seed, tfm_count(o.mask))] = NAN;
+        if (a->holes == 4) o.mask = scattered(c, o.mask);
+    } else if (v.data && k.data && below(&seed, 4) == 0) {
+        ((float *)v.data)[below(&seed, tfm_count(v))] = below(&seed, 2) ? NAN : INFINITY;
+        ((float *)k.data)[below(&seed, tfm_count(k))] = below(&seed, 2) ? INFINITY : 1e30f;
+    }
+    return tfm_attention(c, q, k, v, &o);
+}
+static void attention_of_random_shapes(void) {
+    tfm_context *c[TFM_LEVEL_COUNT];
+    int levels = fusing_contexts(c);
+    uint64_t seed = 404;
+    for (int round = 0; round < (test_quick ? 6 : 150); round++) {
+        attention_case a = random_attention(&seed);
+        tfm_mark marks[TFM_LEVEL_COUNT];
+        tfm_tensor first = tfm_none();
+        for (int l = 0; l < levels; l++) {
+            marks[l] = tfm_arena_mark(c[l]);
+            tfm_tensor y = run_attention(c[l], &a);
+            if (l == 0) first = y;
+            if (!CHECK_STR(tfm_message(c[l]), "") || !same_tensor(c[0], y, first))
+                printf("    round %d: %d x %d heads, %d queries, %d keys, sizes %d, %d; causal %d, offset %d, window %d, "
+                       "holes %d\n", round, (int)a.k.dim[1], (int)(a.q.dim[1] / a.k.dim[1]), (int)a.q.dim[2],
+                       (int)a.k.dim[2], (int)a.q.dim[3], (int)a.v.dim[3], a.o.causal, (int)a.o.offset,
+                       (int)a.o.window, (int)a.holes);
+        }
+        for (int l = 0; l < levels; l++) tfm_arena_rewind(c[l], marks[l]);
+    }
+    for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
+}
+/* Plain arrays, which have no scratch, of sizes that fit on the stack and that do not. */
+static void attention_of_arrays(void) {
+    static const int64_t sizes[] = { 1, 40, 64, 100, 128, 160, 176, 300 };
+    tfm_context_opts portable = { .level = TFM_LEVEL_FMA };
+    if (!tfm_level_available(TFM_LEVEL_FMA)) return;
+    tfm_context *c = tfm_context_new(&portable, NULL);
+    uint64_t seed = 12;
+    for (int i = 0; i < 8; i++) {
+        int64_t d = sizes[i], tq = 15, tk = 150;
+        tfm_attention_opts o = { .heads = 4, .kv_heads = 2, .causal = i % 2 == 0, .offset = 40 };
+        tfm_tensor q = random_tensor(c, &seed, tfm_shape2(tq, 4 * d), 3), y = tfm_zeros(c, tfm_shape2(tq, 4 * d));
+        tfm_tensor k = random_tensor(c, &seed, tfm_shape2(tk, 2 * d), 1);
+        tfm_tensor v = random_tensor(c, &seed, tfm_shape2(tk, 2 * d), 1);
+        CHECK_EQ(tfm_attention_f32((float *)y.data, floats_of(q), floats_of(k), floats_of(v), tq, tk, d, NULL, &o),
+                 TFM_OK);
+        if (!same_tensor(c, y, tfm_attention(c, q, k, v, &o))) printf("    size %d\n", (int)d);
+    }
+    tfm_context_free(c);
+}
+/* Caches of both types, prompts and single ids, at the levels that fuse in hardware. */
+static void attention_of_sessions(void) {
+    static const recipe recipes[] = {
+        { .layers = 2, .width = 48, .ff = 16, .heads = 3, .kv_heads = 1, .vocab = 40, .context = 2100 },
+        { .layers = 2, .width = 128, .ff = 16, .heads = 2, .kv_heads = 2, .vocab = 40, .context = 1100 },
+        { .layers = 2, .width = 80, .ff = 16, .heads = 8, .kv_heads = 1, .vocab = 40, .context = 1100, .window = 70 },
+        { .layers = 2, .width = 12, .ff = 16, .heads = 2, .kv_heads = 1, .vocab = 40, .context = 1100 } };
+    for (int r = 0; r < 8 && tfm_level_available(TFM_LEVEL_FMA); r++) {
+        int n = test_quick ? 90 : recipes[r / 2].context;
+        made m = make(&recipes[r / 2]);
+        float first[40];
+        for (int l = TFM_LEVEL_FMA; m.m && l < TFM_LEVEL_COUNT; l++) {
+            tfm_session_opts o = { .context = n, .batch = 37, .threads = 1 + l % 2, .level = (tfm_level)l,
+                                   .cache = r % 2 ? TFM_F16 : TFM_F32 };
+            tfm_session *s = tfm_level_available(o.level) ? tfm_session_new(m.m, &o, NULL) : NULL;
+            uint64_t seed = 3;
+            for (int32_t i = 0, piece; s && i < n; i += piece) {
+                int32_t ids[64];
+                piece = i % 64 == 0 && n - i > 60 ? 60 : 1;
+                for (int e = 0; e < piece; e++) ids[e] = (int32_t)below(&seed, 40);
+                if (!CHECK_EQ(tfm_eval(s, ids, piece), TFM_OK)) break;
+            }
+            if (s && l == TFM_LEVEL_FMA) memcpy(first, tfm_logits(s), sizeof first);
+            else if (s && !CHECK_SAME(tfm_logits(s), first, 40))
+                printf("    model %d, cache %s, level %s\n", r / 2, tfm_type_name(o.cache), tfm_level_name(o.level));
+            tfm_session_free(s);
+        }
+        unmake(&m);
+    }
+}
 /* The bits of all these, in every build and on every machine. */
 static void known_bits(void) {
     tfm_context_opts o = { .level = tfm_level_available(TFM_LEVEL_FMA) ? TFM_LEVEL_FMA : TFM_LEVEL_EXACT };
@@ -623,6 +738,9 @@ const test_case tests_kernels[] = {
     { "levels_agree", levels_agree, QUICK },
     { "levels_agree_on_special_numbers", levels_agree_on_special_numbers, QUICK },
     { "binary_ops_follow_the_rules", binary_ops_follow_the_rules, QUICK },
+    { "attention_of_random_shapes", attention_of_random_shapes, QUICK },
+    { "attention_of_arrays", attention_of_arrays, QUICK },
+    { "attention_of_sessions", attention_of_sessions, QUICK },
     { "known_bits", known_bits, QUICK },
     { "rows_are_independent", rows_are_independent, QUICK },
     { "decoding_follows_the_rules", decoding_follows_the_rules, QUICK },
