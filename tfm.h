@@ -1859,10 +1859,18 @@ TFM__INLINE tfm__act tfm__act_at(const char *row, int64_t k, int group) {
     return a;
 }
 
+/* Vector kernels of float products read panels of `width` rows, [lane][step][width]: the lanes in the
+   order in which the tree joins them, each a step longer than needed, so that lanes do not meet in the
+   same sets of a cache. Floats of one panel: */
+static size_t tfm__panel_floats(int64_t k, int width) {
+    int64_t lanes = tfm__lanes(k);
+    return (size_t)(lanes * ((k + lanes - 1) / lanes + 1) * width);
+}
+
 /* Columns of a product made ready for its kernel, `width` of them to a tile. */
 typedef struct tfm__columns_job {
     const float *x;                     /* [n, k], contiguous */
-    char *out;                          /* tiles of width * tfm__act_bytes, or of floats for group 0 */
+    char *out;                          /* tiles of width * tfm__act_bytes, or panels for group 0 */
     int64_t n, k;
     int group, width;
 } tfm__columns_job;
@@ -1908,6 +1916,8 @@ typedef struct tfm__part {
     const tfm__type *type;
     const char *w;                      /* rows of k elements, w_stride bytes apart, at any address */
     int64_t w_stride, rows;
+    int64_t w_step;                     /* bytes along a row; not type->bytes only for vector kernels, float types */
+    const float *packed;                /* the same rows as panels (tfm__kernels.pack), or NULL */
     const float *bias;                  /* [rows], or NULL */
     float *y;
     int64_t y_row, y_column;            /* strides of y in floats, along r and along c */
@@ -2297,6 +2307,400 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
     __m256i half = _mm256_srai_epi32(n, 1);
     return _mm256_mul_ps(_mm256_mul_ps(y, tfm__pow2_avx2(half)), tfm__pow2_avx2(_mm256_sub_epi32(n, half)));
 }
+
+/* ---- Float products on AVX2, and what AVX-512 shares with them ----
+   Many columns: rows of w are unpacked into panels of 16 (AVX-512: 32) rows in the thread's scratch,
+   columns once per product into tiles of 6 (12); both are panels as tfm__panel_floats has them. The
+   kernel holds 16 x 6 (32 x 12) sums in 12 (24) registers and runs over one lane's k/16 steps; after
+   each lane it joins what the tree of tfm__join joins next, so that four tiles at most wait in memory.
+   One column: as the rows lie, two at once, lanes 0-7 and 8-15 in a register each; below 256 elements
+   (one lane) and for other layouts through panels, four of them at once to hide the latency.         */
+
+typedef struct tfm__tile {              /* one call of the kernel */
+    const float *w, *x;                 /* the first panel; a tile of columns, or a plain row */
+    bool plain;
+    int64_t k, w_panel;                 /* floats from panel to panel */
+    const float *bias;                  /* of these rows, or NULL */
+    float *y;                           /* results, rows next to each other */
+    int64_t y_column;
+    int columns;                        /* that are wanted */
+} tfm__tile;
+
+typedef struct tfm__float_kernel {
+    int rows, columns;                  /* of a panel, of a tile */
+    void (*tile)(const tfm__tile *t, int panels);       /* one panel; four with a plain row */
+} tfm__float_kernel;
+
+/* Lane number i of a panel holds the elements k with k % 16 equal to this, which is its own inverse. */
+static const int8_t tfm__lane_order[TFM__LANES] = { 0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15 };
+
+/* Eight elements, widened. */
+TFM__AVX2 TFM__INLINE __m256 tfm__load8_avx2(tfm_type type, const char *p) {
+    if (type == TFM_F32) return _mm256_loadu_ps((const float *)(const void *)p);
+    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
+    if (type == TFM_F16) return _mm256_cvtph_ps(h);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+/* Registers of rows become registers of columns. */
+TFM__AVX2 TFM__INLINE void tfm__transpose8_avx2(__m256 *v) {
+    __m256 a[8], b[8];
+    TFM__UNROLL for (int i = 0; i < 4; i++) {
+        a[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+    TFM__UNROLL for (int i = 0; i < 2; i++) {
+        b[4 * i] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
+        b[4 * i + 1] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0xee);
+        b[4 * i + 2] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
+        b[4 * i + 3] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xee);
+    }
+    TFM__UNROLL for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+
+/* A matrix on its way into panels. Rows that are missing hold anything: nobody reads their sums. */
+typedef struct tfm__pack {
+    const tfm__type *type;
+    const char *w;                      /* the panel's first row */
+    int64_t stride, step, rows, k;      /* bytes along rows and along k */
+    int width;
+    float *out;
+} tfm__pack;
+
+TFM__INLINE float *tfm__pack_place(const tfm__pack *p, int64_t k) {
+    if (tfm__lanes(p->k) == 1) return p->out + k * p->width;
+    int64_t lane = (p->k + TFM__LANES - 1) / TFM__LANES + 1;
+    return p->out + (tfm__lane_order[k % TFM__LANES] * lane + k / TFM__LANES) * p->width;
+}
+/* Elements begin..end-1 one by one: tails, other types, odd strides. */
+static void tfm__pack_plainly(const tfm__pack *p, int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; k++)
+        for (int i = 0; i < p->width; i++) {
+            int64_t r = tfm__min64(i, p->rows - 1);
+            tfm__decode(p->type->type, p->w + r * p->stride + k * p->step, tfm__pack_place(p, k) + i, 1);
+        }
+}
+/* Rows that lie as such: 8 x 8 at a time. A width of 6 writes 8 values; the next step, or the one to spare,
+   takes the two too many. */
+TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, const tfm__pack *p) {
+    int64_t whole = p->k & ~(int64_t)7;
+    for (int64_t chunk = 0, next; chunk < whole; chunk = next) {        /* so that what is written stays in L1 */
+        next = tfm__min64(whole, chunk + 128);
+        for (int r = 0; r < p->width; r += 8) {
+            const char *row[8];
+            for (int i = 0; i < 8; i++) row[i] = p->w + tfm__min64(r + i, p->rows - 1) * p->stride;
+            for (int64_t k = chunk; k < next; k += 8) {
+                __m256 v[8];
+                TFM__UNROLL for (int i = 0; i < 8; i++) v[i] = tfm__load8_avx2(type, row[i] + k * p->type->bytes);
+                tfm__transpose8_avx2(v);
+                TFM__UNROLL for (int i = 0; i < 8; i++) {
+                    float *out = tfm__pack_place(p, k + i) + r;
+                    if (p->width - r == 4) _mm_storeu_ps(out, _mm256_castps256_ps128(v[i]));
+                    else _mm256_storeu_ps(out, v[i]);
+                }
+            }
+        }
+    }
+    tfm__pack_plainly(p, whole, p->k);
+}
+/* A matrix that lies transposed: its rows are next to each other. */
+TFM__AVX2 TFM__INLINE void tfm__pack_columns_avx2(tfm_type type, const tfm__pack *p) {
+    for (int64_t k = 0; k < p->k; k++) {
+        const char *w = p->w + k * p->step;
+        float *out = tfm__pack_place(p, k);
+        int r = 0;
+        for (; r + 8 <= p->rows && r < p->width; r += 8) {
+            __builtin_prefetch(w + 16 * p->step + r * p->type->bytes);
+            _mm256_storeu_ps(out + r, tfm__load8_avx2(type, w + r * p->type->bytes));
+        }
+        if (r < p->width && r < p->rows) {
+            char rest[32] = { 0 };
+            memcpy(rest, w + r * p->type->bytes, (size_t)((p->rows - r) * p->type->bytes));
+            _mm256_storeu_ps(out + r, tfm__load8_avx2(type, rest));
+            r += 8;
+        }
+        for (; r < p->width; r += 8) _mm256_storeu_ps(out + r, _mm256_setzero_ps());
+    }
+}
+TFM__AVX2 static void tfm__pack_avx2(const tfm__pack *p) {
+    tfm_type type = p->type->type;
+    bool known = type == TFM_F32 || type == TFM_F16 || type == TFM_BF16;
+    if (known && p->step == p->type->bytes) {
+        if (type == TFM_F32) tfm__pack_rows_avx2(TFM_F32, p);
+        else if (type == TFM_F16) tfm__pack_rows_avx2(TFM_F16, p);
+        else tfm__pack_rows_avx2(TFM_BF16, p);
+    } else if (known && p->stride == p->type->bytes && p->width % 8 == 0) {
+        if (type == TFM_F32) tfm__pack_columns_avx2(TFM_F32, p);
+        else if (type == TFM_F16) tfm__pack_columns_avx2(TFM_F16, p);
+        else tfm__pack_columns_avx2(TFM_BF16, p);
+    } else tfm__pack_plainly(p, 0, p->k);
+}
+/* Panels of `width` rows of a part, from row `begin`. */
+static void tfm__pack_part_avx2(const tfm__part *part, int64_t k, int64_t begin, int64_t end, int width, float *out) {
+    tfm__pack p;
+    p.type = part->type;
+    p.stride = part->w_stride;
+    p.step = part->w_step;
+    p.k = k;
+    p.width = width;
+    for (int64_t r = begin; r < end; r += width, out += tfm__panel_floats(k, width)) {
+        p.w = part->w + r * p.stride;
+        p.rows = tfm__min64(width, end - r);
+        p.out = out;
+        tfm__pack_avx2(&p);
+    }
+}
+static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__columns_job *j = (const tfm__columns_job *)arg;
+    if (j->group) { tfm__columns_quantize(arg, begin, end, thread); return; }
+    tfm__part x;
+    memset(&x, 0, sizeof x);
+    x.type = tfm__type_of(TFM_F32);
+    x.w = (const char *)j->x;
+    x.w_step = sizeof(float);
+    x.w_stride = j->k * (int64_t)sizeof(float);
+    tfm__pack_part_avx2(&x, j->k, begin * j->width, tfm__min64(end * j->width, j->n), j->width,
+                        (float *)(void *)(j->out) + (size_t)begin * tfm__panel_floats(j->k, j->width));
+}
+
+/* One lane's steps: acc += w x. */
+TFM__AVX2 TFM__INLINE void tfm__tile_lane_avx2(__m256 *acc, int panels, int columns, const float *w, int64_t w_panel,
+                                               const float *x, int64_t x_step, int64_t steps) {
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) acc[i] = _mm256_setzero_ps();
+    for (int64_t s = 0; s < steps; s++, w += 16, x += x_step) {
+        TFM__UNROLL for (int p = 0; p < panels; p++) {
+            __m256 w0 = _mm256_loadu_ps(w + p * w_panel), w1 = _mm256_loadu_ps(w + p * w_panel + 8);
+            if (columns > 1) __builtin_prefetch(w + 512);
+            TFM__UNROLL for (int c = 0; c < columns; c++) {
+                __m256 xc = _mm256_broadcast_ss(x + c);
+                acc[2 * (p * columns + c)] = _mm256_fmadd_ps(w0, xc, acc[2 * (p * columns + c)]);
+                acc[2 * (p * columns + c) + 1] = _mm256_fmadd_ps(w1, xc, acc[2 * (p * columns + c) + 1]);
+            }
+        }
+    }
+}
+TFM__AVX2 TFM__INLINE void tfm__tile_body_avx2(const tfm__tile *t, int panels, int columns) {
+    __m256 acc[12], waiting[4][12];
+    int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
+    int64_t w_lane = (int64_t)tfm__panel_floats(t->k, 16) / lanes, x_lane = (int64_t)tfm__panel_floats(t->k, 6) / lanes;
+    for (int j = 0; j < lanes; j++) {
+        int lane = lanes > 1 ? tfm__lane_order[j] : 0;
+        const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
+        tfm__tile_lane_avx2(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 6 : lanes,
+                            (t->k + lanes - 1 - lane) / lanes);
+        for (int b = j; b & 1; b >>= 1) {
+            depth--;
+            TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm256_add_ps(waiting[depth][i], acc[i]);
+        }
+        if (j + 1 == lanes) break;
+        TFM__UNROLL for (int i = 0; i < count; i++) waiting[depth][i] = acc[i];
+        depth++;
+    }
+    TFM__UNROLL for (int c = 0; c < columns; c++) {
+        if (c >= t->columns) break;
+        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) {
+            __m256 v = acc[2 * (i / 2 * columns + c) + i % 2];
+            if (t->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(t->bias + 8 * i));
+            _mm256_storeu_ps(t->y + c * t->y_column + 8 * i, v);
+        }
+    }
+}
+TFM__AVX2 static void tfm__tile_avx2(const tfm__tile *t, int panels) {
+    if (panels == 4) tfm__tile_body_avx2(t, 4, 1);
+    else if (t->plain) tfm__tile_body_avx2(t, 1, 1);
+    else if (t->columns <= 4) tfm__tile_body_avx2(t, 1, 4);
+    else tfm__tile_body_avx2(t, 1, 6);
+}
+static const tfm__float_kernel tfm__float_avx2 = { 16, 6, tfm__tile_avx2 };
+
+/* Rows of w by one plain row x, both at least 256 long: two registers of lanes a row. The run of rows
+   after this one is fetched meanwhile, in the order of its addresses: one stream for the memory. */
+TFM__AVX2 TFM__INLINE void tfm__dot_rows_avx2(tfm_type type, int rows, const char *w, int64_t stride, int bytes,
+                                              const float *x, int64_t k, int64_t ahead, float *y) {
+    __m256 t[8];
+    int64_t whole = k & ~(int64_t)15;
+    TFM__UNROLL for (int r = 0; r < 2 * rows; r++) t[r] = _mm256_setzero_ps();
+    const char *fetch = w + ahead;
+    for (int64_t i = 0; i < whole; i += 16) {
+        __m256 x0 = _mm256_loadu_ps(x + i), x1 = _mm256_loadu_ps(x + i + 8);
+        TFM__UNROLL for (int r = 0; r < rows; r++) {
+            const char *p = w + r * stride + i * bytes;
+            t[2 * r] = _mm256_fmadd_ps(tfm__load8_avx2(type, p), x0, t[2 * r]);
+            t[2 * r + 1] = _mm256_fmadd_ps(tfm__load8_avx2(type, p + 8 * bytes), x1, t[2 * r + 1]);
+        }
+        TFM__UNROLL for (int line = 0; line < 16 * rows * bytes; line += 64) __builtin_prefetch(fetch + line);
+        fetch += 16 * rows * bytes;
+    }
+    if (whole < k) {
+        float wide[16] = { 0 }, rest[16] = { 0 };
+        memcpy(rest, x + whole, (size_t)(k - whole) * sizeof *x);
+        __m256i more = _mm256_set1_epi32((int)(k - whole)), lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        __m256 m0 = _mm256_castsi256_ps(_mm256_cmpgt_epi32(more, lane));
+        __m256 m1 = _mm256_castsi256_ps(_mm256_cmpgt_epi32(more, _mm256_add_epi32(lane, _mm256_set1_epi32(8))));
+        TFM__UNROLL for (int r = 0; r < rows; r++) {
+            tfm__decode(type, w + r * stride + whole * bytes, wide, k - whole);
+            __m256 a = _mm256_fmadd_ps(_mm256_loadu_ps(wide), _mm256_loadu_ps(rest), t[2 * r]);
+            __m256 b = _mm256_fmadd_ps(_mm256_loadu_ps(wide + 8), _mm256_loadu_ps(rest + 8), t[2 * r + 1]);
+            t[2 * r] = _mm256_blendv_ps(t[2 * r], a, m0);
+            t[2 * r + 1] = _mm256_blendv_ps(t[2 * r + 1], b, m1);
+        }
+    }
+    TFM__UNROLL for (int r = 0; r < rows; r++) {
+        __m256 s = _mm256_add_ps(t[2 * r], t[2 * r + 1]);
+        __m128 q = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+        q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+        y[r] = _mm_cvtss_f32(_mm_add_ss(q, _mm_shuffle_ps(q, q, 1)));
+    }
+}
+TFM__AVX2 TFM__INLINE void tfm__gemv_avx2(tfm_type type, int bytes, const tfm__gemm_job *j, const tfm__part *p,
+                                          int64_t begin, int64_t end) {
+    const float *x = (const float *)(const void *)j->x;
+    int64_t row = j->k * bytes;
+    float y[2];
+    for (int64_t r = begin, rows; r < end; r += rows) {
+        const char *w = p->w + r * p->w_stride;
+        rows = r + 2 <= end && 2 * row <= 8704 ? 2 : 1;
+        if (rows == 2) tfm__dot_rows_avx2(type, 2, w, p->w_stride, bytes, x, j->k, 2 * p->w_stride, y);
+        else tfm__dot_rows_avx2(type, 1, w, p->w_stride, bytes, x, j->k, tfm__min64(row, 8192), y);
+        for (int i = 0; i < rows; i++) tfm__gemm_store(p, r + i, 0, y[i]);
+    }
+}
+
+/* How many panels lie in scratch at once: a tile of columns meets them all while it is in cache. */
+static int64_t tfm__panels_together(const tfm__float_kernel *f, int64_t k) {
+    int64_t bytes = (int64_t)(tfm__panel_floats(k, f->rows) * sizeof(float)), unit = TFM__UNIT / f->rows;
+    return tfm__max64(1, (512 << 10) / (bytes * unit)) * unit;
+}
+static size_t tfm__float_scratch(const tfm__float_kernel *f, const tfm__type *type, int64_t k) {
+    return type->unpack ? 0 : (size_t)tfm__panels_together(f, k) * tfm__panel_floats(k, f->rows) * sizeof(float);
+}
+
+/* `panels` panels at t->w, row r of the part the first of them, by the columns from c: into y, by way of
+   a buffer if rows are missing or apart. */
+static void tfm__tile_store(const tfm__float_kernel *f, tfm__tile *t, const tfm__part *p, int64_t r, int64_t end,
+                            int64_t c, int panels) {
+    float buffer[12 * 32];
+    int64_t rows = tfm__min64(end - r, panels * f->rows);
+    bool direct = p->y_row == 1 && rows == panels * f->rows;
+    t->bias = direct && p->bias ? p->bias + r : NULL;
+    t->y = direct ? p->y + r + c * p->y_column : buffer;
+    t->y_column = direct ? p->y_column : panels * f->rows;
+    f->tile(t, panels);
+    if (direct) return;
+    for (int i = 0; i < t->columns; i++)
+        for (int64_t k = 0; k < rows; k++) tfm__gemm_store(p, r + k, c + i, buffer[i * t->y_column + k]);
+}
+/* Rows begin..end-1 of a part through panels, which are packed in scratch unless the part has them. */
+static void tfm__gemm_panels(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
+                             int64_t end, float *scratch) {
+    tfm__tile t;
+    t.k = j->k;
+    t.plain = j->width == 1;
+    t.w_panel = (int64_t)tfm__panel_floats(j->k, f->rows);
+    int64_t together = p->packed ? (end - begin + f->rows - 1) / f->rows : tfm__panels_together(f, j->k), next;
+    for (int64_t r = begin; r < end; r = next) {
+        const float *w = p->packed ? p->packed + r / f->rows * t.w_panel : scratch;
+        next = tfm__min64(end, r + together * f->rows);
+        if (!p->packed) tfm__pack_part_avx2(p, j->k, r, next, f->rows, scratch);
+        for (int64_t c = 0; c < j->n; c += j->width) {
+            t.x = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
+            t.columns = (int)tfm__min64(j->width, j->n - c);
+            t.w = w;
+            for (int64_t at = r, panels; at < next; at += panels * f->rows, t.w += panels * t.w_panel) {
+                panels = t.plain && at + 3 * f->rows < next ? 4 : 1;
+                tfm__tile_store(f, &t, p, at, next, c, (int)panels);
+            }
+        }
+    }
+}
+TFM__AVX2 static void tfm__gemm_float_avx2(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p,
+                                           int64_t begin, int64_t end, int thread) {
+    tfm_type type = p->type->type;
+    bool rows = j->n == 1 && tfm__lanes(j->k) > 1 && !p->packed && p->w_step == p->type->bytes;
+    if (rows && type == TFM_F32) tfm__gemv_avx2(TFM_F32, 4, j, p, begin, end);
+    else if (rows && type == TFM_F16) tfm__gemv_avx2(TFM_F16, 2, j, p, begin, end);
+    else if (rows && type == TFM_BF16) tfm__gemv_avx2(TFM_BF16, 2, j, p, begin, end);
+    else tfm__gemm_panels(f, j, p, begin, end,
+                          (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
+}
+static size_t tfm__scratch_avx2(const tfm__type *type, int64_t k) { return tfm__float_scratch(&tfm__float_avx2, type, k); }
+TFM__AVX2 static void tfm__gemm_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__gemm_job *j = (const tfm__gemm_job *)arg;
+    const tfm__part *p;
+    for (int64_t first, last; begin < end;) {
+        begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
+        if (p->type->unpack) tfm__gemm_quantized(TFM__FMA_HARD, j, p, first, last);
+        else tfm__gemm_float_avx2(&tfm__float_avx2, j, p, first, last, thread);
+    }
+}
+
+/* ---- Float products on AVX-512: panels of 32 rows, tiles of 12 columns; the rest is AVX2's ---- */
+
+/* One lane's steps: acc += w x. */
+TFM__AVX512 TFM__INLINE void tfm__tile_lane_avx512(__m512 *acc, int panels, int columns, const float *w,
+                                                   int64_t w_panel, const float *x, int64_t x_step, int64_t steps) {
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) acc[i] = _mm512_setzero_ps();
+    for (int64_t s = 0; s < steps; s++, w += 32, x += x_step) {
+        TFM__UNROLL for (int p = 0; p < panels; p++) {
+            __m512 w0 = _mm512_loadu_ps(w + p * w_panel), w1 = _mm512_loadu_ps(w + p * w_panel + 16);
+            if (columns > 1) {
+                __builtin_prefetch(w + 512);
+                __builtin_prefetch(w + 528);
+            }
+            TFM__UNROLL for (int c = 0; c < columns; c++) {
+                __m512 xc = _mm512_set1_ps(x[c]);
+                acc[2 * (p * columns + c)] = _mm512_fmadd_ps(w0, xc, acc[2 * (p * columns + c)]);
+                acc[2 * (p * columns + c) + 1] = _mm512_fmadd_ps(w1, xc, acc[2 * (p * columns + c) + 1]);
+            }
+        }
+    }
+}
+TFM__AVX512 TFM__INLINE void tfm__tile_body_avx512(const tfm__tile *t, int panels, int columns) {
+    __m512 acc[24], waiting[4][24];
+    int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
+    int64_t w_lane = (int64_t)tfm__panel_floats(t->k, 32) / lanes, x_lane = (int64_t)tfm__panel_floats(t->k, 12) / lanes;
+    for (int j = 0; j < lanes; j++) {
+        int lane = lanes > 1 ? tfm__lane_order[j] : 0;
+        const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
+        tfm__tile_lane_avx512(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 12 : lanes,
+                              (t->k + lanes - 1 - lane) / lanes);
+        for (int b = j; b & 1; b >>= 1) {
+            depth--;
+            TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm512_add_ps(waiting[depth][i], acc[i]);
+        }
+        if (j + 1 == lanes) break;
+        TFM__UNROLL for (int i = 0; i < count; i++) waiting[depth][i] = acc[i];
+        depth++;
+    }
+    TFM__UNROLL for (int c = 0; c < columns; c++) {
+        if (c >= t->columns) break;
+        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) {
+            __m512 v = acc[2 * (i / 2 * columns + c) + i % 2];
+            if (t->bias) v = _mm512_add_ps(v, _mm512_loadu_ps(t->bias + 16 * i));
+            _mm512_storeu_ps(t->y + c * t->y_column + 16 * i, v);
+        }
+    }
+}
+TFM__AVX512 static void tfm__tile_avx512(const tfm__tile *t, int panels) {
+    if (panels == 4) tfm__tile_body_avx512(t, 4, 1);
+    else if (t->plain) tfm__tile_body_avx512(t, 1, 1);
+    else if (t->columns <= 4) tfm__tile_body_avx512(t, 1, 4);
+    else if (t->columns <= 8) tfm__tile_body_avx512(t, 1, 8);
+    else tfm__tile_body_avx512(t, 1, 12);
+}
+static const tfm__float_kernel tfm__float_avx512 = { 32, 12, tfm__tile_avx512 };
+static size_t tfm__scratch_avx512(const tfm__type *type, int64_t k) { return tfm__float_scratch(&tfm__float_avx512, type, k); }
+TFM__AVX2 static void tfm__gemm_avx512(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__gemm_job *j = (const tfm__gemm_job *)arg;
+    const tfm__part *p;
+    for (int64_t first, last; begin < end;) {
+        begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
+        if (p->type->unpack) tfm__gemm_quantized(TFM__FMA_HARD, j, p, first, last);
+        else tfm__gemm_float_avx2(&tfm__float_avx512, j, p, first, last, thread);
+    }
+}
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -2344,9 +2748,9 @@ TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 
 #if TFM__SIMD_X86
 static const tfm__kernels tfm__kernels_avx2 = {
-    TFM_LEVEL_AVX2, 1, 1, NULL,
-    tfm__gemm_fma,
-    tfm__columns_quantize,
+    TFM_LEVEL_AVX2, 1, 6, tfm__scratch_avx2,
+    tfm__gemm_avx2,
+    tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
@@ -2354,9 +2758,9 @@ static const tfm__kernels tfm__kernels_avx2 = {
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avxvnni = {
-    TFM_LEVEL_AVXVNNI, 1, 1, NULL,
-    tfm__gemm_fma,
-    tfm__columns_quantize,
+    TFM_LEVEL_AVXVNNI, 1, 6, tfm__scratch_avx2,
+    tfm__gemm_avx2,
+    tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
@@ -2364,9 +2768,9 @@ static const tfm__kernels tfm__kernels_avxvnni = {
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avx512 = {
-    TFM_LEVEL_AVX512, 1, 1, NULL,
-    tfm__gemm_fma,
-    tfm__columns_quantize,
+    TFM_LEVEL_AVX512, 1, 12, tfm__scratch_avx512,
+    tfm__gemm_avx512,
+    tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
@@ -2374,9 +2778,9 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__cell_fma
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
-    TFM_LEVEL_AVX512VNNI, 1, 1, NULL,
-    tfm__gemm_fma,
-    tfm__columns_quantize,
+    TFM_LEVEL_AVX512VNNI, 1, 12, tfm__scratch_avx512,
+    tfm__gemm_avx512,
+    tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
     tfm__rope_fma,
@@ -2936,6 +3340,8 @@ static tfm__part tfm__part_of(tfm_type type, const void *w, int64_t w_stride, in
     p.type = tfm__type_of(type);
     p.w = (const char *)w;
     p.w_stride = w_stride;
+    p.w_step = p.type ? p.type->bytes : 0;
+    p.packed = NULL;
     p.rows = rows;
     p.bias = bias;
     p.y = y;
@@ -2978,8 +3384,8 @@ static void tfm__products_alike(tfm_context *c, const tfm__part *parts, int coun
     x_job.k = k;
     x_job.group = parts->type->unpack ? tfm__act_group(parts->type) : 0;
     x_job.width = j.width = n == 1 ? 1 : x_job.group ? ks->width : ks->float_width;
-    j.x_stride = x_job.group ? tfm__act_bytes(k, x_job.group) : (size_t)k * sizeof(float);
-    j.x_stride *= (size_t)j.width;
+    if (x_job.group) j.x_stride = (size_t)j.width * tfm__act_bytes(k, x_job.group);
+    else j.x_stride = sizeof(float) * (j.width > 1 ? tfm__panel_floats(k, j.width) : (size_t)k);
     j.x = (const char *)x;
     if (x_job.group || j.width > 1) {
         int64_t tiles = (n + j.width - 1) / j.width;
