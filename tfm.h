@@ -1862,10 +1862,8 @@ TFM__INLINE tfm__act tfm__act_at(const char *row, int64_t k, int group) {
 /* Vector kernels of float products read panels of `width` rows, [lane][step][width]: the lanes in the
    order in which the tree joins them, each a step longer than needed, so that lanes do not meet in the
    same sets of a cache. Floats of one panel: */
-static size_t tfm__panel_floats(int64_t k, int width) {
-    int64_t lanes = tfm__lanes(k);
-    return (size_t)(lanes * ((k + lanes - 1) / lanes + 1) * width);
-}
+TFM__INLINE int64_t tfm__lane_rows(int64_t k) { return (tfm__lanes(k) == 1 ? k : (k + TFM__LANES - 1) / TFM__LANES) + 1; }
+TFM__INLINE size_t tfm__panel_floats(int64_t k, int width) { return (size_t)(tfm__lanes(k) * tfm__lane_rows(k) * width); }
 
 /* Columns of a product made ready for its kernel, `width` of them to a tile. */
 typedef struct tfm__columns_job {
@@ -2369,36 +2367,42 @@ typedef struct tfm__pack {
     float *out;
 } tfm__pack;
 
-TFM__INLINE float *tfm__pack_place(const tfm__pack *p, int64_t k) {
-    if (tfm__lanes(p->k) == 1) return p->out + k * p->width;
-    int64_t lane = (p->k + TFM__LANES - 1) / TFM__LANES + 1;
-    return p->out + (tfm__lane_order[k % TFM__LANES] * lane + k / TFM__LANES) * p->width;
+/* Element k of the rows goes to out + at[k % 16] + k / 16 * the result. */
+static int64_t tfm__pack_places(const tfm__pack *p, int64_t *at) {
+    bool single = tfm__lanes(p->k) == 1;
+    for (int i = 0; i < TFM__LANES; i++)
+        at[i] = (single ? i : tfm__lane_order[i] * tfm__lane_rows(p->k)) * p->width;
+    return (single ? TFM__LANES : 1) * p->width;
 }
 /* Elements begin..end-1 one by one: tails, other types, odd strides. */
 static void tfm__pack_plainly(const tfm__pack *p, int64_t begin, int64_t end) {
+    int64_t at[TFM__LANES], group = tfm__pack_places(p, at);
     for (int64_t k = begin; k < end; k++)
         for (int i = 0; i < p->width; i++) {
             int64_t r = tfm__min64(i, p->rows - 1);
-            tfm__decode(p->type->type, p->w + r * p->stride + k * p->step, tfm__pack_place(p, k) + i, 1);
+            tfm__decode(p->type->type, p->w + r * p->stride + k * p->step,
+                        p->out + at[k % TFM__LANES] + k / TFM__LANES * group + i, 1);
         }
 }
 /* Rows that lie as such: 8 x 8 at a time. A width of 6 writes 8 values; the next step, or the one to spare,
    takes the two too many. */
-TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, const tfm__pack *p) {
-    int64_t whole = p->k & ~(int64_t)7;
+TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, int bytes, const tfm__pack *p) {
+    int64_t whole = p->k & ~(int64_t)7, at[TFM__LANES], group = tfm__pack_places(p, at);
     for (int64_t chunk = 0, next; chunk < whole; chunk = next) {        /* so that what is written stays in L1 */
         next = tfm__min64(whole, chunk + 128);
         for (int r = 0; r < p->width; r += 8) {
             const char *row[8];
             for (int i = 0; i < 8; i++) row[i] = p->w + tfm__min64(r + i, p->rows - 1) * p->stride;
+            bool half = p->width - r == 4;
             for (int64_t k = chunk; k < next; k += 8) {
                 __m256 v[8];
-                TFM__UNROLL for (int i = 0; i < 8; i++) v[i] = tfm__load8_avx2(type, row[i] + k * p->type->bytes);
+                float *out = p->out + k / TFM__LANES * group + r;
+                const int64_t *to = at + k % TFM__LANES;
+                TFM__UNROLL for (int i = 0; i < 8; i++) v[i] = tfm__load8_avx2(type, row[i] + k * bytes);
                 tfm__transpose8_avx2(v);
                 TFM__UNROLL for (int i = 0; i < 8; i++) {
-                    float *out = tfm__pack_place(p, k + i) + r;
-                    if (p->width - r == 4) _mm_storeu_ps(out, _mm256_castps256_ps128(v[i]));
-                    else _mm256_storeu_ps(out, v[i]);
+                    if (half) _mm_storeu_ps(out + to[i], _mm256_castps256_ps128(v[i]));
+                    else _mm256_storeu_ps(out + to[i], v[i]);
                 }
             }
         }
@@ -2406,18 +2410,19 @@ TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, const tfm__pack *p
     tfm__pack_plainly(p, whole, p->k);
 }
 /* A matrix that lies transposed: its rows are next to each other. */
-TFM__AVX2 TFM__INLINE void tfm__pack_columns_avx2(tfm_type type, const tfm__pack *p) {
+TFM__AVX2 TFM__INLINE void tfm__pack_columns_avx2(tfm_type type, int bytes, const tfm__pack *p) {
+    int64_t at[TFM__LANES], group = tfm__pack_places(p, at);
     for (int64_t k = 0; k < p->k; k++) {
         const char *w = p->w + k * p->step;
-        float *out = tfm__pack_place(p, k);
+        float *out = p->out + at[k % TFM__LANES] + k / TFM__LANES * group;
         int r = 0;
         for (; r + 8 <= p->rows && r < p->width; r += 8) {
-            __builtin_prefetch(w + 16 * p->step + r * p->type->bytes);
-            _mm256_storeu_ps(out + r, tfm__load8_avx2(type, w + r * p->type->bytes));
+            __builtin_prefetch(w + 16 * p->step + r * bytes);
+            _mm256_storeu_ps(out + r, tfm__load8_avx2(type, w + r * bytes));
         }
         if (r < p->width && r < p->rows) {
             char rest[32] = { 0 };
-            memcpy(rest, w + r * p->type->bytes, (size_t)((p->rows - r) * p->type->bytes));
+            memcpy(rest, w + r * bytes, (size_t)((p->rows - r) * bytes));
             _mm256_storeu_ps(out + r, tfm__load8_avx2(type, rest));
             r += 8;
         }
@@ -2428,13 +2433,13 @@ TFM__AVX2 static void tfm__pack_avx2(const tfm__pack *p) {
     tfm_type type = p->type->type;
     bool known = type == TFM_F32 || type == TFM_F16 || type == TFM_BF16;
     if (known && p->step == p->type->bytes) {
-        if (type == TFM_F32) tfm__pack_rows_avx2(TFM_F32, p);
-        else if (type == TFM_F16) tfm__pack_rows_avx2(TFM_F16, p);
-        else tfm__pack_rows_avx2(TFM_BF16, p);
+        if (type == TFM_F32) tfm__pack_rows_avx2(TFM_F32, 4, p);
+        else if (type == TFM_F16) tfm__pack_rows_avx2(TFM_F16, 2, p);
+        else tfm__pack_rows_avx2(TFM_BF16, 2, p);
     } else if (known && p->stride == p->type->bytes && p->width % 8 == 0) {
-        if (type == TFM_F32) tfm__pack_columns_avx2(TFM_F32, p);
-        else if (type == TFM_F16) tfm__pack_columns_avx2(TFM_F16, p);
-        else tfm__pack_columns_avx2(TFM_BF16, p);
+        if (type == TFM_F32) tfm__pack_columns_avx2(TFM_F32, 4, p);
+        else if (type == TFM_F16) tfm__pack_columns_avx2(TFM_F16, 2, p);
+        else tfm__pack_columns_avx2(TFM_BF16, 2, p);
     } else tfm__pack_plainly(p, 0, p->k);
 }
 /* Panels of `width` rows of a part, from row `begin`. */
@@ -2465,31 +2470,29 @@ static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread)
                         (float *)(void *)(j->out) + (size_t)begin * tfm__panel_floats(j->k, j->width));
 }
 
-/* One lane's steps: acc += w x. */
-TFM__AVX2 TFM__INLINE void tfm__tile_lane_avx2(__m256 *acc, int panels, int columns, const float *w, int64_t w_panel,
+/* One lane's steps: sum = w x. */
+TFM__AVX2 TFM__INLINE void tfm__tile_lane_avx2(__m256 *sum, int panels, int columns, const float *w, int64_t w_panel,
                                                const float *x, int64_t x_step, int64_t steps) {
-    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) acc[i] = _mm256_setzero_ps();
+    __m256 t[12];
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) t[i] = _mm256_setzero_ps();
     for (int64_t s = 0; s < steps; s++, w += 16, x += x_step) {
-        TFM__UNROLL for (int p = 0; p < panels; p++) {
-            __m256 w0 = _mm256_loadu_ps(w + p * w_panel), w1 = _mm256_loadu_ps(w + p * w_panel + 8);
-            if (columns > 1) __builtin_prefetch(w + 512);
-            TFM__UNROLL for (int c = 0; c < columns; c++) {
-                __m256 xc = _mm256_broadcast_ss(x + c);
-                acc[2 * (p * columns + c)] = _mm256_fmadd_ps(w0, xc, acc[2 * (p * columns + c)]);
-                acc[2 * (p * columns + c) + 1] = _mm256_fmadd_ps(w1, xc, acc[2 * (p * columns + c) + 1]);
-            }
-        }
+        __m256 v[8];
+        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) v[i] = _mm256_loadu_ps(w + i / 2 * w_panel + i % 2 * 8);
+        if (columns > 1) __builtin_prefetch(w + 512);
+        TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++)
+            t[i] = _mm256_fmadd_ps(v[i / (2 * columns) * 2 + i % 2], _mm256_broadcast_ss(x + i / 2 % columns), t[i]);
     }
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) sum[i] = t[i];
 }
 TFM__AVX2 TFM__INLINE void tfm__tile_body_avx2(const tfm__tile *t, int panels, int columns) {
     __m256 acc[12], waiting[4][12];
     int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
-    int64_t w_lane = (int64_t)tfm__panel_floats(t->k, 16) / lanes, x_lane = (int64_t)tfm__panel_floats(t->k, 6) / lanes;
+    int64_t w_lane = tfm__lane_rows(t->k) * 16, x_lane = tfm__lane_rows(t->k) * 6;
     for (int j = 0; j < lanes; j++) {
         int lane = lanes > 1 ? tfm__lane_order[j] : 0;
         const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
         tfm__tile_lane_avx2(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 6 : lanes,
-                            (t->k + lanes - 1 - lane) / lanes);
+                            lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
         for (int b = j; b & 1; b >>= 1) {
             depth--;
             TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm256_add_ps(waiting[depth][i], acc[i]);
@@ -2638,34 +2641,31 @@ TFM__AVX2 static void tfm__gemm_avx2(void *arg, int64_t begin, int64_t end, int 
 
 /* ---- Float products on AVX-512: panels of 32 rows, tiles of 12 columns; the rest is AVX2's ---- */
 
-/* One lane's steps: acc += w x. */
-TFM__AVX512 TFM__INLINE void tfm__tile_lane_avx512(__m512 *acc, int panels, int columns, const float *w,
+/* One lane's steps: sum = w x. */
+TFM__AVX512 TFM__INLINE void tfm__tile_lane_avx512(__m512 *sum, int panels, int columns, const float *w,
                                                    int64_t w_panel, const float *x, int64_t x_step, int64_t steps) {
-    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) acc[i] = _mm512_setzero_ps();
+    __m512 t[24];
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) t[i] = _mm512_setzero_ps();
     for (int64_t s = 0; s < steps; s++, w += 32, x += x_step) {
-        TFM__UNROLL for (int p = 0; p < panels; p++) {
-            __m512 w0 = _mm512_loadu_ps(w + p * w_panel), w1 = _mm512_loadu_ps(w + p * w_panel + 16);
-            if (columns > 1) {
-                __builtin_prefetch(w + 512);
-                __builtin_prefetch(w + 528);
-            }
-            TFM__UNROLL for (int c = 0; c < columns; c++) {
-                __m512 xc = _mm512_set1_ps(x[c]);
-                acc[2 * (p * columns + c)] = _mm512_fmadd_ps(w0, xc, acc[2 * (p * columns + c)]);
-                acc[2 * (p * columns + c) + 1] = _mm512_fmadd_ps(w1, xc, acc[2 * (p * columns + c) + 1]);
-            }
-        }
+        __m512 v[8];
+        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) v[i] = _mm512_loadu_ps(w + i / 2 * w_panel + i % 2 * 16);
+        if (columns > 1) __builtin_prefetch(w + 512);
+        if (columns > 1) __builtin_prefetch(w + 528);
+        if (columns > 1) __builtin_prefetch(x + 256);
+        TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++)
+            t[i] = _mm512_fmadd_ps(v[i / (2 * columns) * 2 + i % 2], _mm512_set1_ps(x[i / 2 % columns]), t[i]);
     }
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) sum[i] = t[i];
 }
 TFM__AVX512 TFM__INLINE void tfm__tile_body_avx512(const tfm__tile *t, int panels, int columns) {
     __m512 acc[24], waiting[4][24];
     int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
-    int64_t w_lane = (int64_t)tfm__panel_floats(t->k, 32) / lanes, x_lane = (int64_t)tfm__panel_floats(t->k, 12) / lanes;
+    int64_t w_lane = tfm__lane_rows(t->k) * 32, x_lane = tfm__lane_rows(t->k) * 12;
     for (int j = 0; j < lanes; j++) {
         int lane = lanes > 1 ? tfm__lane_order[j] : 0;
         const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
         tfm__tile_lane_avx512(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 12 : lanes,
-                              (t->k + lanes - 1 - lane) / lanes);
+                              lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
         for (int b = j; b & 1; b >>= 1) {
             depth--;
             TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm512_add_ps(waiting[depth][i], acc[i]);
