@@ -2358,116 +2358,118 @@ TFM__AVX2 TFM__INLINE void tfm__transpose8_avx2(__m256 *v) {
     }
 }
 
-/* A matrix on its way into panels. Rows that are missing hold anything: nobody reads their sums. */
+/* Rows of a matrix on their way into panels. Rows missing in the last panel hold anything: nobody reads
+   their sums. */
 typedef struct tfm__pack {
     const tfm__type *type;
-    const char *w;                      /* the panel's first row */
+    const char *w;
     int64_t stride, step, rows, k;      /* bytes along rows and along k */
-    int width;
+    int width;                          /* of a panel */
     float *out;
 } tfm__pack;
 
-/* Element k of the rows goes to out + at[k % 16] + k / 16 * the result. */
+/* Element k of a panel's rows goes to its at[k % 16] + k / 16 * the result. */
 static int64_t tfm__pack_places(const tfm__pack *p, int64_t *at) {
     bool single = tfm__lanes(p->k) == 1;
     for (int i = 0; i < TFM__LANES; i++)
         at[i] = (single ? i : tfm__lane_order[i] * tfm__lane_rows(p->k)) * p->width;
     return (single ? TFM__LANES : 1) * p->width;
 }
-/* Elements begin..end-1 one by one: tails, other types, odd strides. */
-static void tfm__pack_plainly(const tfm__pack *p, int64_t begin, int64_t end) {
-    int64_t at[TFM__LANES], group = tfm__pack_places(p, at);
-    for (int64_t k = begin; k < end; k++)
-        for (int i = 0; i < p->width; i++) {
-            int64_t r = tfm__min64(i, p->rows - 1);
-            tfm__decode(p->type->type, p->w + r * p->stride + k * p->step,
-                        p->out + at[k % TFM__LANES] + k / TFM__LANES * group + i, 1);
-        }
+/* Elements from `begin` of one panel, one by one: tails, other types, odd strides. */
+static void tfm__pack_plainly(const tfm__pack *p, int64_t row, float *out, int64_t begin) {
+    int64_t at[TFM__LANES], group = tfm__pack_places(p, at), rows = tfm__min64(p->width, p->rows - row);
+    for (int64_t k = begin; k < p->k; k++)
+        for (int64_t i = 0; i < rows; i++)
+            tfm__decode(p->type->type, p->w + (row + i) * p->stride + k * p->step,
+                        out + at[k % TFM__LANES] + k / TFM__LANES * group + i, 1);
 }
-/* Rows that lie as such: 8 x 8 at a time. A width of 6 writes 8 values; the next step, or the one to spare,
-   takes the two too many. */
-TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, int bytes, const tfm__pack *p) {
+/* One panel of rows that lie as such, 8 x 8 at a time. A width of 6 writes 8 values; the next step, or
+   the one to spare, takes the two too many. */
+TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, int bytes, const tfm__pack *p, int64_t row, float *to) {
     int64_t whole = p->k & ~(int64_t)7, at[TFM__LANES], group = tfm__pack_places(p, at);
     for (int64_t chunk = 0, next; chunk < whole; chunk = next) {        /* so that what is written stays in L1 */
         next = tfm__min64(whole, chunk + 128);
         for (int r = 0; r < p->width; r += 8) {
-            const char *row[8];
-            for (int i = 0; i < 8; i++) row[i] = p->w + tfm__min64(r + i, p->rows - 1) * p->stride;
+            const char *w[8];
             bool half = p->width - r == 4;
+            for (int i = 0; i < 8; i++) w[i] = p->w + tfm__min64(row + r + i, p->rows - 1) * p->stride;
             for (int64_t k = chunk; k < next; k += 8) {
                 __m256 v[8];
-                float *out = p->out + k / TFM__LANES * group + r;
-                const int64_t *to = at + k % TFM__LANES;
-                TFM__UNROLL for (int i = 0; i < 8; i++) v[i] = tfm__load8_avx2(type, row[i] + k * bytes);
+                float *out = to + k / TFM__LANES * group + r;
+                const int64_t *place = at + k % TFM__LANES;
+                TFM__UNROLL for (int i = 0; i < 8; i++) v[i] = tfm__load8_avx2(type, w[i] + k * bytes);
                 tfm__transpose8_avx2(v);
                 TFM__UNROLL for (int i = 0; i < 8; i++) {
-                    if (half) _mm_storeu_ps(out + to[i], _mm256_castps256_ps128(v[i]));
-                    else _mm256_storeu_ps(out + to[i], v[i]);
+                    if (half) _mm_storeu_ps(out + place[i], _mm256_castps256_ps128(v[i]));
+                    else _mm256_storeu_ps(out + place[i], v[i]);
                 }
             }
         }
     }
-    tfm__pack_plainly(p, whole, p->k);
+    tfm__pack_plainly(p, row, to, whole);
 }
-/* A matrix that lies transposed: its rows are next to each other. */
+/* All panels of a matrix that lies transposed, in the order of its addresses. */
 TFM__AVX2 TFM__INLINE void tfm__pack_columns_avx2(tfm_type type, int bytes, const tfm__pack *p) {
     int64_t at[TFM__LANES], group = tfm__pack_places(p, at);
+    int64_t panel = (int64_t)tfm__panel_floats(p->k, p->width), whole = p->rows & ~(int64_t)7;
     for (int64_t k = 0; k < p->k; k++) {
         const char *w = p->w + k * p->step;
         float *out = p->out + at[k % TFM__LANES] + k / TFM__LANES * group;
-        int r = 0;
-        for (; r + 8 <= p->rows && r < p->width; r += 8) {
-            __builtin_prefetch(w + 16 * p->step + r * bytes);
-            _mm256_storeu_ps(out + r, tfm__load8_avx2(type, w + r * bytes));
-        }
-        if (r < p->width && r < p->rows) {
-            char rest[32] = { 0 };
-            memcpy(rest, w + r * bytes, (size_t)((p->rows - r) * bytes));
-            _mm256_storeu_ps(out + r, tfm__load8_avx2(type, rest));
-            r += 8;
-        }
-        for (; r < p->width; r += 8) _mm256_storeu_ps(out + r, _mm256_setzero_ps());
+        for (int64_t r = 0; r < whole; out += panel)
+            for (int i = 0; i < p->width && r < whole; i += 8, r += 8) {
+                __builtin_prefetch(w + 8 * p->step + r * bytes);
+                _mm256_storeu_ps(out + i, tfm__load8_avx2(type, w + r * bytes));
+            }
+        if (whole == p->rows) continue;
+        char rest[32] = { 0 };
+        memcpy(rest, w + whole * bytes, (size_t)((p->rows - whole) * bytes));
+        out = p->out + at[k % TFM__LANES] + k / TFM__LANES * group + whole / p->width * panel + whole % p->width;
+        _mm256_storeu_ps(out, tfm__load8_avx2(type, rest));
     }
 }
 TFM__AVX2 static void tfm__pack_avx2(const tfm__pack *p) {
     tfm_type type = p->type->type;
-    bool known = type == TFM_F32 || type == TFM_F16 || type == TFM_BF16;
-    if (known && p->step == p->type->bytes) {
-        if (type == TFM_F32) tfm__pack_rows_avx2(TFM_F32, 4, p);
-        else if (type == TFM_F16) tfm__pack_rows_avx2(TFM_F16, 2, p);
-        else tfm__pack_rows_avx2(TFM_BF16, 2, p);
-    } else if (known && p->stride == p->type->bytes && p->width % 8 == 0) {
+    bool known = type == TFM_F32 || type == TFM_F16 || type == TFM_BF16, rows = known && p->step == p->type->bytes;
+    if (known && !rows && p->stride == p->type->bytes) {
         if (type == TFM_F32) tfm__pack_columns_avx2(TFM_F32, 4, p);
         else if (type == TFM_F16) tfm__pack_columns_avx2(TFM_F16, 2, p);
         else tfm__pack_columns_avx2(TFM_BF16, 2, p);
-    } else tfm__pack_plainly(p, 0, p->k);
+        return;
+    }
+    float *out = p->out;
+    for (int64_t r = 0; r < p->rows; r += p->width, out += tfm__panel_floats(p->k, p->width)) {
+        if (rows && type == TFM_F32) tfm__pack_rows_avx2(TFM_F32, 4, p, r, out);
+        else if (rows && type == TFM_F16) tfm__pack_rows_avx2(TFM_F16, 2, p, r, out);
+        else if (rows) tfm__pack_rows_avx2(TFM_BF16, 2, p, r, out);
+        else tfm__pack_plainly(p, r, out, 0);
+    }
 }
-/* Panels of `width` rows of a part, from row `begin`. */
+/* Rows begin..end-1 of a part. */
 static void tfm__pack_part_avx2(const tfm__part *part, int64_t k, int64_t begin, int64_t end, int width, float *out) {
     tfm__pack p;
     p.type = part->type;
+    p.w = part->w + begin * part->w_stride;
     p.stride = part->w_stride;
     p.step = part->w_step;
+    p.rows = end - begin;
     p.k = k;
     p.width = width;
-    for (int64_t r = begin; r < end; r += width, out += tfm__panel_floats(k, width)) {
-        p.w = part->w + r * p.stride;
-        p.rows = tfm__min64(width, end - r);
-        p.out = out;
-        tfm__pack_avx2(&p);
-    }
+    p.out = out;
+    tfm__pack_avx2(&p);
 }
 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
     const tfm__columns_job *j = (const tfm__columns_job *)arg;
     if (j->group) { tfm__columns_quantize(arg, begin, end, thread); return; }
-    tfm__part x;
-    memset(&x, 0, sizeof x);
-    x.type = tfm__type_of(TFM_F32);
-    x.w = (const char *)j->x;
-    x.w_step = sizeof(float);
-    x.w_stride = j->k * (int64_t)sizeof(float);
-    tfm__pack_part_avx2(&x, j->k, begin * j->width, tfm__min64(end * j->width, j->n), j->width,
-                        (float *)(void *)(j->out) + (size_t)begin * tfm__panel_floats(j->k, j->width));
+    tfm__pack p;
+    p.type = tfm__type_of(TFM_F32);
+    p.w = (const char *)(j->x + begin * j->width * j->k);
+    p.stride = j->k * (int64_t)sizeof(float);
+    p.step = sizeof(float);
+    p.rows = tfm__min64(end * j->width, j->n) - begin * j->width;
+    p.k = j->k;
+    p.width = j->width;
+    p.out = (float *)(void *)j->out + (size_t)begin * tfm__panel_floats(j->k, j->width);
+    tfm__pack_avx2(&p);
 }
 
 /* One lane's steps: sum = w x. */
@@ -2574,7 +2576,7 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_avx2(tfm_type type, int bytes, const tfm__g
 /* How many panels lie in scratch at once: a tile of columns meets them all while it is in cache. */
 static int64_t tfm__panels_together(const tfm__float_kernel *f, int64_t k) {
     int64_t bytes = (int64_t)(tfm__panel_floats(k, f->rows) * sizeof(float)), unit = TFM__UNIT / f->rows;
-    return tfm__max64(1, (512 << 10) / (bytes * unit)) * unit;
+    return tfm__max64(1, (256 << 10) / (bytes * unit)) * unit;
 }
 static size_t tfm__float_scratch(const tfm__float_kernel *f, const tfm__type *type, int64_t k) {
     return type->unpack ? 0 : (size_t)tfm__panels_together(f, k) * tfm__panel_floats(k, f->rows) * sizeof(float);
@@ -3349,14 +3351,24 @@ static tfm__part tfm__part_of(tfm_type type, const void *w, int64_t w_stride, in
     p.y_column = y_column;
     return p;
 }
+/* Can products read the rows of t as they lie along this, its last axis? Vector kernels take floats at
+   any distance. */
+static bool tfm__row_ready(const tfm_context *c, tfm_tensor t, int axis) {
+    if (tfm_type_block(t.type) > 1) return tfm__block_axis(t) == axis;
+    return t.stride[axis] == tfm_type_bytes(t.type) || t.dim[axis] == 1 || c->kernels->float_width > 1;
+}
 #ifdef TFM_USE_OPENBLAS
 static bool tfm__openblas(const tfm_context *c, const tfm__part *p, const float *x, int64_t n, int64_t k) {
     if (p->type->type != TFM_F32 || c->measure || p->bias || p->y_row != 1 ||
-        (double)p->rows * (double)n * (double)k < 262144.0 || (uintptr_t)p->w % sizeof(float) || p->w_stride % 4 ||
-        p->w_stride / 4 >= INT_MAX || p->rows >= INT_MAX || n >= INT_MAX || k >= INT_MAX || p->y_column >= INT_MAX)
+        (double)p->rows * (double)n * (double)k < 262144.0 || (uintptr_t)p->w % sizeof(float) ||
+        (p->w_step != 4 && p->w_stride != 4) || p->w_stride % 4 || p->w_step % 4 ||
+        p->w_stride / 4 >= INT_MAX || p->w_step / 4 >= INT_MAX || p->rows >= INT_MAX || n >= INT_MAX || k >= INT_MAX || p->y_column >= INT_MAX)
         return false;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)p->rows, (int)k, 1.0f, x, (int)k,
-                (const float *)(const void *)p->w, (int)(p->w_stride / 4), 0.0f, p->y, (int)p->y_column);
+    bool rows = p->w_step == 4 && p->w_stride / 4 >= k;
+    if (!rows && (p->w_stride != 4 || p->w_step / 4 < p->rows)) return false;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, rows ? CblasTrans : CblasNoTrans, (int)n, (int)p->rows, (int)k, 1.0f, x,
+                (int)k, (const float *)(const void *)p->w, (int)((rows ? p->w_stride : p->w_step) / 4), 0.0f, p->y,
+                (int)p->y_column);
     return true;
 }
 #endif
@@ -3458,9 +3470,7 @@ TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
     a = tfm__f32(c, "matmul", a);
     b = tfm_transpose(c, b, -1, -2);                 /* now rows of k: the columns of the product */
     if (!tfm__ok(c)) return tfm_none();
-    bool rows = tfm_type_block(b.type) > 1 ? tfm__block_axis(b) == b.rank - 1
-                                           : b.stride[b.rank - 1] == tfm_type_bytes(b.type) || k == 1;
-    if (!rows) b = tfm_contiguous(c, b);
+    if (!tfm__row_ready(c, b, b.rank - 1)) b = tfm_contiguous(c, b);
     tfm_shape batch = lead;
     batch.dim[batch.rank++] = 1;
     batch.dim[batch.rank++] = 1;
@@ -3471,6 +3481,7 @@ TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
         const char *pa = (const char *)a.data + u * ax.stride[0] + v * ax.stride[1];
         const char *pb = (const char *)b.data + u * bx.stride[0] + v * bx.stride[1];
         tfm__part p = tfm__part_of(b.type, pb, b.stride[b.rank - 2], n, NULL, tfm__floats(y) + i * m * n, 1, n);
+        if (tfm_type_block(b.type) == 1) p.w_step = b.stride[b.rank - 1];
         tfm__products(c, &p, 1, (const float *)(const void *)pa, m, k);
     }
     tfm_arena_rewind(c, mark);
@@ -3714,11 +3725,11 @@ TFMDEF tfm_tensor tfm_dense(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tens
     tfm_tensor y = tfm__new(c, TFM_F32, shape);
     tfm_mark mark = tfm_arena_mark(c);
     x = tfm__f32(c, "dense", x);
-    bool ready = tfm_type_block(w.type) > 1 ? tfm__block_axis(w) == 1 : w.stride[1] == tfm_type_bytes(w.type) || k == 1;
-    if (!ready) w = tfm_contiguous(c, w);
+    if (!tfm__row_ready(c, w, 1)) w = tfm_contiguous(c, w);
     const float *bias = tfm__vector(c, "dense", "bias", b, rows);
     int64_t n = y.data ? tfm__product_of(xs.dim, xs.rank - 1) : 0;
     tfm__part p = tfm__part_of(w.type, w.data, w.stride[0], rows, bias, tfm__floats(y), 1, rows);
+    if (tfm_type_block(w.type) == 1) p.w_step = w.stride[1];
     tfm__products(c, &p, 1, tfm__floats(x), n, k);
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
