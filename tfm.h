@@ -2311,7 +2311,7 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
    columns once per product into tiles of 6 (12); both are panels as tfm__panel_floats has them. The
    kernel holds 16 x 6 (32 x 12) sums in 12 (24) registers and runs over one lane's k/16 steps; after
    each lane it joins what the tree of tfm__join joins next, so that four tiles at most wait in memory.
-   One column: as the rows lie, two at once, lanes 0-7 and 8-15 in a register each; below 256 elements
+   One column: as the rows lie, one to four at once, lanes 0-7 and 8-15 in a register each; below 256 elements
    (one lane) and for other layouts through panels, four of them at once to hide the latency.         */
 
 typedef struct tfm__tile {              /* one call of the kernel */
@@ -2563,11 +2563,13 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_avx2(tfm_type type, int bytes, const tfm__g
                                           int64_t begin, int64_t end) {
     const float *x = (const float *)(const void *)j->x;
     int64_t row = j->k * bytes;
-    float y[2];
+    float y[4];
+    int together = bytes == 4 && 4 * row <= 10240 ? 4 : 2 * row <= 8704 ? 2 : 1;
     for (int64_t r = begin, rows; r < end; r += rows) {
         const char *w = p->w + r * p->w_stride;
-        rows = r + 2 <= end && 2 * row <= 8704 ? 2 : 1;
-        if (rows == 2) tfm__dot_rows_avx2(type, 2, w, p->w_stride, bytes, x, j->k, 2 * p->w_stride, y);
+        rows = r + together <= end ? together : 1;
+        if (rows == 4) tfm__dot_rows_avx2(type, 4, w, p->w_stride, bytes, x, j->k, 4 * p->w_stride, y);
+        else if (rows == 2) tfm__dot_rows_avx2(type, 2, w, p->w_stride, bytes, x, j->k, 2 * p->w_stride, y);
         else tfm__dot_rows_avx2(type, 1, w, p->w_stride, bytes, x, j->k, tfm__min64(row, 8192), y);
         for (int i = 0; i < rows; i++) tfm__gemm_store(p, r + i, 0, y[i]);
     }
@@ -2576,7 +2578,7 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_avx2(tfm_type type, int bytes, const tfm__g
 /* How many panels lie in scratch at once: a tile of columns meets them all while it is in cache. */
 static int64_t tfm__panels_together(const tfm__float_kernel *f, int64_t k) {
     int64_t bytes = (int64_t)(tfm__panel_floats(k, f->rows) * sizeof(float)), unit = TFM__UNIT / f->rows;
-    return tfm__max64(1, (256 << 10) / (bytes * unit)) * unit;
+    return tfm__max64(1, (512 << 10) / (bytes * unit)) * unit;
 }
 static size_t tfm__float_scratch(const tfm__float_kernel *f, const tfm__type *type, int64_t k) {
     return type->unpack ? 0 : (size_t)tfm__panels_together(f, k) * tfm__panel_floats(k, f->rows) * sizeof(float);
@@ -2714,6 +2716,8 @@ typedef struct tfm__kernels {
     int width, float_width;             /* columns of a tile: quantized, float; 1: rows as they are */
     size_t (*scratch)(const tfm__type *type, int64_t k);   /* bytes that gemm takes per thread, or NULL */
     tfm__task gemm, columns, unary, rows, rope, attention, cell;
+    int panel;                          /* rows of a panel of float weights; 0: gemm knows none */
+    void (*pack)(const tfm__part *part, int64_t k, int64_t begin, int64_t end, int panel, float *out);
 } tfm__kernels;
 
 #define TFM__INSTANCE(target, kernel, suffix, fma)                                                 \
@@ -2731,7 +2735,7 @@ typedef struct tfm__kernels {
     static const tfm__kernels tfm__kernels_##suffix = {                                \
         level, 1, 1, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
-        tfm__attention_##suffix, tfm__cell_##suffix                                    \
+        tfm__attention_##suffix, tfm__cell_##suffix, 0, NULL                           \
     };
 
 /* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has the fused row alone:
@@ -2757,7 +2761,7 @@ static const tfm__kernels tfm__kernels_avx2 = {
     tfm__rows_fma,
     tfm__rope_fma,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_fma, 16, tfm__pack_part_avx2
 };
 static const tfm__kernels tfm__kernels_avxvnni = {
     TFM_LEVEL_AVXVNNI, 1, 6, tfm__scratch_avx2,
@@ -2767,7 +2771,7 @@ static const tfm__kernels tfm__kernels_avxvnni = {
     tfm__rows_fma,
     tfm__rope_fma,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_fma, 16, tfm__pack_part_avx2
 };
 static const tfm__kernels tfm__kernels_avx512 = {
     TFM_LEVEL_AVX512, 1, 12, tfm__scratch_avx512,
@@ -2777,7 +2781,7 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__rows_fma,
     tfm__rope_fma,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_fma, 32, tfm__pack_part_avx2
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
     TFM_LEVEL_AVX512VNNI, 1, 12, tfm__scratch_avx512,
@@ -2787,7 +2791,7 @@ static const tfm__kernels tfm__kernels_avx512vnni = {
     tfm__rows_fma,
     tfm__rope_fma,
     tfm__attention_fma,
-    tfm__cell_fma
+    tfm__cell_fma, 32, tfm__pack_part_avx2
 };
 #endif
 
@@ -3972,38 +3976,114 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
     return TFM_OK;
 }
 
+/* The recurrent steps of one direction of one layer. */
+typedef struct tfm__rnn_job {
+    const tfm__kernels *kernels;
+    tfm__part w_hh;                     /* y: [batch, gates], the recurrent products of one step */
+    tfm__gemm_job gemm;
+    tfm__cell_job cell;                 /* x: [steps, batch, gates], the input products of all steps */
+    float *h;                           /* [batch, hidden], updated */
+    int64_t steps, batch;
+    bool backward;
+} tfm__rnn_job;
+
+/* All steps for the sequences begin..end-1 of the batch. */
+static void tfm__rnn_steps(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__rnn_job *j = (const tfm__rnn_job *)arg;
+    int64_t hidden = j->cell.hidden, gates = j->w_hh.rows, n = end - begin;
+    float *h = j->h + begin * hidden;
+    tfm__part part = j->w_hh;
+    tfm__gemm_job gemm = j->gemm;
+    tfm__cell_job cell = j->cell;
+    tfm__columns_job x;
+    part.y += begin * gates;
+    gemm.parts = &part;
+    gemm.n = n;
+    if (n == 1) gemm.width = 1;
+    if (gemm.width == 1) gemm.x = (const char *)h;          /* rows as they are, else tiles of this thread's own */
+    else gemm.x += (size_t)(begin / gemm.width + thread) * gemm.x_stride;
+    if (gemm.width == 1) gemm.x_stride = (size_t)hidden * sizeof(float);
+    x.x = h;
+    x.out = (char *)(uintptr_t)gemm.x;
+    x.n = n;
+    x.k = hidden;
+    x.group = 0;
+    x.width = gemm.width;
+    cell.h = part.y;
+    cell.h_old = cell.h_new = h;
+    if (cell.c) cell.c += begin * hidden;
+    for (int64_t i = 0; i < j->steps; i++) {
+        int64_t row = (j->backward ? j->steps - 1 - i : i) * j->batch + begin;
+        if (gemm.width > 1) j->kernels->columns(&x, 0, (n + x.width - 1) / x.width, thread);
+        j->kernels->gemm(&gemm, 0, (gates + TFM__UNIT - 1) / TFM__UNIT, thread);
+        cell.x = j->cell.x + row * gates;
+        cell.out = j->cell.out + row * cell.out_stride;
+        j->kernels->cell(&cell, 0, n * hidden, thread);
+    }
+}
+/* The same step by step, each shared by the threads: quantized weights, or few sequences with much work. */
+static void tfm__rnn_single_steps(tfm_context *c, const tfm__rnn_job *j) {
+    for (int64_t i = 0; tfm__ok(c) && i < j->steps; i++) {
+        int64_t row = (j->backward ? j->steps - 1 - i : i) * j->batch, units = j->batch * j->cell.hidden;
+        tfm__cell_job cell = j->cell;
+        tfm__products(c, &j->w_hh, 1, j->h, j->batch, cell.hidden);
+        if (c->measure) break;          /* every step takes the same memory */
+        cell.h = j->w_hh.y;
+        cell.h_old = cell.h_new = j->h;
+        cell.x += row * j->w_hh.rows;
+        cell.out += row * cell.out_stride;
+        tfm__run(c, c->kernels->cell, &cell, units, 60.0 * (double)units);
+    }
+}
 /* One direction of one layer: the input products of all steps at once, then step by step. x [T, B,
-   inputs]; y [T, B, ...] with rows y_stride floats apart; h and cell [B, hidden], updated. */
+   inputs]; y [T, B, ...] with rows y_stride floats apart; h and cell [B, hidden], updated. Weights that
+   meet many columns are made into panels once. */
 static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_weights *w, bool backward, float *h,
-                          float *cell,
-                          float *y, int64_t y_stride) {
+                          float *cell, float *y, int64_t y_stride) {
     int64_t steps = x.dim[0], batch = x.dim[1], gates = w->w_ih.dim[0], hidden = w->w_hh.dim[1];
+    const tfm__kernels *ks = c->kernels;
+    tfm__rnn_job j;
+    memset(&j, 0, sizeof j);
     tfm_mark mark = tfm_arena_mark(c);
     const float *b_ih = tfm__vector(c, "rnn", "b_ih", w->b_ih, gates),
         *b_hh = tfm__vector(c, "rnn", "b_hh", w->b_hh, gates);
     tfm_tensor w_ih = tfm_contiguous(c, w->w_ih), w_hh = tfm_contiguous(c, w->w_hh);
     float *from_x = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(steps * batch, gates)));
     float *from_h = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, gates)));
-    float *next = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, hidden)));
     tfm__part p_ih = tfm__part_of(w_ih.type, w_ih.data, w_ih.stride[0], gates, b_ih, from_x, 1, gates);
-    tfm__part p_hh = tfm__part_of(w_hh.type, w_hh.data, w_hh.stride[0], gates, b_hh, from_h, 1, gates);
     tfm__products(c, &p_ih, 1, tfm__floats(x), steps * batch, x.dim[2]);
-    for (int64_t i = 0; tfm__ok(c) && i < steps; i++) {
-        int64_t t = backward ? steps - 1 - i : i;
-        tfm__cell_job j;
-        tfm__products(c, &p_hh, 1, h, batch, hidden);
-        if (c->measure) break;          /* every step takes the same memory */
-        j.gru = gru;
-        j.x = from_x + t * batch * gates;
-        j.h = from_h;
-        j.h_old = h;
-        j.c = cell;
-        j.h_new = next;
-        j.out = y + t * batch * y_stride;
-        j.hidden = hidden;
-        j.out_stride = y_stride;
-        tfm__run(c, c->kernels->cell, &j, batch * hidden, 60.0 * (double)(batch * hidden));
-        memcpy(h, next, (size_t)(batch * hidden) * sizeof(float));
+    j.kernels = ks;
+    j.w_hh = tfm__part_of(w_hh.type, w_hh.data, w_hh.stride[0], gates, b_hh, from_h, 1, gates);
+    j.cell.gru = gru;
+    j.cell.x = from_x;
+    j.cell.c = cell;
+    j.cell.out = y;
+    j.cell.hidden = hidden;
+    j.cell.out_stride = y_stride;
+    j.h = h;
+    j.steps = steps;
+    j.batch = batch;
+    j.backward = backward;
+    bool quantized = tfm__ok(c) && j.w_hh.type->unpack;
+    double step = (double)gates * (double)hidden * (double)batch;
+    if (tfm__ok(c) && !quantized && ks->panel && steps > 1 && (batch > 1 || tfm__lanes(hidden) == 1)) {
+        int64_t panels = (gates + ks->panel - 1) / ks->panel;
+        float *packed = (float *)tfm__arena(c, (size_t)panels, tfm__panel_floats(hidden, ks->panel) * sizeof(float));
+        if (packed && !c->measure) ks->pack(&j.w_hh, hidden, 0, gates, ks->panel, packed);
+        j.w_hh.packed = packed;
+    }
+    if (quantized || (c->pool.threads > 1 && batch < 8 * c->pool.threads && step > 1e6)) tfm__rnn_single_steps(c, &j);
+    else if (tfm__ok(c)) {
+        size_t scratch = ks->scratch && !j.w_hh.packed ? ks->scratch(j.w_hh.type, hidden) : 0;
+        tfm__round_up(scratch, TFM_ALIGN, &j.gemm.scratch_stride);
+        if (scratch) j.gemm.scratch = (char *)tfm__arena(c, (size_t)c->pool.threads, j.gemm.scratch_stride);
+        j.gemm.count = 1;
+        j.gemm.k = hidden;
+        j.gemm.width = batch > 1 ? ks->float_width : 1;
+        j.gemm.x_stride = tfm__panel_floats(hidden, j.gemm.width) * sizeof(float);
+        if (j.gemm.width > 1)
+            j.gemm.x = (const char *)tfm__arena(c, (size_t)(batch / j.gemm.width + c->pool.threads), j.gemm.x_stride);
+        tfm__run(c, tfm__rnn_steps, &j, batch, step * (double)steps);
     }
     tfm_arena_rewind(c, mark);
 }
