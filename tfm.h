@@ -2311,6 +2311,8 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
    columns once per product into tiles of 6 (12); both are panels as tfm__panel_floats has them. The
    kernel holds 16 x 6 (32 x 12) sums in 12 (24) registers and runs over one lane's k/16 steps; after
    each lane it joins what the tree of tfm__join joins next, so that four tiles at most wait in memory.
+   Long panels are run through twice, the tree's halves being the lanes of even and of odd k, so that
+   what is in use fits in the cache.
    One column: as the rows lie, one to four at once, lanes 0-7 and 8-15 in a register each; below 256 elements
    (one lane) and for other layouts through panels, four of them at once to hide the latency.         */
 
@@ -2322,6 +2324,8 @@ typedef struct tfm__tile {              /* one call of the kernel */
     float *y;                           /* results, rows next to each other */
     int64_t y_column;
     int columns;                        /* that are wanted */
+    int first, last;                    /* the lanes, in their order: all, or one half at a time */
+    bool add;                           /* y holds the first half's sums */
 } tfm__tile;
 
 typedef struct tfm__float_kernel {
@@ -2490,16 +2494,16 @@ TFM__AVX2 TFM__INLINE void tfm__tile_body_avx2(const tfm__tile *t, int panels, i
     __m256 acc[12], waiting[4][12];
     int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
     int64_t w_lane = tfm__lane_rows(t->k) * 16, x_lane = tfm__lane_rows(t->k) * 6;
-    for (int j = 0; j < lanes; j++) {
+    for (int j = t->first; j < t->last; j++) {
         int lane = lanes > 1 ? tfm__lane_order[j] : 0;
         const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
         tfm__tile_lane_avx2(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 6 : lanes,
                             lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
-        for (int b = j; b & 1; b >>= 1) {
+        for (int b = j - t->first; b & 1; b >>= 1) {
             depth--;
             TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm256_add_ps(waiting[depth][i], acc[i]);
         }
-        if (j + 1 == lanes) break;
+        if (j + 1 == t->last) break;
         TFM__UNROLL for (int i = 0; i < count; i++) waiting[depth][i] = acc[i];
         depth++;
     }
@@ -2507,6 +2511,7 @@ TFM__AVX2 TFM__INLINE void tfm__tile_body_avx2(const tfm__tile *t, int panels, i
         if (c >= t->columns) break;
         TFM__UNROLL for (int i = 0; i < 2 * panels; i++) {
             __m256 v = acc[2 * (i / 2 * columns + c) + i % 2];
+            if (t->add) v = _mm256_add_ps(_mm256_loadu_ps(t->y + c * t->y_column + 8 * i), v);
             if (t->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(t->bias + 8 * i));
             _mm256_storeu_ps(t->y + c * t->y_column + 8 * i, v);
         }
@@ -2575,10 +2580,12 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_avx2(tfm_type type, int bytes, const tfm__g
     }
 }
 
-/* How many panels lie in scratch at once: a tile of columns meets them all while it is in cache. */
+/* Are the lanes of even and of odd k two passes? And how many panels lie in scratch at once? A tile of
+   columns meets them all, and they all tiles, while what is in use is in L2. */
+static int tfm__panel_passes(int64_t k) { return k > 3072 ? 2 : 1; }
 static int64_t tfm__panels_together(const tfm__float_kernel *f, int64_t k) {
-    int64_t bytes = (int64_t)(tfm__panel_floats(k, f->rows) * sizeof(float)), unit = TFM__UNIT / f->rows;
-    return tfm__max64(1, (512 << 10) / (bytes * unit)) * unit;
+    int64_t unit = (int64_t)(tfm__panel_floats(k, TFM__UNIT) * sizeof(float));
+    return tfm__max64(1, (tfm__panel_passes(k) > 1 ? 2560 << 10 : 640 << 10) / unit) * (TFM__UNIT / f->rows);
 }
 static size_t tfm__float_scratch(const tfm__float_kernel *f, const tfm__type *type, int64_t k) {
     return type->unpack ? 0 : (size_t)tfm__panels_together(f, k) * tfm__panel_floats(k, f->rows) * sizeof(float);
@@ -2590,14 +2597,32 @@ static void tfm__tile_store(const tfm__float_kernel *f, tfm__tile *t, const tfm_
                             int64_t c, int panels) {
     float buffer[12 * 32];
     int64_t rows = tfm__min64(end - r, panels * f->rows);
-    bool direct = p->y_row == 1 && rows == panels * f->rows;
-    t->bias = direct && p->bias ? p->bias + r : NULL;
+    bool direct = p->y_row == 1 && rows == panels * f->rows, done = t->last == tfm__lanes(t->k);
+    t->bias = direct && done && p->bias ? p->bias + r : NULL;
     t->y = direct ? p->y + r + c * p->y_column : buffer;
     t->y_column = direct ? p->y_column : panels * f->rows;
+    for (int i = 0; !direct && t->add && i < t->columns; i++)
+        for (int64_t k = 0; k < rows; k++) buffer[i * t->y_column + k] = p->y[(r + k) * p->y_row + (c + i) * p->y_column];
     f->tile(t, panels);
-    if (direct) return;
-    for (int i = 0; i < t->columns; i++)
-        for (int64_t k = 0; k < rows; k++) tfm__gemm_store(p, r + k, c + i, buffer[i * t->y_column + k]);
+    for (int i = 0; !direct && i < t->columns; i++)
+        for (int64_t k = 0; k < rows; k++) {
+            float v = buffer[i * t->y_column + k];
+            if (done) tfm__gemm_store(p, r + k, c + i, v);
+            else p->y[(r + k) * p->y_row + (c + i) * p->y_column] = v;
+        }
+}
+/* All columns by the panels at w, for some lanes. */
+static void tfm__gemm_tiles(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
+                            int64_t end, const float *w, tfm__tile *t) {
+    for (int64_t c = 0; c < j->n; c += j->width) {
+        t->x = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
+        t->columns = (int)tfm__min64(j->width, j->n - c);
+        t->w = w;
+        for (int64_t at = begin, panels; at < end; at += panels * f->rows, t->w += panels * t->w_panel) {
+            panels = t->plain && at + 3 * f->rows < end ? 4 : 1;
+            tfm__tile_store(f, t, p, at, end, c, (int)panels);
+        }
+    }
 }
 /* Rows begin..end-1 of a part through panels, which are packed in scratch unless the part has them. */
 static void tfm__gemm_panels(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
@@ -2606,19 +2631,16 @@ static void tfm__gemm_panels(const tfm__float_kernel *f, const tfm__gemm_job *j,
     t.k = j->k;
     t.plain = j->width == 1;
     t.w_panel = (int64_t)tfm__panel_floats(j->k, f->rows);
+    int lanes = tfm__lanes(j->k), half = lanes / (j->n > j->width ? tfm__panel_passes(j->k) : 1);
     int64_t together = p->packed ? (end - begin + f->rows - 1) / f->rows : tfm__panels_together(f, j->k), next;
     for (int64_t r = begin; r < end; r = next) {
         const float *w = p->packed ? p->packed + r / f->rows * t.w_panel : scratch;
         next = tfm__min64(end, r + together * f->rows);
         if (!p->packed) tfm__pack_part_avx2(p, j->k, r, next, f->rows, scratch);
-        for (int64_t c = 0; c < j->n; c += j->width) {
-            t.x = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
-            t.columns = (int)tfm__min64(j->width, j->n - c);
-            t.w = w;
-            for (int64_t at = r, panels; at < next; at += panels * f->rows, t.w += panels * t.w_panel) {
-                panels = t.plain && at + 3 * f->rows < next ? 4 : 1;
-                tfm__tile_store(f, &t, p, at, next, c, (int)panels);
-            }
+        for (t.first = 0; t.first < lanes; t.first = t.last) {
+            t.last = t.first + half;
+            t.add = t.first > 0;
+            tfm__gemm_tiles(f, j, p, r, next, w, &t);
         }
     }
 }
@@ -2665,16 +2687,16 @@ TFM__AVX512 TFM__INLINE void tfm__tile_body_avx512(const tfm__tile *t, int panel
     __m512 acc[24], waiting[4][24];
     int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
     int64_t w_lane = tfm__lane_rows(t->k) * 32, x_lane = tfm__lane_rows(t->k) * 12;
-    for (int j = 0; j < lanes; j++) {
+    for (int j = t->first; j < t->last; j++) {
         int lane = lanes > 1 ? tfm__lane_order[j] : 0;
         const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
         tfm__tile_lane_avx512(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 12 : lanes,
                               lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
-        for (int b = j; b & 1; b >>= 1) {
+        for (int b = j - t->first; b & 1; b >>= 1) {
             depth--;
             TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm512_add_ps(waiting[depth][i], acc[i]);
         }
-        if (j + 1 == lanes) break;
+        if (j + 1 == t->last) break;
         TFM__UNROLL for (int i = 0; i < count; i++) waiting[depth][i] = acc[i];
         depth++;
     }
@@ -2682,6 +2704,7 @@ TFM__AVX512 TFM__INLINE void tfm__tile_body_avx512(const tfm__tile *t, int panel
         if (c >= t->columns) break;
         TFM__UNROLL for (int i = 0; i < 2 * panels; i++) {
             __m512 v = acc[2 * (i / 2 * columns + c) + i % 2];
+            if (t->add) v = _mm512_add_ps(_mm512_loadu_ps(t->y + c * t->y_column + 16 * i), v);
             if (t->bias) v = _mm512_add_ps(v, _mm512_loadu_ps(t->bias + 16 * i));
             _mm512_storeu_ps(t->y + c * t->y_column + 16 * i, v);
         }

@@ -493,7 +493,7 @@ static matrices float_products(tfm_context *c, tfm_type type, const uint8_t *w, 
 }
 static void float_products_of_all_shapes(void) {
     tfm_context *c[TFM_LEVEL_COUNT];
-    static const int64_t lengths[] = { 1, 7, 64, 100, 255, 256, 257, 272, 288, 583, 1003, 2050 };
+    static const int64_t lengths[] = { 1, 7, 64, 100, 255, 256, 257, 288, 583, 1003, 2050, 3075 };
     int levels = fusing_contexts(c);
     uint64_t seed = 61;
     for (int round = 0; round < (test_quick ? 12 : 150); round++) {
