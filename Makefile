@@ -14,7 +14,7 @@ BLAS_LIBS_1 = -lopenblas
 COMPILE  = $(CC) $(CFLAGS) -I. $(BLAS_$(OPENBLAS)) $(LDFLAGS)
 LIBS     = $(BLAS_LIBS_$(OPENBLAS)) $(LDLIBS)
 PROGRAMS = $(BUILD)/generate $(BUILD)/evaluate $(BUILD)/tokenize $(BUILD)/inspect $(BUILD)/quantize \
-           $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers
+           $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers
 SHARED   = tfm.h $(BUILD)/flags
 TOOL     = $(SHARED) tools/cli.h
 
@@ -25,6 +25,8 @@ help:
 	@echo "make run       write text with the shipped model"
 	@echo "make test      run the tests"
 	@echo "make check     compilers, sanitizers, valgrind, one answer from all builds, firmware"
+	@echo "make bench     time models, ops and the machine for some five minutes, as tables"
+	@echo "make bench-svg draw what make bench measured into docs/bench.svg"
 	@echo "make firmware  build and run examples/firmware.c for the host and for a Cortex-M4F"
 	@echo "make size      bytes of code per set of features"
 	@echo "make install   tfm.h and tfm.pc below PREFIX ($(PREFIX))"
@@ -45,8 +47,11 @@ $(BUILD)/tokenize: tools/tokenize.c $(TOOL)
 	$(COMPILE) tools/tokenize.c -o $@ $(LIBS)
 $(BUILD)/inspect: tools/inspect.c $(TOOL)
 	$(COMPILE) tools/inspect.c -o $@ $(LIBS)
-$(BUILD)/quantize: tools/quantize.c tools/gguf_write.h $(TOOL)
+$(BUILD)/quantize: tools/quantize.c tools/gguf_write.h tools/gguf_choose.h $(TOOL)
 	$(COMPILE) tools/quantize.c -o $@ $(LIBS)
+$(BUILD)/bench: tools/bench.c tools/bench_ops.h tools/machine.h tools/random_model.h tools/table.h tools/gguf_write.h \
+                tools/gguf_choose.h $(TOOL)
+	$(COMPILE) tools/bench.c -o $@ $(LIBS)
 $(BUILD)/c_array: tools/c_array.c $(BUILD)/flags
 	$(COMPILE) tools/c_array.c -o $@
 $(BUILD)/attention: examples/attention.c $(SHARED)
@@ -56,6 +61,24 @@ $(BUILD)/layers: examples/layers.c $(SHARED)
 
 run: $(BUILD)/generate
 	$(BUILD)/generate $(MODEL) -p "Once upon a time" -n 180 -s 7 --echo
+
+# ---- Speed ----
+
+SMOLLM       = smollm-135m:F16,smollm-135m:Q8_0,smollm-135m:Q6_K,smollm-135m:Q4_K_M,smollm-135m:Q4_0
+BENCH_MODELS = stories15m:F32,$(SMOLLM),qwen3-0.6b:Q8_0,tinyllama-1.1b:Q4_0
+BENCHED      = $(BUILD)/bench-ops.json $(BUILD)/bench-models.json
+
+bench: $(BUILD)/bench
+	@$(BUILD)/bench --machine --md
+	@echo
+	@$(BUILD)/bench --ops --limit 5 --md --save $(BUILD)/bench-ops.json
+	@echo
+	@$(BUILD)/bench --random $(BENCH_MODELS) -p 128 -n 32 --limit 5 --md --save $(BUILD)/bench-models.json
+$(BENCHED):
+	@$(MAKE) bench
+bench-svg: $(BENCHED)
+	mkdir -p docs
+	python3 tools/bench_svg.py docs/bench.svg $(BENCHED)
 
 # ---- Tests: one runner, linked with one object of the header; then the programs from outside ----
 
@@ -116,4 +139,4 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all help run testing test check firmware size install clean FORCE
+.PHONY: all help run bench bench-svg testing test check firmware size install clean FORCE

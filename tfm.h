@@ -68,7 +68,7 @@
      API             [API.STATUS] [API.MEMORY] [API.TENSOR] [API.OPS] [API.LAYERS] [API.FILES]
                      [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
      implementation  [IMPL.PLATFORM] [IMPL.THREADS] [IMPL.CURSOR] [IMPL.TYPES]
-                     [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.TABLE]
+                     [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.AVX512] [KERNELS.TABLE]
                      [IMPL.CONTEXT] [IMPL.TENSOR] [IMPL.OPS] [IMPL.LAYERS]
                      [IMPL.FILES] [IMPL.FILES.GGUF] [IMPL.FILES.SAFETENSORS]
                      [IMPL.TOKENIZER] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]                       */
@@ -506,6 +506,9 @@ typedef struct tfm_session tfm_session;
 
 typedef struct tfm_model_opts {
     const tfm_allocator *allocator;
+    bool repack;                        /* interleave the rows of weights of 4 to 6 bits in memory of the
+                                           model's own, as much as they take in the file: decoding is
+                                           faster by up to a third; results are the same bits */
 } tfm_model_opts;
 
 /* Errors name the tensor or key and both numbers. from_memory and _in use data where it lies. */
@@ -1325,6 +1328,7 @@ typedef struct tfm__block {
 
 TFM__INLINE float tfm__from_bits(uint32_t u) { float f; memcpy(&f, &u, sizeof f); return f; }
 TFM__INLINE uint32_t tfm__to_bits(float f) { uint32_t u; memcpy(&u, &f, sizeof u); return u; }
+TFM__INLINE int32_t tfm__load_i32(const void *p) { int32_t v; memcpy(&v, p, sizeof v); return v; }
 TFM__INLINE uint16_t tfm__load_u16(const uint8_t *p) { uint16_t v; memcpy(&v, p, sizeof v); return v; }
 
 /* Half to float, exact: the exponent is moved by a multiplication, which also normalises
@@ -1526,13 +1530,14 @@ typedef struct tfm__type {
     const char *name;
     int block, bytes;                   /* elements and bytes per block */
     int group;                          /* elements per sub-block of a quantized type */
+    int bits, offset;                   /* a raw value: of so many bits, without sign below 8, offset to be taken off */
     int swap_at, swap_count, swap_size; /* where numbers of several bytes lie in a block */
     bool has_min;
     void (*unpack)(const uint8_t *block, tfm__block *out);     /* NULL: not quantized, or left out */
 } tfm__type;
 
-#define TFM__ROW(name, group, swap_at, swap_count, swap_size, has_min, unpack)                        \
-    { TFM_##name, #name, TFM__BLOCK_##name, TFM__BYTES_##name, group, swap_at, swap_count, swap_size, has_min, unpack }
+#define TFM__ROW(name, group, bits, offset, swap_at, swap_count, swap_size, has_min, unpack)                        \
+    { TFM_##name, #name, TFM__BLOCK_##name, TFM__BYTES_##name, group, bits, offset, swap_at, swap_count, swap_size, has_min, unpack }
 enum {
 #define TFM__X(name, number, block, bytes) TFM__BLOCK_##name = block, TFM__BYTES_##name = bytes,
     TFM_TYPES(TFM__X)
@@ -1540,42 +1545,42 @@ enum {
 };
 
 static const tfm__type tfm__types[] = {
-    TFM__ROW(F32, 0, 0, 1, 4, false, NULL), TFM__ROW(F16, 0, 0, 1, 2, false, NULL),
-    TFM__ROW(BF16, 0, 0, 1, 2, false, NULL), TFM__ROW(F64, 0, 0, 1, 8, false, NULL),
-    TFM__ROW(I8, 0, 0, 0, 0, false, NULL), TFM__ROW(I16, 0, 0, 1, 2, false, NULL),
-    TFM__ROW(I32, 0, 0, 1, 4, false, NULL), TFM__ROW(I64, 0, 0, 1, 8, false, NULL),
+    TFM__ROW(F32, 0, 0, 0, 0, 1, 4, false, NULL), TFM__ROW(F16, 0, 0, 0, 0, 1, 2, false, NULL),
+    TFM__ROW(BF16, 0, 0, 0, 0, 1, 2, false, NULL), TFM__ROW(F64, 0, 0, 0, 0, 1, 8, false, NULL),
+    TFM__ROW(I8, 0, 0, 0, 0, 0, 0, false, NULL), TFM__ROW(I16, 0, 0, 0, 0, 1, 2, false, NULL),
+    TFM__ROW(I32, 0, 0, 0, 0, 1, 4, false, NULL), TFM__ROW(I64, 0, 0, 0, 0, 1, 8, false, NULL),
 #ifdef TFM__Q8_0
-    TFM__ROW(Q8_0, 32, 0, 1, 2, false, tfm__unpack_q8_0),
+    TFM__ROW(Q8_0, 32, 8, 0, 0, 1, 2, false, tfm__unpack_q8_0),
 #endif
 #ifdef TFM__Q4_0
-    TFM__ROW(Q4_0, 32, 0, 1, 2, false, tfm__unpack_q4_0),
+    TFM__ROW(Q4_0, 32, 4, 8, 0, 1, 2, false, tfm__unpack_q4_0),
 #endif
 #ifdef TFM__Q4_1
-    TFM__ROW(Q4_1, 32, 0, 2, 2, true, tfm__unpack_q4_1),
+    TFM__ROW(Q4_1, 32, 4, 0, 0, 2, 2, true, tfm__unpack_q4_1),
 #endif
 #ifdef TFM__Q5_0
-    TFM__ROW(Q5_0, 32, 0, 1, 2, false, tfm__unpack_q5_0),
+    TFM__ROW(Q5_0, 32, 5, 16, 0, 1, 2, false, tfm__unpack_q5_0),
 #endif
 #ifdef TFM__Q5_1
-    TFM__ROW(Q5_1, 32, 0, 2, 2, true, tfm__unpack_q5_1),
+    TFM__ROW(Q5_1, 32, 5, 0, 0, 2, 2, true, tfm__unpack_q5_1),
 #endif
 #ifdef TFM__Q2_K
-    TFM__ROW(Q2_K, 16, 80, 2, 2, true, tfm__unpack_q2_k),
+    TFM__ROW(Q2_K, 16, 2, 0, 80, 2, 2, true, tfm__unpack_q2_k),
 #endif
 #ifdef TFM__Q3_K
-    TFM__ROW(Q3_K, 16, 108, 1, 2, false, tfm__unpack_q3_k),
+    TFM__ROW(Q3_K, 16, 3, 4, 108, 1, 2, false, tfm__unpack_q3_k),
 #endif
 #ifdef TFM__Q4_K
-    TFM__ROW(Q4_K, 32, 0, 2, 2, true, tfm__unpack_q4_k),
+    TFM__ROW(Q4_K, 32, 4, 0, 0, 2, 2, true, tfm__unpack_q4_k),
 #endif
 #ifdef TFM__Q5_K
-    TFM__ROW(Q5_K, 32, 0, 2, 2, true, tfm__unpack_q5_k),
+    TFM__ROW(Q5_K, 32, 5, 0, 0, 2, 2, true, tfm__unpack_q5_k),
 #endif
 #ifdef TFM__Q6_K
-    TFM__ROW(Q6_K, 16, 208, 1, 2, false, tfm__unpack_q6_k),
+    TFM__ROW(Q6_K, 16, 6, 32, 208, 1, 2, false, tfm__unpack_q6_k),
 #endif
 #ifdef TFM__IQ4_NL
-    TFM__ROW(IQ4_NL, 32, 0, 1, 2, false, tfm__unpack_iq4_nl),
+    TFM__ROW(IQ4_NL, 32, 8, 0, 0, 1, 2, false, tfm__unpack_iq4_nl),
 #endif
 };
 #undef TFM__ROW
@@ -1664,6 +1669,50 @@ static void tfm__decode(tfm_type type, const void *src, float *dst, int64_t n) {
                 int j = i / t->group;
                 float y = b.d * (float)b.sc[j] * (float)b.q[i];
                 dst[at + i] = t->has_min ? y + b.m * (float)b.mins[j] : y;
+            }
+        }
+    }
+}
+
+/* Rows interleaved by eight, on request, for types that decode faster so: eight rows lie where they lay
+   before, block by block, each as
+     d of 8 rows (f16), m of 8 rows if the type has minimums (f16)
+     blocks of 256: integer scales [sub-block][8 rows] (bytes), minimums the same
+     for each 32 elements, with byte 4r + t for element t of a quad of row r:
+       4 x 32 bytes: low four bits of quad i in the low, of quad i + 4 in the high half
+       5 bits: 32 bytes, bit i of each from quad i; 6 bits: 2 x 32 bytes, two bits of four quads each */
+enum { TFM__ROWS = 8 };
+
+static bool tfm__interleaves(const tfm__type *t) {
+    return t->unpack && t->bits >= 4 && t->bits <= 6;
+}
+static size_t tfm__interleaved_bytes(const tfm__type *t) {         /* of eight rows' blocks */
+    int subs = t->block / t->group, halves = t->has_min ? 2 : 1;
+    return (size_t)(TFM__ROWS * (halves * (t->block == 256 ? 2 + subs : 2)) + t->block / 32 * t->bits * 32);
+}
+/* Eight rows, `stride` bytes apart, of k elements. */
+static void tfm__interleave(const tfm__type *t, const uint8_t *rows, int64_t stride, int64_t k, uint8_t *out) {
+    tfm__block b;
+    int subs = t->block / t->group, at = t->swap_at;
+    for (int64_t i = 0; i < k / t->block; i++, out += tfm__interleaved_bytes(t)) {
+        uint8_t *scales = out + (t->has_min ? 4 : 2) * TFM__ROWS;
+        uint8_t *bits = t->block == 256 ? scales + (t->has_min ? 2 : 1) * subs * TFM__ROWS : scales;
+        memset(bits, 0, (size_t)(t->block * t->bits));
+        for (int r = 0; r < TFM__ROWS; r++) {
+            const uint8_t *p = rows + r * stride + i * t->bytes;
+            t->unpack(p, &b);
+            memcpy(out + 2 * r, p + at, 2);
+            if (t->has_min) memcpy(out + 2 * (TFM__ROWS + r), p + at + 2, 2);
+            for (int j = 0; t->block == 256 && j < subs; j++) {
+                scales[TFM__ROWS * j + r] = (uint8_t)b.sc[j];
+                if (t->has_min) scales[TFM__ROWS * (subs + j) + r] = (uint8_t)b.mins[j];
+            }
+            for (int e = 0; e < t->block; e++) {
+                int raw = b.q[e] + t->offset, quad = e / 4 % 8;
+                uint8_t *byte = bits + e / 32 * t->bits * 32 + 4 * r + e % 4;
+                byte[quad % 4 * 32] |= (uint8_t)((raw & 15) << (quad / 4 * 4));
+                if (t->bits == 5) byte[128] |= (uint8_t)((raw >> 4) << quad);
+                if (t->bits == 6) byte[128 + quad / 4 * 32] |= (uint8_t)((raw >> 4) << (quad % 4 * 2));
             }
         }
     }
@@ -1863,7 +1912,11 @@ TFM__INLINE tfm__act tfm__act_at(const char *row, int64_t k, int group) {
    order in which the tree joins them, each a step longer than needed, so that lanes do not meet in the
    same sets of a cache. Floats of one panel: */
 TFM__INLINE int64_t tfm__lane_rows(int64_t k) { return (tfm__lanes(k) == 1 ? k : (k + TFM__LANES - 1) / TFM__LANES) + 1; }
-TFM__INLINE size_t tfm__panel_floats(int64_t k, int width) { return (size_t)(tfm__lanes(k) * tfm__lane_rows(k) * width); }
+TFM__INLINE size_t tfm__float_panel(int64_t k, int width) { return (size_t)(tfm__lanes(k) * tfm__lane_rows(k) * width); }
+
+/* Four bytes for each 32 of a column: the two sums of 16; -offset times their sum, as one integer or as
+   halves of it in 16 bits each; their sum as a float. */
+typedef enum tfm__sums { TFM__SUMS_PAIRS, TFM__SUMS_START, TFM__SUMS_HALVES, TFM__SUMS_FLOAT } tfm__sums;
 
 /* Columns of a product made ready for its kernel, `width` of them to a tile. */
 typedef struct tfm__columns_job {
@@ -1871,41 +1924,44 @@ typedef struct tfm__columns_job {
     char *out;                          /* tiles of width * tfm__act_bytes, or panels for group 0 */
     int64_t n, k;
     int group, width;
+    tfm__sums sums;                     /* what a tile keeps of the sums of 16 */
+    int offset;
+    char *scratch;                      /* one piece per thread: a row */
+    size_t scratch_stride;
 } tfm__columns_job;
 
+static void tfm__quantize_row(const float *x, int64_t k, int group, char *row) {
+    float *d = (float *)(void *)row;
+    int16_t *sums = (int16_t *)(void *)(row + k / group * 4);
+    int8_t *q = (int8_t *)(row + k / group * 4 + k / 8);
+    bool finite = true;
+    for (int64_t i = 0; i < k; i++) finite &= tfm__finite(x[i]);
+    for (int64_t g = 0; g < k / group; g++) {
+        const float *xg = x + g * group;
+        float amax = 0;
+        for (int i = 0; i < group; i++) amax = tfm__maxf(tfm__from_bits(tfm__to_bits(xg[i]) & 0x7fffffffu), amax);
+        float scale = finite ? amax / 127.0f : TFM__NAN, inverse = 1.0f / scale;
+        if (!tfm__finite(inverse)) {    /* zeros, or too small to divide by; or a NaN row */
+            if (finite) scale = 0;
+            inverse = 0;
+        }
+        d[g] = scale;
+        for (int i = 0; i < group; i++) {           /* |x/d| <= 127.0001: it rounds to at most 127 */
+            float v = inverse != 0 ? xg[i] * inverse : 0;
+            q[g * group + i] = (int8_t)(int32_t)(v + 12582912.0f - 12582912.0f);
+        }
+    }
+    for (int64_t s = 0; s < k / 16; s++) {
+        int sum = 0;
+        for (int i = 0; i < 16; i++) sum += q[s * 16 + i];
+        sums[s] = (int16_t)sum;
+    }
+}
 static void tfm__columns_quantize(void *arg, int64_t begin, int64_t end, int thread) {
     const tfm__columns_job *j = (const tfm__columns_job *)arg;
     (void)thread;
-    for (int64_t r = begin; r < end; r++) {
-        const float *x = j->x + r * j->k;
-        char *row = j->out + (size_t)r * tfm__act_bytes(j->k, j->group);
-        float *d = (float *)(void *)row;
-        int16_t *sums = (int16_t *)(void *)(row + j->k / j->group * 4);
-        int8_t *q = (int8_t *)(row + j->k / j->group * 4 + j->k / 8);
-        bool finite = true;
-        for (int64_t i = 0; i < j->k; i++) finite &= tfm__finite(x[i]);
-        for (int64_t g = 0; g < j->k / j->group; g++) {
-            const float *xg = x + g * j->group;
-            float amax = 0;
-            for (int i = 0; i < j->group; i++)
-                amax = tfm__maxf(tfm__from_bits(tfm__to_bits(xg[i]) & 0x7fffffffu), amax);
-            float scale = finite ? amax / 127.0f : TFM__NAN, inverse = 1.0f / scale;
-            if (!tfm__finite(inverse)) {            /* zeros, or too small to divide by; or a NaN row */
-                if (finite) scale = 0;
-                inverse = 0;
-            }
-            d[g] = scale;
-            for (int i = 0; i < j->group; i++) {    /* |x/d| <= 127.0001: it rounds to at most 127 */
-                float v = inverse != 0 ? xg[i] * inverse : 0;
-                q[g * j->group + i] = (int8_t)(int32_t)(v + 12582912.0f - 12582912.0f);
-            }
-        }
-        for (int64_t s = 0; s < j->k / 16; s++) {
-            int sum = 0;
-            for (int i = 0; i < 16; i++) sum += q[s * 16 + i];
-            sums[s] = (int16_t)sum;
-        }
-    }
+    for (int64_t r = begin; r < end; r++)
+        tfm__quantize_row(j->x + r * j->k, j->k, j->group, j->out + (size_t)r * tfm__act_bytes(j->k, j->group));
 }
 
 /* y[r, c] = w row r . x column c + bias[r]: the product under dense, matmul, conv and RNNs. A job
@@ -1913,6 +1969,7 @@ static void tfm__columns_quantize(void *arg, int64_t begin, int64_t end, int thr
 typedef struct tfm__part {
     const tfm__type *type;
     const char *w;                      /* rows of k elements, w_stride bytes apart, at any address */
+    const char *interleaved;            /* the same rows interleaved by eight, or NULL */
     int64_t w_stride, rows;
     int64_t w_step;                     /* bytes along a row; not type->bytes only for vector kernels, float types */
     const float *packed;                /* the same rows as panels (tfm__kernels.pack), or NULL */
@@ -2308,7 +2365,7 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
 
 /* ---- Float products on AVX2, and what AVX-512 shares with them ----
    Many columns: rows of w are unpacked into panels of 16 (AVX-512: 32) rows in the thread's scratch,
-   columns once per product into tiles of 6 (12); both are panels as tfm__panel_floats has them. The
+   columns once per product into tiles of 6 (12); both are panels as tfm__float_panel has them. The
    kernel holds 16 x 6 (32 x 12) sums in 12 (24) registers and runs over one lane's k/16 steps; after
    each lane it joins what the tree of tfm__join joins next, so that four tiles at most wait in memory.
    Long panels are run through twice, the tree's halves being the lanes of even and of odd k, so that
@@ -2316,7 +2373,7 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
    One column: as the rows lie, one to four at once, lanes 0-7 and 8-15 in a register each; below 256 elements
    (one lane) and for other layouts through panels, four of them at once to hide the latency.         */
 
-typedef struct tfm__tile {              /* one call of the kernel */
+typedef struct tfm__float_tile {              /* one call of the kernel */
     const float *w, *x;                 /* the first panel; a tile of columns, or a plain row */
     bool plain;
     int64_t k, w_panel;                 /* floats from panel to panel */
@@ -2326,11 +2383,11 @@ typedef struct tfm__tile {              /* one call of the kernel */
     int columns;                        /* that are wanted */
     int first, last;                    /* the lanes, in their order: all, or one half at a time */
     bool add;                           /* y holds the first half's sums */
-} tfm__tile;
+} tfm__float_tile;
 
 typedef struct tfm__float_kernel {
     int rows, columns;                  /* of a panel, of a tile */
-    void (*tile)(const tfm__tile *t, int panels);       /* one panel; four with a plain row */
+    void (*tile)(const tfm__float_tile *t, int panels);       /* one panel; four with a plain row */
 } tfm__float_kernel;
 
 /* Lane number i of a panel holds the elements k with k % 16 equal to this, which is its own inverse. */
@@ -2415,7 +2472,7 @@ TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, int bytes, const t
 /* All panels of a matrix that lies transposed, in the order of its addresses. */
 TFM__AVX2 TFM__INLINE void tfm__pack_columns_avx2(tfm_type type, int bytes, const tfm__pack *p) {
     int64_t at[TFM__LANES], group = tfm__pack_places(p, at);
-    int64_t panel = (int64_t)tfm__panel_floats(p->k, p->width), whole = p->rows & ~(int64_t)7;
+    int64_t panel = (int64_t)tfm__float_panel(p->k, p->width), whole = p->rows & ~(int64_t)7;
     for (int64_t k = 0; k < p->k; k++) {
         const char *w = p->w + k * p->step;
         float *out = p->out + at[k % TFM__LANES] + k / TFM__LANES * group;
@@ -2441,7 +2498,7 @@ TFM__AVX2 static void tfm__pack_avx2(const tfm__pack *p) {
         return;
     }
     float *out = p->out;
-    for (int64_t r = 0; r < p->rows; r += p->width, out += tfm__panel_floats(p->k, p->width)) {
+    for (int64_t r = 0; r < p->rows; r += p->width, out += tfm__float_panel(p->k, p->width)) {
         if (rows && type == TFM_F32) tfm__pack_rows_avx2(TFM_F32, 4, p, r, out);
         else if (rows && type == TFM_F16) tfm__pack_rows_avx2(TFM_F16, 2, p, r, out);
         else if (rows) tfm__pack_rows_avx2(TFM_BF16, 2, p, r, out);
@@ -2461,9 +2518,7 @@ static void tfm__pack_part_avx2(const tfm__part *part, int64_t k, int64_t begin,
     p.out = out;
     tfm__pack_avx2(&p);
 }
-static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
-    const tfm__columns_job *j = (const tfm__columns_job *)arg;
-    if (j->group) { tfm__columns_quantize(arg, begin, end, thread); return; }
+static void tfm__float_columns_avx2(const tfm__columns_job *j, int64_t begin, int64_t end) {
     tfm__pack p;
     p.type = tfm__type_of(TFM_F32);
     p.w = (const char *)(j->x + begin * j->width * j->k);
@@ -2472,12 +2527,12 @@ static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread)
     p.rows = tfm__min64(end * j->width, j->n) - begin * j->width;
     p.k = j->k;
     p.width = j->width;
-    p.out = (float *)(void *)j->out + (size_t)begin * tfm__panel_floats(j->k, j->width);
+    p.out = (float *)(void *)j->out + (size_t)begin * tfm__float_panel(j->k, j->width);
     tfm__pack_avx2(&p);
 }
 
 /* One lane's steps: sum = w x. */
-TFM__AVX2 TFM__INLINE void tfm__tile_lane_avx2(__m256 *sum, int panels, int columns, const float *w, int64_t w_panel,
+TFM__AVX2 TFM__INLINE void tfm__float_lane_avx2(__m256 *sum, int panels, int columns, const float *w, int64_t w_panel,
                                                const float *x, int64_t x_step, int64_t steps) {
     __m256 t[12];
     TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) t[i] = _mm256_setzero_ps();
@@ -2490,14 +2545,14 @@ TFM__AVX2 TFM__INLINE void tfm__tile_lane_avx2(__m256 *sum, int panels, int colu
     }
     TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) sum[i] = t[i];
 }
-TFM__AVX2 TFM__INLINE void tfm__tile_body_avx2(const tfm__tile *t, int panels, int columns) {
+TFM__AVX2 TFM__INLINE void tfm__float_body_avx2(const tfm__float_tile *t, int panels, int columns) {
     __m256 acc[12], waiting[4][12];
     int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
     int64_t w_lane = tfm__lane_rows(t->k) * 16, x_lane = tfm__lane_rows(t->k) * 6;
-    for (int j = t->first; j < t->last; j++) {
+    for (int j = t->first;; j++) {
         int lane = lanes > 1 ? tfm__lane_order[j] : 0;
         const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
-        tfm__tile_lane_avx2(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 6 : lanes,
+        tfm__float_lane_avx2(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 6 : lanes,
                             lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
         for (int b = j - t->first; b & 1; b >>= 1) {
             depth--;
@@ -2517,13 +2572,13 @@ TFM__AVX2 TFM__INLINE void tfm__tile_body_avx2(const tfm__tile *t, int panels, i
         }
     }
 }
-TFM__AVX2 static void tfm__tile_avx2(const tfm__tile *t, int panels) {
-    if (panels == 4) tfm__tile_body_avx2(t, 4, 1);
-    else if (t->plain) tfm__tile_body_avx2(t, 1, 1);
-    else if (t->columns <= 4) tfm__tile_body_avx2(t, 1, 4);
-    else tfm__tile_body_avx2(t, 1, 6);
+TFM__AVX2 static void tfm__float_tile_avx2(const tfm__float_tile *t, int panels) {
+    if (panels == 4) tfm__float_body_avx2(t, 4, 1);
+    else if (t->plain) tfm__float_body_avx2(t, 1, 1);
+    else if (t->columns <= 4) tfm__float_body_avx2(t, 1, 4);
+    else tfm__float_body_avx2(t, 1, 6);
 }
-static const tfm__float_kernel tfm__float_avx2 = { 16, 6, tfm__tile_avx2 };
+static const tfm__float_kernel tfm__float_avx2 = { 16, 6, tfm__float_tile_avx2 };
 
 /* Rows of w by one plain row x, both at least 256 long: two registers of lanes a row. The run of rows
    after this one is fetched meanwhile, in the order of its addresses: one stream for the memory. */
@@ -2564,7 +2619,7 @@ TFM__AVX2 TFM__INLINE void tfm__dot_rows_avx2(tfm_type type, int rows, const cha
         y[r] = _mm_cvtss_f32(_mm_add_ss(q, _mm_shuffle_ps(q, q, 1)));
     }
 }
-TFM__AVX2 TFM__INLINE void tfm__gemv_avx2(tfm_type type, int bytes, const tfm__gemm_job *j, const tfm__part *p,
+TFM__AVX2 TFM__INLINE void tfm__float_gemv_avx2(tfm_type type, int bytes, const tfm__gemm_job *j, const tfm__part *p,
                                           int64_t begin, int64_t end) {
     const float *x = (const float *)(const void *)j->x;
     int64_t row = j->k * bytes;
@@ -2584,16 +2639,16 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_avx2(tfm_type type, int bytes, const tfm__g
    columns meets them all, and they all tiles, while what is in use is in L2. */
 static int tfm__panel_passes(int64_t k) { return k > 3072 ? 2 : 1; }
 static int64_t tfm__panels_together(const tfm__float_kernel *f, int64_t k) {
-    int64_t unit = (int64_t)(tfm__panel_floats(k, TFM__UNIT) * sizeof(float));
+    int64_t unit = (int64_t)(tfm__float_panel(k, TFM__UNIT) * sizeof(float));
     return tfm__max64(1, (tfm__panel_passes(k) > 1 ? 2560 << 10 : 640 << 10) / unit) * (TFM__UNIT / f->rows);
 }
-static size_t tfm__float_scratch(const tfm__float_kernel *f, const tfm__type *type, int64_t k) {
-    return type->unpack ? 0 : (size_t)tfm__panels_together(f, k) * tfm__panel_floats(k, f->rows) * sizeof(float);
+static size_t tfm__float_scratch(const tfm__float_kernel *f, int64_t k) {
+    return (size_t)tfm__panels_together(f, k) * tfm__float_panel(k, f->rows) * sizeof(float);
 }
 
 /* `panels` panels at t->w, row r of the part the first of them, by the columns from c: into y, by way of
    a buffer if rows are missing or apart. */
-static void tfm__tile_store(const tfm__float_kernel *f, tfm__tile *t, const tfm__part *p, int64_t r, int64_t end,
+static void tfm__float_store(const tfm__float_kernel *f, tfm__float_tile *t, const tfm__part *p, int64_t r, int64_t end,
                             int64_t c, int panels) {
     float buffer[12 * 32];
     int64_t rows = tfm__min64(end - r, panels * f->rows);
@@ -2613,24 +2668,24 @@ static void tfm__tile_store(const tfm__float_kernel *f, tfm__tile *t, const tfm_
 }
 /* All columns by the panels at w, for some lanes. */
 static void tfm__gemm_tiles(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
-                            int64_t end, const float *w, tfm__tile *t) {
+                            int64_t end, const float *w, tfm__float_tile *t) {
     for (int64_t c = 0; c < j->n; c += j->width) {
         t->x = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
         t->columns = (int)tfm__min64(j->width, j->n - c);
         t->w = w;
         for (int64_t at = begin, panels; at < end; at += panels * f->rows, t->w += panels * t->w_panel) {
             panels = t->plain && at + 3 * f->rows < end ? 4 : 1;
-            tfm__tile_store(f, t, p, at, end, c, (int)panels);
+            tfm__float_store(f, t, p, at, end, c, (int)panels);
         }
     }
 }
 /* Rows begin..end-1 of a part through panels, which are packed in scratch unless the part has them. */
 static void tfm__gemm_panels(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
                              int64_t end, float *scratch) {
-    tfm__tile t;
+    tfm__float_tile t;
     t.k = j->k;
     t.plain = j->width == 1;
-    t.w_panel = (int64_t)tfm__panel_floats(j->k, f->rows);
+    t.w_panel = (int64_t)tfm__float_panel(j->k, f->rows);
     int lanes = tfm__lanes(j->k), half = lanes / (j->n > j->width ? tfm__panel_passes(j->k) : 1);
     int64_t together = p->packed ? (end - begin + f->rows - 1) / f->rows : tfm__panels_together(f, j->k), next;
     for (int64_t r = begin; r < end; r = next) {
@@ -2648,27 +2703,16 @@ TFM__AVX2 static void tfm__gemm_float_avx2(const tfm__float_kernel *f, const tfm
                                            int64_t begin, int64_t end, int thread) {
     tfm_type type = p->type->type;
     bool rows = j->n == 1 && tfm__lanes(j->k) > 1 && !p->packed && p->w_step == p->type->bytes;
-    if (rows && type == TFM_F32) tfm__gemv_avx2(TFM_F32, 4, j, p, begin, end);
-    else if (rows && type == TFM_F16) tfm__gemv_avx2(TFM_F16, 2, j, p, begin, end);
-    else if (rows && type == TFM_BF16) tfm__gemv_avx2(TFM_BF16, 2, j, p, begin, end);
+    if (rows && type == TFM_F32) tfm__float_gemv_avx2(TFM_F32, 4, j, p, begin, end);
+    else if (rows && type == TFM_F16) tfm__float_gemv_avx2(TFM_F16, 2, j, p, begin, end);
+    else if (rows && type == TFM_BF16) tfm__float_gemv_avx2(TFM_BF16, 2, j, p, begin, end);
     else tfm__gemm_panels(f, j, p, begin, end,
                           (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
 }
-static size_t tfm__scratch_avx2(const tfm__type *type, int64_t k) { return tfm__float_scratch(&tfm__float_avx2, type, k); }
-TFM__AVX2 static void tfm__gemm_avx2(void *arg, int64_t begin, int64_t end, int thread) {
-    const tfm__gemm_job *j = (const tfm__gemm_job *)arg;
-    const tfm__part *p;
-    for (int64_t first, last; begin < end;) {
-        begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
-        if (p->type->unpack) tfm__gemm_quantized(TFM__FMA_HARD, j, p, first, last);
-        else tfm__gemm_float_avx2(&tfm__float_avx2, j, p, first, last, thread);
-    }
-}
-
 /* ---- Float products on AVX-512: panels of 32 rows, tiles of 12 columns; the rest is AVX2's ---- */
 
 /* One lane's steps: sum = w x. */
-TFM__AVX512 TFM__INLINE void tfm__tile_lane_avx512(__m512 *sum, int panels, int columns, const float *w,
+TFM__AVX512 TFM__INLINE void tfm__float_lane_avx512(__m512 *sum, int panels, int columns, const float *w,
                                                    int64_t w_panel, const float *x, int64_t x_step, int64_t steps) {
     __m512 t[24];
     TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) t[i] = _mm512_setzero_ps();
@@ -2683,14 +2727,14 @@ TFM__AVX512 TFM__INLINE void tfm__tile_lane_avx512(__m512 *sum, int panels, int 
     }
     TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) sum[i] = t[i];
 }
-TFM__AVX512 TFM__INLINE void tfm__tile_body_avx512(const tfm__tile *t, int panels, int columns) {
+TFM__AVX512 TFM__INLINE void tfm__float_body_avx512(const tfm__float_tile *t, int panels, int columns) {
     __m512 acc[24], waiting[4][24];
     int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
     int64_t w_lane = tfm__lane_rows(t->k) * 32, x_lane = tfm__lane_rows(t->k) * 12;
-    for (int j = t->first; j < t->last; j++) {
+    for (int j = t->first;; j++) {
         int lane = lanes > 1 ? tfm__lane_order[j] : 0;
         const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
-        tfm__tile_lane_avx512(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 12 : lanes,
+        tfm__float_lane_avx512(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 12 : lanes,
                               lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
         for (int b = j - t->first; b & 1; b >>= 1) {
             depth--;
@@ -2710,22 +2754,870 @@ TFM__AVX512 TFM__INLINE void tfm__tile_body_avx512(const tfm__tile *t, int panel
         }
     }
 }
-TFM__AVX512 static void tfm__tile_avx512(const tfm__tile *t, int panels) {
-    if (panels == 4) tfm__tile_body_avx512(t, 4, 1);
-    else if (t->plain) tfm__tile_body_avx512(t, 1, 1);
-    else if (t->columns <= 4) tfm__tile_body_avx512(t, 1, 4);
-    else if (t->columns <= 8) tfm__tile_body_avx512(t, 1, 8);
-    else tfm__tile_body_avx512(t, 1, 12);
+TFM__AVX512 static void tfm__float_tile_avx512(const tfm__float_tile *t, int panels) {
+    if (panels == 4) tfm__float_body_avx512(t, 4, 1);
+    else if (t->plain) tfm__float_body_avx512(t, 1, 1);
+    else if (t->columns <= 4) tfm__float_body_avx512(t, 1, 4);
+    else if (t->columns <= 8) tfm__float_body_avx512(t, 1, 8);
+    else tfm__float_body_avx512(t, 1, 12);
 }
-static const tfm__float_kernel tfm__float_avx512 = { 32, 12, tfm__tile_avx512 };
-static size_t tfm__scratch_avx512(const tfm__type *type, int64_t k) { return tfm__float_scratch(&tfm__float_avx512, type, k); }
-TFM__AVX2 static void tfm__gemm_avx512(void *arg, int64_t begin, int64_t end, int thread) {
-    const tfm__gemm_job *j = (const tfm__gemm_job *)arg;
+static const tfm__float_kernel tfm__float_avx512 = { 32, 12, tfm__float_tile_avx512 };
+
+/* ---- Quantized products -------------------------------------------------- [KERNELS.AVX2.INTEGER]
+   One column (decoding): four rows at once, each 32 weights to a register, multiplied by the 32 of the
+   column into eight integers; a tree of adds turns the four rows' registers into one with a row to a
+   lane, and the chain over blocks runs there, one multiply-add for four rows. The weights of the next
+   four rows are prefetched in address order, so that memory sees one stream.
+
+   Many columns: 16 rows are unpacked once into a panel, [k/4][16 rows][4 bytes], with their scales
+   beside it, and meet one tile of columns after the other, [k/4][columns][4 bytes]: a product
+   instruction multiplies four of k of each row by the four of a column, broadcast. Without VNNI the
+   products of pairs are summed in 16 bits as long as they fit: 8 quads of 4-bit weights (15 * 127 * 2 *
+   8 = 30480), 4 of 5 bits, 2 of 6 bits, 1 of 8.
+
+   Bytes are unsigned there, a type's offset is taken off by where a sum starts: -offset * (sum of the
+   activations). Signed bytes (Q8_0): with VNNI offset 128; without, |w| * (x ^ s), s = -1 for w < 0,
+   which is w*x - |w| there, and the sum starts at the sum of those |w|.                            */
+
+enum { TFM__AVX2_SUMS, TFM__VEX_VNNI, TFM__EVEX_VNNI };     /* how bytes are multiplied: isa */
+enum { TFM__PANEL = 16 };
+
+/* acc += the sums of four products each; w unsigned, x signed. */
+TFM__AVX2 TFM__INLINE __m256i tfm__dot4(int isa, __m256i acc, __m256i w, __m256i x) {
+    if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(w), "xm"(x));
+    else if (isa == TFM__EVEX_VNNI) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "vm"(x));
+    else acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
+    return acc;
+}
+/* acc += the sums of two products of 16 bits each. */
+TFM__AVX2 TFM__INLINE __m256i tfm__dot2(int isa, __m256i acc, __m256i a, __m256i b) {
+    if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(a), "xm"(b));
+    else if (isa == TFM__EVEX_VNNI) __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "vm"(b));
+    else acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    return acc;
+}
+TFM__AVX2 TFM__INLINE __m256i tfm__load256(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+TFM__AVX2 TFM__INLINE __m128i tfm__load128(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
+TFM__AVX2 TFM__INLINE void tfm__store256(void *p, __m256i v) { _mm256_storeu_si256((__m256i *)p, v); }
+TFM__AVX2 TFM__INLINE void tfm__store128(void *p, __m128i v) { _mm_storeu_si128((__m128i *)p, v); }
+
+/* Bytes of v shifted left (right if negative) by n bits, then masked. */
+TFM__AVX2 TFM__INLINE __m256i tfm__bits(__m256i v, int n, int mask) {
+    v = n > 0 ? _mm256_slli_epi16(v, n) : n < 0 ? _mm256_srli_epi16(v, -n) : v;
+    return _mm256_and_si256(v, _mm256_set1_epi8((char)mask));
+}
+/* 16 bytes of nibbles: low halves, then high halves. */
+TFM__AVX2 TFM__INLINE __m256i tfm__nibbles(const uint8_t *p) {
+    __m128i v = tfm__load128(p);
+    return _mm256_and_si256(_mm256_inserti128_si256(_mm256_castsi128_si256(v), _mm_srli_epi16(v, 4), 1),
+                            _mm256_set1_epi8(15));
+}
+/* Bit i of 32 as 16 in byte i. */
+TFM__AVX2 TFM__INLINE __m256i tfm__fifths(const uint8_t *p) {
+    int32_t bits;
+    memcpy(&bits, p, sizeof bits);
+    const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201);
+    __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte), bit);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8(16));
+}
+/* What the kernels below know of a type when they are compiled. */
+typedef struct tfm__form { int block, bytes, group, bits, offset; bool has_min; } tfm__form;
+TFM__INLINE tfm__form tfm__form_of(tfm_type type) {
+    static const tfm__form q8_0 = { 32, 34, 32, 8, 0, false }, iq4_nl = { 32, 18, 32, 8, 0, false };
+    static const tfm__form q4_0 = { 32, 18, 32, 4, 8, false }, q4_1 = { 32, 20, 32, 4, 0, true };
+    static const tfm__form q5_0 = { 32, 22, 32, 5, 16, false }, q5_1 = { 32, 24, 32, 5, 0, true };
+    static const tfm__form q2_k = { 256, 84, 16, 2, 0, true }, q3_k = { 256, 110, 16, 3, 4, false };
+    static const tfm__form q4_k = { 256, 144, 32, 4, 0, true }, q5_k = { 256, 176, 32, 5, 0, true };
+    static const tfm__form q6_k = { 256, 210, 16, 6, 32, false };
+    switch (type) {
+        case TFM_Q8_0: return q8_0;
+        case TFM_Q4_0: return q4_0;
+        case TFM_Q4_1: return q4_1;
+        case TFM_Q5_0: return q5_0;
+        case TFM_Q5_1: return q5_1;
+        case TFM_IQ4_NL: return iq4_nl;
+        case TFM_Q2_K: return q2_k;
+        case TFM_Q3_K: return q3_k;
+        case TFM_Q4_K: return q4_k;
+        case TFM_Q5_K: return q5_k;
+        default: return q6_k;
+    }
+}
+/* 32 raw weights of a block, from 32 j on: unsigned with the type's offset, or signed (8 bits). */
+TFM__AVX2 TFM__INLINE __m256i tfm__raw(tfm_type type, const uint8_t *p, int j) {
+    const __m128i curve = _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
+    int half = j / 4, plane = j % 4;
+    switch (type) {
+        case TFM_Q8_0: return tfm__load256(p + 2);
+        case TFM_Q4_0: return tfm__nibbles(p + 2);
+        case TFM_Q4_1: return tfm__nibbles(p + 4);
+        case TFM_Q5_0: return _mm256_or_si256(tfm__nibbles(p + 6), tfm__fifths(p + 2));
+        case TFM_Q5_1: return _mm256_or_si256(tfm__nibbles(p + 8), tfm__fifths(p + 4));
+        case TFM_IQ4_NL: return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(curve), tfm__nibbles(p + 2));
+        case TFM_Q2_K: return tfm__bits(tfm__load256(p + 16 + 32 * half), -2 * plane, 3);
+        case TFM_Q3_K: return _mm256_or_si256(tfm__bits(tfm__load256(p + 32 + 32 * half), -2 * plane, 3),
+                                              tfm__bits(tfm__load256(p), 2 - j, 4));
+        case TFM_Q4_K: return tfm__bits(tfm__load256(p + 16 + j / 2 * 32), j % 2 * -4, 15);
+        case TFM_Q5_K: return _mm256_or_si256(tfm__bits(tfm__load256(p + 48 + j / 2 * 32), j % 2 * -4, 15),
+                                              tfm__bits(tfm__load256(p + 16), 4 - j, 16));
+        default: return _mm256_or_si256(            /* Q6_K */
+                tfm__bits(tfm__load256(p + 64 * half + 32 * (plane % 2)), plane / 2 * -4, 15),
+                tfm__bits(tfm__load256(p + 128 + 32 * half), 4 - 2 * plane, 0x30));
+    }
+}
+/* The integer scales of a block of 256, one for each 16 weights, and its minimums. */
+TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m256i *mins) {
+    *mins = _mm256_setzero_si256();
+    if (type == TFM_Q6_K) return _mm256_cvtepi8_epi16(tfm__load128(p + 192));
+    if (type == TFM_Q2_K) {
+        __m128i v = tfm__load128(p);
+        *mins = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(v, 4), _mm_set1_epi8(15)));
+        return _mm256_cvtepu8_epi16(_mm_and_si128(v, _mm_set1_epi8(15)));
+    }
+    uint32_t a, b, c;
+    memcpy(&a, p + (type == TFM_Q3_K ? 96 : 4), 4);
+    memcpy(&b, p + (type == TFM_Q3_K ? 100 : 8), 4);
+    memcpy(&c, p + (type == TFM_Q3_K ? 104 : 12), 4);
+    if (type == TFM_Q3_K) {             /* six bits each: four in a and b, two in c; offset 32 */
+        const uint32_t low = 0x0f0f0f0f, high = 0x30303030;
+        __m128i v = _mm_setr_epi32((int)((a & low) | (c << 4 & high)), (int)((b & low) | (c << 2 & high)),
+                                   (int)((a >> 4 & low) | (c & high)), (int)((b >> 4 & low) | (c >> 2 & high)));
+        return _mm256_cvtepi8_epi16(_mm_sub_epi8(v, _mm_set1_epi8(32)));
+    }
+    const uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, two = 0x30303030;    /* as tfm__unpack_k4_scales */
+    __m128i s = _mm_setr_epi32((int)(a & six), (int)((c & four) | (a >> 2 & two)), 0, 0);
+    __m128i m = _mm_setr_epi32((int)(b & six), (int)((c >> 4 & four) | (b >> 2 & two)), 0, 0);
+    *mins = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(m, m));
+    return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(s, s));
+}
+/* Where a block keeps d, a half; the minimum's scale is the half after it. */
+TFM__INLINE int tfm__scale_at(tfm_type type) {
+    return type == TFM_Q2_K ? 80 : type == TFM_Q3_K ? 108 : type == TFM_Q6_K ? 208 : 0;
+}
+
+/* ---- one column ---- */
+
+enum { TFM__RUN = 4, TFM__AHEAD = 2048 };       /* rows at once; bytes to prefetch ahead in interleaved rows */
+
+/* Four rows' registers to their four sums. */
+TFM__AVX2 TFM__INLINE __m128i tfm__sum_rows(const __m256i t[TFM__RUN]) {
+    __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(t[0], t[1]), _mm256_unpackhi_epi32(t[0], t[1]));
+    __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(t[2], t[3]), _mm256_unpackhi_epi32(t[2], t[3]));
+    a = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    return _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+}
+/* The scales d and m of four rows' blocks. */
+TFM__AVX2 TFM__INLINE __m128 tfm__scale_rows(tfm_type type, tfm__form f, const uint8_t *p, int64_t stride, __m128 *m) {
+    p += tfm__scale_at(type);
+    if (!f.has_min) {
+        __m128i v = _mm_cvtsi32_si128(tfm__load_u16(p));
+        v = _mm_insert_epi16(v, tfm__load_u16(p + stride), 1);
+        v = _mm_insert_epi16(v, tfm__load_u16(p + 2 * stride), 2);
+        return _mm_cvtph_ps(_mm_insert_epi16(v, tfm__load_u16(p + 3 * stride), 3));
+    }
+    __m128i v = _mm_setr_epi32(tfm__load_i32(p), tfm__load_i32(p + stride), tfm__load_i32(p + 2 * stride),
+                               tfm__load_i32(p + 3 * stride));
+    v = _mm_shuffle_epi8(v, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+    *m = _mm_cvtph_ps(_mm_unpackhi_epi64(v, v));
+    if (f.block == 256) *m = _mm_xor_ps(*m, _mm_set1_ps(-0.0f));
+    return _mm_cvtph_ps(v);
+}
+TFM__AVX2 TFM__INLINE __m256i tfm__row_32(int isa, int bits, __m256i w, __m256i x) {
+    if (bits == 8 && isa == TFM__AVX2_SUMS) {
+        __m256i t = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+        return _mm256_madd_epi16(t, _mm256_set1_epi16(1));
+    }
+    if (bits == 8) w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+    return tfm__dot4(isa, _mm256_setzero_si256(), w, x);
+}
+/* One row's block of 256: the sum in eight pieces. */
+TFM__AVX2 TFM__INLINE __m256i tfm__row_256(int isa, tfm_type type, int offset, const uint8_t *p, const int8_t *q,
+                                           __m256i sums, __m256i *msum) {
+    __m256i mins, sc = tfm__scales(type, p, &mins), acc = _mm256_setzero_si256();
+    __m256i both[2] = { _mm256_permute2x128_si256(sc, sc, 0x00), _mm256_permute2x128_si256(sc, sc, 0x11) };
+    TFM__UNROLL
+    for (int j = 0; j < 8; j++) {       /* words 2j and 2j + 1 to the two halves */
+        int word = j % 4 * 4;
+        __m256i pick = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_set1_epi16((int16_t)(word * 257 + 256))),
+                                               _mm_set1_epi16((int16_t)(word * 257 + 256 + 514)), 1);
+        __m256i t = _mm256_maddubs_epi16(tfm__raw(type, p, j), tfm__load256(q + 32 * j));
+        acc = tfm__dot2(isa, acc, t, _mm256_shuffle_epi8(both[j / 4], pick));
+    }
+    if (offset) {
+        __m256i t = _mm256_madd_epi16(sc, sums);
+        acc = _mm256_sub_epi32(acc, _mm256_slli_epi32(t, offset == 32 ? 5 : 2));
+    } else *msum = _mm256_madd_epi16(mins, sums);
+    return acc;
+}
+TFM__AVX2 TFM__INLINE void tfm__gemv_quantized(int isa, tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
+                                               int64_t begin, int64_t end) {
+    const tfm__form f = tfm__form_of(type);
+    const int offset = f.bits == 8 && isa != TFM__AVX2_SUMS ? 128 : f.offset;
+    tfm__act a = tfm__act_at(j->x, j->k, f.block);
+    for (int64_t row = begin; row < end; row += TFM__RUN) {
+        int64_t first = tfm__max64(0, tfm__min64(row, p->rows - TFM__RUN)), stride = p->rows < TFM__RUN ? 0 : p->w_stride;
+        const uint8_t *w = (const uint8_t *)p->w + first * p->w_stride;
+        const char *ahead = (const char *)w + TFM__RUN * stride;
+        __m128 acc = _mm_setzero_ps(), m = _mm_setzero_ps();
+        for (int64_t b = 0; b < j->k / f.block; b++, w += f.bytes) {
+            __m256i isum[TFM__RUN], msum[TFM__RUN];
+            __m128 dx = _mm_set1_ps(a.d[b]), d = _mm_mul_ps(tfm__scale_rows(type, f, w, stride, &m), dx);
+            m = _mm_mul_ps(m, dx);
+            if (f.block == 32) {
+                __m256i x = tfm__load256(a.q + 32 * b);
+                TFM__UNROLL
+                for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
+                ahead += TFM__RUN * f.bytes;
+                TFM__UNROLL
+                for (int r = 0; r < TFM__RUN; r++)
+                    isum[r] = tfm__row_32(isa, f.bits, tfm__raw(type, w + r * stride, 0), x);
+                __m128i s = _mm_set1_epi32(tfm__load_i32(a.sums + 2 * b)), sum = tfm__sum_rows(isum);
+                s = _mm_madd_epi16(s, _mm_set1_epi16((int16_t)(f.has_min ? 1 : -offset)));
+                if (offset) sum = _mm_add_epi32(sum, s);
+                acc = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), d, acc);
+                if (f.has_min) acc = _mm_fmadd_ps(_mm_cvtepi32_ps(s), m, acc);
+            } else {
+                __m256i sums = tfm__load256(a.sums + 16 * b);
+                TFM__UNROLL
+                for (int r = 0; r < TFM__RUN; r++, ahead += f.bytes) {
+                    isum[r] = tfm__row_256(isa, type, offset, w + r * stride, a.q + 256 * b, sums, &msum[r]);
+                    TFM__UNROLL
+                    for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
+                }
+                acc = _mm_fmadd_ps(_mm_cvtepi32_ps(tfm__sum_rows(isum)), d, acc);
+                if (f.has_min) acc = _mm_fmadd_ps(_mm_cvtepi32_ps(tfm__sum_rows(msum)), m, acc);
+            }
+        }
+        float out[TFM__RUN];
+        _mm_storeu_ps(out, acc);
+        for (int r = 0; r < TFM__RUN; r++)
+            if (first + r >= row && first + r < end) tfm__gemm_store(p, first + r, 0, out[r]);
+    }
+}
+
+/* Eight rows interleaved: a row to a lane, no sums across lanes. Quad i of 32 elements at p. */
+TFM__AVX2 TFM__INLINE __m256i tfm__raw_rows(tfm__form f, const uint8_t *p, int i) {
+    __m256i v = tfm__bits(tfm__load256(p + 32 * (i % 4)), i / 4 * -4, 15);
+    if (f.bits == 5) v = _mm256_or_si256(v, tfm__bits(tfm__load256(p + 128), 4 - i, 16));
+    if (f.bits == 6) v = _mm256_or_si256(v, tfm__bits(tfm__load256(p + 128 + 32 * (i / 4)), 4 - i % 4 * 2, 0x30));
+    return v;
+}
+/* Eight bytes, one to a lane: as integers, or as pairs (v, v) of 16 bits. */
+TFM__AVX2 TFM__INLINE __m256i tfm__lanes_of(const uint8_t *p, bool has_sign, bool pairs) {
+    __m128i b = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    __m256i v = has_sign ? _mm256_cvtepi8_epi32(b) : _mm256_cvtepu8_epi32(b);
+    return pairs ? _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa) : v;
+}
+/* The products of 8 rows' `quads` quads, from quad i of 32 elements on; sums of 16 bits if `narrow`. */
+TFM__AVX2 TFM__INLINE __m256i tfm__dot_rows(int isa, tfm__form f, int quads, const uint8_t *p, int i, const int8_t *x,
+                                            __m256i start) {
+    bool narrow = isa == TFM__AVX2_SUMS;
+    __m256i a = start, b = _mm256_setzero_si256();      /* two chains */
+    TFM__UNROLL
+    for (int n = 0; n < 4 * f.bits * quads; n += 64)
+        _mm_prefetch((const char *)p + TFM__AHEAD + 4 * f.bits * i + n, _MM_HINT_T0);
+    TFM__UNROLL
+    for (int n = 0; n < quads; n += 2, i += 2) {
+        __m256i v = tfm__raw_rows(f, p, i), w = tfm__raw_rows(f, p, i + 1);
+        __m256i xv = _mm256_set1_epi32(tfm__load_i32(x + 4 * i)), xw = _mm256_set1_epi32(tfm__load_i32(x + 4 * i + 4));
+        a = narrow ? _mm256_add_epi16(a, _mm256_maddubs_epi16(v, xv)) : tfm__dot4(isa, a, v, xv);
+        b = narrow ? _mm256_add_epi16(b, _mm256_maddubs_epi16(w, xw)) : tfm__dot4(isa, b, w, xw);
+    }
+    return narrow ? _mm256_add_epi16(a, b) : _mm256_add_epi32(a, b);
+}
+/* 32 elements of 8 rows, blocks of 32. */
+TFM__AVX2 TFM__INLINE __m256i tfm__rows_32(int isa, tfm__form f, const uint8_t *p, const int8_t *x, int32_t sum) {
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    __m256i start = _mm256_set1_epi32(-f.offset * sum);
+    if (isa != TFM__AVX2_SUMS) return tfm__dot_rows(isa, f, 8, p, 0, x, start);
+    if (f.bits == 4) return _mm256_add_epi32(start, _mm256_madd_epi16(tfm__dot_rows(isa, f, 8, p, 0, x, zero), ones));
+    for (int i = 0; i < 8; i += 4)
+        start = _mm256_add_epi32(start, _mm256_madd_epi16(tfm__dot_rows(isa, f, 4, p, i, x, zero), ones));
+    return start;
+}
+/* A block of 256 of 8 rows; *msum: the sum with the minimums. */
+TFM__AVX2 TFM__INLINE __m256i tfm__rows_256(int isa, tfm__form f, const uint8_t *p, const int8_t *x, const int16_t *sums,
+                                            __m256i *msum) {
+    const uint8_t *sc = p + (f.has_min ? 4 : 2) * TFM__ROWS, *mins = sc + 256 / f.group * TFM__ROWS;
+    const bool narrow = isa == TFM__AVX2_SUMS;
+    const int step = narrow && f.bits == 6 ? 2 : narrow && f.bits == 5 ? 4 : f.group / 4;       /* quads */
+    __m256i isum = _mm256_setzero_si256(), zero = isum;
+    *msum = zero;
+    p = f.has_min ? mins + 256 / f.group * TFM__ROWS : mins;
+    for (int j = 0; j < 8; j++, p += 32 * f.bits) {
+        TFM__UNROLL
+        for (int i = 0; i < 8; i += step) {
+            int sub = (32 * j + 4 * i) / f.group;
+            __m256i s = tfm__lanes_of(sc + TFM__ROWS * sub, f.bits == 6, narrow), start = zero;
+            if (f.offset && !narrow) start = _mm256_set1_epi32(-f.offset * sums[sub]);
+            __m256i t = tfm__dot_rows(isa, f, step, p, i, x + 32 * j, start);
+            isum = _mm256_add_epi32(isum, narrow ? _mm256_madd_epi16(t, s) : _mm256_mullo_epi32(t, s));
+            if (f.offset && narrow && 4 * i % f.group == 0)
+                isum = _mm256_sub_epi32(isum, _mm256_madd_epi16(s, _mm256_set1_epi16((int16_t)(f.offset / 2 * sums[sub]))));
+        }
+        if (f.has_min)
+            *msum = tfm__dot2(isa, *msum, tfm__lanes_of(mins + TFM__ROWS * j, false, true),
+                              _mm256_set1_epi32(tfm__load_i32(sums + 2 * j)));
+    }
+    return isum;
+}
+TFM__AVX2 TFM__INLINE void tfm__gemv_interleaved(int isa, tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
+                                                 int64_t begin, int64_t end) {
+    const tfm__form f = tfm__form_of(type);
+    const size_t bytes = tfm__interleaved_bytes(p->type);
+    tfm__act a = tfm__act_at(j->x, j->k, f.block);
+    const uint8_t *w = (const uint8_t *)p->interleaved + (size_t)(begin / TFM__ROWS * (j->k / f.block)) * bytes;
+    for (int64_t row = begin; row < end; row += TFM__ROWS) {
+        __m256 acc = _mm256_setzero_ps();
+        for (int64_t b = 0; b < j->k / f.block; b++, w += bytes) {
+            __m256 dx = _mm256_broadcast_ss(a.d + b), d = _mm256_mul_ps(_mm256_cvtph_ps(tfm__load128(w)), dx), m = d;
+            __m256i isum, msum;
+            if (f.has_min) m = _mm256_mul_ps(_mm256_cvtph_ps(tfm__load128(w + 16)), dx);
+            if (f.block == 32) {
+                int32_t sum = a.sums[2 * b] + a.sums[2 * b + 1];
+                isum = tfm__rows_32(isa, f, w + (f.has_min ? 32 : 16), a.q + 32 * b, sum);
+                msum = _mm256_set1_epi32(sum);
+            } else {
+                isum = tfm__rows_256(isa, f, w, a.q + 256 * b, a.sums + 16 * b, &msum);
+                m = _mm256_xor_ps(m, _mm256_set1_ps(-0.0f));
+            }
+            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), d, acc);
+            if (f.has_min) acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(msum), m, acc);
+        }
+        float out[TFM__ROWS];
+        _mm256_storeu_ps(out, acc);
+        for (int r = 0; r < TFM__ROWS; r++) tfm__gemm_store(p, row + r, 0, out[r]);
+    }
+}
+
+/* ---- many columns ---- */
+
+/* 16 rows unpacked: bytes, then for each block its scales. Blocks of 32: d, and m or the start of the
+   sum. Blocks of 256: d, m, 16 scales and 8 pairs of minimums, as 16 bits; the scales are pairs too without
+   VNNI, where sums of 16 bits meet them. Types of 256 with an offset have their scales as minimums: the
+   offset comes off the sum at the end of the block. */
+typedef struct tfm__panel { uint8_t *q; char *scales; } tfm__panel;
+enum { TFM__PANEL_32 = 2 * TFM__PANEL * 4, TFM__PANEL_256 = 26 * TFM__PANEL * 4 };
+
+static size_t tfm__panel_bytes(const tfm__type *t, int64_t k) {
+    return (size_t)(k * TFM__PANEL + k / t->block * (t->block == 32 ? TFM__PANEL_32 : TFM__PANEL_256));
+}
+/* 4 rows of 32 bytes to 8 quads of [16 rows][4], at rows 4 g of the panel. */
+TFM__AVX2 TFM__INLINE void tfm__quads(uint8_t *q, int g, __m256i a, __m256i b, __m256i c, __m256i d) {
+    __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d), t[4];
+    t[0] = _mm256_unpacklo_epi64(ab, cd);
+    t[1] = _mm256_unpackhi_epi64(ab, cd);
+    ab = _mm256_unpackhi_epi32(a, b);
+    cd = _mm256_unpackhi_epi32(c, d);
+    t[2] = _mm256_unpacklo_epi64(ab, cd);
+    t[3] = _mm256_unpackhi_epi64(ab, cd);
+    TFM__UNROLL
+    for (int i = 0; i < 4; i++) {
+        tfm__store128(q + 64 * i + 16 * g, _mm256_castsi256_si128(t[i]));
+        tfm__store128(q + 64 * (i + 4) + 16 * g, _mm256_extracti128_si256(t[i], 1));
+    }
+}
+/* The sum of |w| over the negative of 32 signed bytes. */
+TFM__AVX2 TFM__INLINE int32_t tfm__negatives(__m256i w) {
+    __m256i t = _mm256_abs_epi8(_mm256_min_epi8(w, _mm256_setzero_si256()));
+    t = _mm256_sad_epu8(t, _mm256_setzero_si256());
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_unpackhi_epi64(s, s)));
+}
+/* d of 16 rows' blocks, and m. */
+TFM__AVX2 TFM__INLINE void tfm__panel_floats(tfm_type type, bool has_min, const uint8_t *const w[TFM__PANEL],
+                                             float *out) {
+    uint16_t h[2 * TFM__PANEL];
+    TFM__UNROLL
+    for (int r = 0; r < TFM__PANEL; r++) {
+        h[r] = tfm__load_u16(w[r] + tfm__scale_at(type));
+        if (has_min) h[TFM__PANEL + r] = tfm__load_u16(w[r] + tfm__scale_at(type) + 2);
+    }
+    bool negative = has_min && tfm__form_of(type).block == 256;
+    for (int i = 0; i < (has_min ? 4 : 2); i++) {
+        __m256 v = _mm256_cvtph_ps(tfm__load128(h + 8 * i));
+        if (negative && i >= 2) v = _mm256_xor_ps(v, _mm256_set1_ps(-0.0f));
+        _mm256_storeu_ps(out + 8 * i, v);
+    }
+}
+TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm_type type, const tfm__part *p, int64_t row, int64_t k,
+                                           tfm__panel out) {
+    const tfm__form f = tfm__form_of(type);
+    const uint8_t *w[TFM__PANEL];
+    for (int r = 0; r < TFM__PANEL; r++) w[r] = (const uint8_t *)p->w + tfm__min64(row + r, p->rows - 1) * p->w_stride;
+    for (int64_t b = 0; b < k / f.block; b++) {
+        tfm__panel_floats(type, f.has_min, w, (float *)(void *)out.scales);
+        int32_t *starts = (int32_t *)(void *)out.scales + TFM__PANEL;
+        TFM__UNROLL
+        for (int j = 0; j < f.block / 32; j++, out.q += 32 * TFM__PANEL)
+            for (int g = 0; g < 4; g++) {
+                __m256i v[4];
+                TFM__UNROLL
+                for (int r = 0; r < 4; r++) {
+                    v[r] = tfm__raw(type, w[4 * g + r], j);
+                    if (f.bits == 8 && isa == TFM__AVX2_SUMS) starts[4 * g + r] = tfm__negatives(v[r]);
+                    else if (f.bits == 8) v[r] = _mm256_xor_si256(v[r], _mm256_set1_epi8(-128));
+                }
+                tfm__quads(out.q, g, v[0], v[1], v[2], v[3]);
+            }
+        for (int r = 0; f.block == 256 && r < TFM__PANEL; r++) {
+            int16_t sc[16], mins[16];
+            int32_t *pairs = (int32_t *)(void *)out.scales + 2 * TFM__PANEL + r;
+            __m256i m, s = tfm__scales(type, w[r], &m);
+            tfm__store256(sc, s);
+            tfm__store256(mins, f.has_min ? m : s);
+            for (int i = 0; i < 16; i++) {
+                pairs[TFM__PANEL * i] = isa == TFM__AVX2_SUMS ? (sc[i] & 0xffff) * 65537 : sc[i];
+                if (i % 2 == 0) pairs[TFM__PANEL * (16 + i / 2)] = (mins[i] & 0xffff) | mins[i + 1] * 65536;
+            }
+        }
+        out.scales += f.block == 32 ? TFM__PANEL_32 : TFM__PANEL_256;
+        for (int r = 0; r < TFM__PANEL; r++) w[r] += f.bytes;
+    }
+}
+
+/* One tile of columns meets one panel. x is [k/group][C] d, [k/32][C] sums or starts, [k/4][C][4]. */
+typedef struct tfm__tile { const float *d; const int32_t *s; const int8_t *q; } tfm__tile;
+TFM__INLINE tfm__tile tfm__tile_at(const char *x, int64_t k, int group, int columns) {
+    tfm__tile t;
+    t.d = (const float *)(const void *)x;
+    t.s = (const int32_t *)(const void *)(x + k / group * 4 * columns);
+    t.q = (const int8_t *)(x + (k / group * 4 + k / 8) * columns);
+    return t;
+}
+
+enum { TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8 };
+
+TFM__AVX2 TFM__INLINE __m256i tfm__four(const void *p) {           /* 4 bytes, eight times */
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+/* isum += products of `quads` quads, without VNNI: 16-bit sums, from start on, times mult. */
+TFM__AVX2 TFM__INLINE void tfm__tile_narrow(int quads, const uint8_t *w, const int8_t *x, const int32_t *start,
+                                            const __m256i mult[2], __m256i isum[TFM__TILE_AVX2][2]) {
+    __m256i a[TFM__TILE_AVX2][2];
+    TFM__UNROLL
+    for (int c = 0; c < TFM__TILE_AVX2; c++) a[c][0] = a[c][1] = start ? tfm__four(start + c) : _mm256_setzero_si256();
+    TFM__UNROLL
+    for (int i = 0; i < quads; i++) {
+        __m256i w0 = tfm__load256(w + 64 * i), w1 = tfm__load256(w + 64 * i + 32);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX2; c++) {
+            __m256i v = tfm__four(x + 4 * (i * TFM__TILE_AVX2 + c));
+            a[c][0] = _mm256_add_epi16(a[c][0], _mm256_maddubs_epi16(w0, v));
+            a[c][1] = _mm256_add_epi16(a[c][1], _mm256_maddubs_epi16(w1, v));
+            __asm__("" : "+x"(a[c][0]), "+x"(a[c][1]));            /* gcc would reorder these sums, and spill */
+        }
+    }
+    TFM__UNROLL
+    for (int c = 0; c < TFM__TILE_AVX2; c++) {
+        isum[c][0] = _mm256_add_epi32(isum[c][0], _mm256_madd_epi16(a[c][0], mult[0]));
+        isum[c][1] = _mm256_add_epi32(isum[c][1], _mm256_madd_epi16(a[c][1], mult[1]));
+    }
+}
+/* The same for signed bytes: isum += products of one quad. */
+TFM__AVX2 TFM__INLINE void tfm__tile_signed(const uint8_t *w, const int8_t *x, __m256i isum[TFM__TILE_AVX2][2]) {
+    const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256();
+    __m256i w0 = tfm__load256(w), w1 = tfm__load256(w + 32);
+    __m256i s0 = _mm256_cmpgt_epi8(zero, w0), s1 = _mm256_cmpgt_epi8(zero, w1);
+    w0 = _mm256_abs_epi8(w0);
+    w1 = _mm256_abs_epi8(w1);
+    TFM__UNROLL
+    for (int c = 0; c < TFM__TILE_AVX2; c++) {
+        __m256i v = tfm__four(x + 4 * c);
+        __m256i t0 = _mm256_madd_epi16(_mm256_maddubs_epi16(w0, _mm256_xor_si256(v, s0)), ones);
+        __m256i t1 = _mm256_madd_epi16(_mm256_maddubs_epi16(w1, _mm256_xor_si256(v, s1)), ones);
+        isum[c][0] = _mm256_add_epi32(isum[c][0], t0);
+        isum[c][1] = _mm256_add_epi32(isum[c][1], t1);
+        __asm__("" : "+x"(isum[c][0]), "+x"(isum[c][1]));
+    }
+}
+/* isum += products of `quads` quads with VNNI. */
+TFM__AVX2 TFM__INLINE void tfm__tile_vnni(int isa, int quads, const uint8_t *w, const int8_t *x,
+                                          __m256i isum[TFM__TILE_AVX2][2]) {
+    TFM__UNROLL
+    for (int i = 0; i < quads; i++) {
+        __m256i w0 = tfm__load256(w + 64 * i), w1 = tfm__load256(w + 64 * i + 32);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX2; c++) {
+            __m256i v = tfm__four(x + 4 * (i * TFM__TILE_AVX2 + c));
+            isum[c][0] = tfm__dot4(isa, isum[c][0], w0, v);
+            isum[c][1] = tfm__dot4(isa, isum[c][1], w1, v);
+        }
+    }
+}
+/* acc [C][16] += the tile's products, blocks of 32. */
+TFM__AVX2 TFM__INLINE void tfm__tile_32(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *acc) {
+    const __m256i ones[2] = { _mm256_set1_epi16(1), _mm256_set1_epi16(1) };
+    for (int64_t b = 0; b < k / 32; b++) {
+        const float *d = (const float *)(const void *)w.scales;
+        __m256i isum[TFM__TILE_AVX2][2];
+        bool narrow = isa == TFM__AVX2_SUMS && f.bits == 4, is_signed = isa == TFM__AVX2_SUMS && f.bits == 8;
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX2; c++)
+            TFM__UNROLL
+            for (int h = 0; h < 2; h++)
+                isum[c][h] = is_signed ? tfm__load256(d + TFM__PANEL + 8 * h)
+                             : narrow || f.has_min ? _mm256_setzero_si256() : tfm__four(x.s + c);
+        if (isa != TFM__AVX2_SUMS) tfm__tile_vnni(isa, 8, w.q, x.q, isum);
+        else if (is_signed) for (int i = 0; i < 8; i++) tfm__tile_signed(w.q + 64 * i, x.q + 16 * i, isum);
+        else if (narrow) tfm__tile_narrow(8, w.q, x.q, f.has_min ? NULL : x.s, ones, isum);
+        else for (int i = 0; i < 2; i++) tfm__tile_narrow(4, w.q + 256 * i, x.q + 64 * i, NULL, ones, isum);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX2; c++)
+            TFM__UNROLL
+            for (int h = 0; h < 2; h++) {
+                __m256 dx = _mm256_broadcast_ss(x.d + c), *a = (__m256 *)(void *)(acc + 16 * c + 8 * h);
+                *a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[c][h]), _mm256_mul_ps(_mm256_loadu_ps(d + 8 * h), dx), *a);
+                if (f.has_min)
+                    *a = _mm256_fmadd_ps(_mm256_broadcast_ss((const float *)(const void *)(x.s + c)),
+                                         _mm256_mul_ps(_mm256_loadu_ps(d + TFM__PANEL + 8 * h), dx), *a);
+            }
+        w.q += 8 * 64;
+        w.scales += TFM__PANEL_32;
+        x.d += TFM__TILE_AVX2;
+        x.s += TFM__TILE_AVX2;
+        x.q += 8 * 4 * TFM__TILE_AVX2;
+    }
+}
+/* The sum of minimums times sums of activations: what blocks of 256 take off or add. */
+TFM__AVX2 TFM__INLINE __m256i tfm__tile_mins(int isa, const int32_t *pairs, const int32_t *s, int columns) {
+    __m256i t = _mm256_setzero_si256();
+    TFM__UNROLL
+    for (int i = 0; i < 8; i++)
+        t = tfm__dot2(isa, t, tfm__load256(pairs + (16 + i) * TFM__PANEL), tfm__four(s + i * columns));
+    return t;
+}
+TFM__AVX2 TFM__INLINE void tfm__tile_256(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *acc) {
+    const int widen = isa == TFM__AVX2_SUMS && f.bits == 6 ? 2 : f.group == 16 || f.bits == 5 ? 4 : 8;
+    for (int64_t b = 0; b < k / 256; b++) {
+        const float *d = (const float *)(const void *)w.scales;
+        const int32_t *sc = (const int32_t *)(const void *)w.scales + 2 * TFM__PANEL;
+        __m256i isum[TFM__TILE_AVX2][2];
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX2; c++) isum[c][0] = isum[c][1] = _mm256_setzero_si256();
+        for (int at = 0; at < 64; at += widen) {        /* in quads */
+            const int32_t *s = sc + at / 4 * TFM__PANEL;
+            __m256i mult[2] = { tfm__load256(s), tfm__load256(s + 8) };
+            if (isa == TFM__AVX2_SUMS) {
+                tfm__tile_narrow(widen, w.q + 64 * at, x.q + 16 * at, NULL, mult, isum);
+                continue;
+            }
+            __m256i part[TFM__TILE_AVX2][2];
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AVX2; c++) part[c][0] = part[c][1] = _mm256_setzero_si256();
+            tfm__tile_vnni(isa, widen, w.q + 64 * at, x.q + 16 * at, part);
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AVX2; c++)
+                TFM__UNROLL
+                for (int h = 0; h < 2; h++)
+                    isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_mullo_epi32(part[c][h], mult[h]));
+        }
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX2; c++)
+            TFM__UNROLL
+            for (int h = 0; h < 2; h++) {
+                __m256 dx = _mm256_broadcast_ss(x.d + c), *a = (__m256 *)(void *)(acc + 16 * c + 8 * h);
+                __m256i mins = tfm__tile_mins(isa, sc + 8 * h, x.s + c, TFM__TILE_AVX2), v = isum[c][h];
+                if (f.offset) v = _mm256_sub_epi32(v, _mm256_slli_epi32(mins, f.offset == 32 ? 5 : 2));
+                *a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(v), _mm256_mul_ps(_mm256_loadu_ps(d + 8 * h), dx), *a);
+                if (f.has_min)
+                    *a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(mins),
+                                         _mm256_mul_ps(_mm256_loadu_ps(d + TFM__PANEL + 8 * h), dx), *a);
+            }
+        w.q += 64 * 64;
+        w.scales += TFM__PANEL_256;
+        x.d += TFM__TILE_AVX2;
+        x.s += 8 * TFM__TILE_AVX2;
+        x.q += 256 * TFM__TILE_AVX2;
+    }
+}
+/* acc [columns][16] to its place, with the bias. */
+TFM__AVX2 TFM__INLINE void tfm__tile_store(const tfm__part *p, int64_t row, int64_t last, int64_t column, int64_t columns,
+                                           const float *acc) {
+    for (int64_t c = 0; c < columns; c++, acc += TFM__PANEL) {
+        if (p->y_row != 1 || row + TFM__PANEL > last) {
+            for (int64_t r = row; r < last && r < row + TFM__PANEL; r++) tfm__gemm_store(p, r, column + c, acc[r - row]);
+            continue;
+        }
+        float *y = p->y + row + (column + c) * p->y_column;
+        for (int h = 0; h < 2; h++) {
+            __m256 v = _mm256_loadu_ps(acc + 8 * h);
+            if (p->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(p->bias + row + 8 * h));
+            _mm256_storeu_ps(y + 8 * h, v);
+        }
+    }
+}
+/* The same from interleaved rows. */
+TFM__AVX2 TFM__INLINE void tfm__panel_from_rows(int isa, tfm_type type, const tfm__part *p, int64_t row, int64_t k,
+                                                tfm__panel out) {
+    const tfm__form f = tfm__form_of(type);
+    const size_t bytes = tfm__interleaved_bytes(p->type);
+    const int subs = f.block / f.group, floats = f.has_min ? 4 : 2;
+    const bool negative = f.block == 256;
+    for (int g = 0; g < 2; g++) {
+        int64_t first = tfm__min64(row + TFM__ROWS * g, p->rows - TFM__ROWS);
+        const uint8_t *w = (const uint8_t *)p->interleaved + (size_t)(first / TFM__ROWS * (k / f.block)) * bytes;
+        char *scales = out.scales + 32 * g;
+        uint8_t *q = out.q + 32 * g;
+        for (int64_t b = 0; b < k / f.block; b++, w += bytes) {
+            const uint8_t *sc = w + floats * TFM__ROWS, *mins = f.has_min ? sc + subs * TFM__ROWS : sc, *bits = sc;
+            _mm256_storeu_ps((float *)(void *)scales, _mm256_cvtph_ps(tfm__load128(w)));
+            if (f.has_min) {
+                __m256 m = _mm256_cvtph_ps(tfm__load128(w + 16));
+                if (negative) m = _mm256_xor_ps(m, _mm256_set1_ps(-0.0f));
+                _mm256_storeu_ps((float *)(void *)(scales + 64), m);
+            }
+            for (int i = 0; f.block == 256 && i < 16; i++) {
+                int sub = i * subs / 16, next = (i + 1) * subs / 16;
+                tfm__store256(scales + 64 * (2 + i), tfm__lanes_of(sc + TFM__ROWS * sub, !f.has_min, isa == TFM__AVX2_SUMS));
+                if (i % 2) continue;
+                __m256i low = tfm__lanes_of(mins + TFM__ROWS * sub, !f.has_min, false);
+                __m256i high = tfm__lanes_of(mins + TFM__ROWS * next, !f.has_min, false);
+                tfm__store256(scales + 64 * (18 + i / 2), _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa));
+            }
+            if (f.block == 256) bits = mins + subs * TFM__ROWS;
+            for (int n = 0; n < f.block / 32; n++, bits += 32 * f.bits, q += 32 * TFM__PANEL) {
+                TFM__UNROLL
+                for (int i = 0; i < 8; i++) tfm__store256(q + 64 * i, tfm__raw_rows(f, bits, i));
+            }
+            scales += f.block == 32 ? TFM__PANEL_32 : TFM__PANEL_256;
+        }
+    }
+}
+TFM__AVX2 TFM__INLINE void tfm__panel_of(int isa, tfm_type type, const tfm__part *p, int64_t row, int64_t k,
+                                         tfm__panel out) {
+    bool interleaves = tfm__form_of(type).bits >= 4 && tfm__form_of(type).bits <= 6;
+    if (interleaves && p->interleaved) tfm__panel_from_rows(isa, type, p, row, k, out);
+    else tfm__panel_fill(isa, type, p, row, k, out);
+}
+TFM__AVX2 TFM__INLINE void tfm__gemv(int isa, tfm_type type, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
+                                     int64_t end) {
+    bool interleaves = tfm__form_of(type).bits >= 4 && tfm__form_of(type).bits <= 6;
+    if (interleaves && p->interleaved) tfm__gemv_interleaved(isa, type, j, p, begin, end);
+    else tfm__gemv_quantized(isa, type, j, p, begin, end);
+}
+TFM__AVX2 TFM__INLINE void tfm__gemm_quantized_avx2(int isa, tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
+                                                    int64_t begin, int64_t end, char *scratch) {
+    const tfm__form f = tfm__form_of(type);
+    tfm__panel w;
+    if (j->n == 1) { tfm__gemv(isa, type, j, p, begin, end); return; }
+    w.q = (uint8_t *)scratch;
+    w.scales = scratch + j->k * TFM__PANEL;
+    for (int64_t row = begin; row < end; row += TFM__PANEL) {
+        tfm__panel_of(isa, type, p, row, j->k, w);
+        for (int64_t c = 0; c < j->n; c += TFM__TILE_AVX2) {
+            __m256 acc[2 * TFM__TILE_AVX2];
+            for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
+            tfm__tile x = tfm__tile_at(j->x + (size_t)(c / TFM__TILE_AVX2) * j->x_stride, j->k, f.block, TFM__TILE_AVX2);
+            if (f.block == 32) tfm__tile_32(isa, f, w, x, j->k, (float *)acc);
+            else tfm__tile_256(isa, f, w, x, j->k, (float *)acc);
+            tfm__tile_store(p, row, end, c, tfm__min64(TFM__TILE_AVX2, j->n - c), (const float *)acc);
+        }
+    }
+}
+
+/* Columns quantized into tiles; a row is made in scratch and dealt out, missing columns are zeros. */
+TFM__AVX2 static void tfm__columns_tile(const tfm__columns_job *j, int64_t tile, char *row) {
+    size_t bytes = tfm__act_bytes(j->k, j->group);
+    char *out = j->out + (size_t)tile * bytes * (size_t)j->width;
+    tfm__tile t = tfm__tile_at(out, j->k, j->group, j->width);
+    tfm__act a = tfm__act_at(row, j->k, j->group);
+    for (int c = 0; c < j->width; c++) {
+        int64_t column = tile * j->width + c;
+        float *d = (float *)(void *)out + c;
+        int32_t *s = (int32_t *)(uintptr_t)t.s + c, *q = (int32_t *)(uintptr_t)t.q + c;
+        if (column < j->n) tfm__quantize_row(j->x + column * j->k, j->k, j->group, row);
+        else memset(row, 0, bytes);
+        for (int64_t i = 0; i < j->k / j->group; i++) d[i * j->width] = a.d[i];
+        for (int64_t i = 0; i < j->k / 4; i++) memcpy(q + i * j->width, a.q + 4 * i, 4);
+        for (int64_t i = 0; i < j->k / 32; i++) {
+            int32_t sum = a.sums[2 * i] + a.sums[2 * i + 1], start = -j->offset * sum;
+            float f = (float)sum;
+            switch (j->sums) {
+                case TFM__SUMS_PAIRS: memcpy(s + i * j->width, a.sums + 2 * i, 4); break;
+                case TFM__SUMS_START: s[i * j->width] = start; break;
+                case TFM__SUMS_HALVES: s[i * j->width] = (start / 2 & 0xffff) | start / 2 * 65536; break;
+                case TFM__SUMS_FLOAT: memcpy(s + i * j->width, &f, 4); break;
+            }
+        }
+    }
+}
+TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__columns_job *j = (const tfm__columns_job *)arg;
+    if (j->group == 0) { tfm__float_columns_avx2(j, begin, end); return; }
+    if (j->width == 1) { tfm__columns_quantize(arg, begin, end, thread); return; }
+    char *row = j->scratch + (size_t)thread * j->scratch_stride;
+    for (int64_t tile = begin; tile < end; tile++) tfm__columns_tile(j, tile, row);
+}
+
+/* Each type's body, compiled for it. */
+#define TFM__EACH_QUANTIZED(X) X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(IQ4_NL) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
+#define TFM__X(type)                                                                                            \
+    TFM__AVX2 static void tfm__gemm_##type##_avx2(int isa, const tfm__gemm_job *j, const tfm__part *p, int64_t begin, \
+                                                  int64_t end, char *scratch) {                                   \
+        if (isa == TFM__AVX2_SUMS) tfm__gemm_quantized_avx2(TFM__AVX2_SUMS, TFM_##type, j, p, begin, end, scratch); \
+        else tfm__gemm_quantized_avx2(TFM__VEX_VNNI, TFM_##type, j, p, begin, end, scratch);                      \
+    }
+TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
+TFM__AVX2 static void tfm__gemm_avx2_run(int isa, const tfm__float_kernel *floats, const tfm__gemm_job *j, int64_t begin,
+                                         int64_t end, int thread) {
     const tfm__part *p;
+    char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
     for (int64_t first, last; begin < end;) {
         begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
-        if (p->type->unpack) tfm__gemm_quantized(TFM__FMA_HARD, j, p, first, last);
-        else tfm__gemm_float_avx2(&tfm__float_avx512, j, p, first, last, thread);
+        switch (p->type->type) {
+#define TFM__X(type) case TFM_##type: tfm__gemm_##type##_avx2(isa, j, p, first, last, scratch); break;
+            TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
+            default: tfm__gemm_float_avx2(floats, j, p, first, last, thread);
+        }
+    }
+}
+TFM__AVX2 static void tfm__gemm_avx2(void *job, int64_t begin, int64_t end, int thread) {
+    tfm__gemm_avx2_run(TFM__AVX2_SUMS, &tfm__float_avx2, (const tfm__gemm_job *)job, begin, end, thread);
+}
+TFM__AVX2 static void tfm__gemm_avxvnni(void *job, int64_t begin, int64_t end, int thread) {
+    tfm__gemm_avx2_run(TFM__VEX_VNNI, &tfm__float_avx2, (const tfm__gemm_job *)job, begin, end, thread);
+}
+TFM__AVX2 static void tfm__gemm_avx512(void *job, int64_t begin, int64_t end, int thread) {
+    tfm__gemm_avx2_run(TFM__AVX2_SUMS, &tfm__float_avx512, (const tfm__gemm_job *)job, begin, end, thread);
+}
+static size_t tfm__scratch_avx2(const tfm__type *type, int64_t k) {
+    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(&tfm__float_avx2, k);
+}
+static size_t tfm__scratch_avx512(const tfm__type *type, int64_t k) {
+    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(&tfm__float_avx512, k);
+}
+/* ---- AVX-512 ------------------------------------------------------------------- [KERNELS.AVX512]
+   Quantized products with VNNI: a panel's quad of 16 rows is one register, and meets eight columns
+   broadcast from memory: 8 integer sums, 8 integer sums times scales (blocks of 256), 8 float sums,
+   the weights and a few to spare, of 32. Orders are those of the AVX2 part, whose panels these are. */
+
+#define TFM__DOT512(op, acc, w, p) \
+    __asm__(op " %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)(p)))
+
+TFM__AVX512VNNI TFM__INLINE __m512 tfm__broadcast512(const void *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return _mm512_set1_ps(v);
+}
+/* isum[c] += products of `quads` quads */
+TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_quads(int quads, const uint8_t *w, const int8_t *x,
+                                                        __m512i isum[TFM__TILE_AVX512]) {
+    TFM__UNROLL
+    for (int i = 0; i < quads; i++) {
+        __m512i v = _mm512_loadu_si512(w + 64 * i);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++) TFM__DOT512("vpdpbusd", isum[c], v, x + 4 * (i * TFM__TILE_AVX512 + c));
+    }
+}
+TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_32(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
+                                                     __m512 acc[TFM__TILE_AVX512]) {
+    for (int64_t b = 0; b < k / 32; b++) {
+        __m512i isum[TFM__TILE_AVX512];
+        __m512 d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++)
+            isum[c] = f.has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(x.s[c]);
+        tfm__tile_avx512_quads(8, w.q, x.q, isum);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++) {
+            __m512 dx = tfm__broadcast512(x.d + c);
+            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
+            if (f.has_min) acc[c] = _mm512_fmadd_ps(tfm__broadcast512(x.s + c), _mm512_mul_ps(m, dx), acc[c]);
+        }
+        w.q += 8 * 64;
+        w.scales += TFM__PANEL_32;
+        x.d += TFM__TILE_AVX512;
+        x.s += TFM__TILE_AVX512;
+        x.q += 32 * TFM__TILE_AVX512;
+    }
+}
+TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_256(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
+                                                      __m512 acc[TFM__TILE_AVX512]) {
+    const int quads = f.group / 4;
+    for (int64_t b = 0; b < k / 256; b++) {
+        const char *sc = w.scales + 8 * TFM__PANEL;
+        __m512i isum[TFM__TILE_AVX512], mins[TFM__TILE_AVX512];
+        __m512 d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++) isum[c] = mins[c] = _mm512_setzero_si512();
+        for (int at = 0; at < 64; at += quads) {
+            __m512i part[TFM__TILE_AVX512], s = _mm512_loadu_si512(sc + at * TFM__PANEL);
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AVX512; c++) part[c] = _mm512_setzero_si512();
+            tfm__tile_avx512_quads(quads, w.q + 64 * at, x.q + 4 * TFM__TILE_AVX512 * at, part);
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AVX512; c++)
+                isum[c] = _mm512_add_epi32(isum[c], _mm512_mullo_epi32(part[c], s));
+        }
+        for (int i = 0; i < 8; i++) {
+            __m512i pair = _mm512_loadu_si512(sc + 64 * (16 + i));
+            TFM__UNROLL
+            for (int c = 0; c < TFM__TILE_AVX512; c++)
+                TFM__DOT512("vpdpwssd", mins[c], pair, x.s + i * TFM__TILE_AVX512 + c);
+        }
+        TFM__UNROLL
+        for (int c = 0; c < TFM__TILE_AVX512; c++) {
+            __m512 dx = tfm__broadcast512(x.d + c);
+            if (f.offset) isum[c] = _mm512_sub_epi32(isum[c], _mm512_slli_epi32(mins[c], f.offset == 32 ? 5 : 2));
+            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
+            if (f.has_min) acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(mins[c]), _mm512_mul_ps(m, dx), acc[c]);
+        }
+        w.q += 64 * 64;
+        w.scales += TFM__PANEL_256;
+        x.d += TFM__TILE_AVX512;
+        x.s += 8 * TFM__TILE_AVX512;
+        x.q += 256 * TFM__TILE_AVX512;
+    }
+}
+TFM__AVX512VNNI TFM__INLINE void tfm__gemm_quantized_avx512(tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
+                                                            int64_t begin, int64_t end, char *scratch) {
+    const tfm__form f = tfm__form_of(type);
+    tfm__panel w;
+    if (j->n == 1) { tfm__gemv(TFM__EVEX_VNNI, type, j, p, begin, end); return; }
+    w.q = (uint8_t *)scratch;
+    w.scales = scratch + j->k * TFM__PANEL;
+    for (int64_t row = begin; row < end; row += TFM__PANEL) {
+        tfm__panel_of(TFM__EVEX_VNNI, type, p, row, j->k, w);
+        for (int64_t c = 0; c < j->n; c += TFM__TILE_AVX512) {
+            __m512 acc[TFM__TILE_AVX512];
+            float out[TFM__TILE_AVX512 * TFM__PANEL];
+            TFM__UNROLL
+            for (int i = 0; i < TFM__TILE_AVX512; i++) acc[i] = _mm512_setzero_ps();
+            tfm__tile x = tfm__tile_at(j->x + (size_t)(c / TFM__TILE_AVX512) * j->x_stride, j->k, f.block,
+                                       TFM__TILE_AVX512);
+            if (f.block == 32) tfm__tile_avx512_32(f, w, x, j->k, acc);
+            else tfm__tile_avx512_256(f, w, x, j->k, acc);
+            TFM__UNROLL
+            for (int i = 0; i < TFM__TILE_AVX512; i++) _mm512_storeu_ps(out + TFM__PANEL * i, acc[i]);
+            tfm__tile_store(p, row, end, c, tfm__min64(TFM__TILE_AVX512, j->n - c), out);
+        }
+    }
+}
+#define TFM__X(type)                                                                                             \
+    TFM__AVX512VNNI static void tfm__gemm_##type##_avx512(const tfm__gemm_job *j, const tfm__part *p, int64_t begin, \
+                                                          int64_t end, char *scratch) {                            \
+        tfm__gemm_quantized_avx512(TFM_##type, j, p, begin, end, scratch);                                         \
+    }
+TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
+TFM__AVX512VNNI static void tfm__gemm_avx512vnni(void *job, int64_t begin, int64_t end, int thread) {
+    const tfm__gemm_job *j = (const tfm__gemm_job *)job;
+    const tfm__part *p;
+    char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
+    for (int64_t first, last; begin < end;) {
+        begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
+        switch (p->type->type) {
+#define TFM__X(type) case TFM_##type: tfm__gemm_##type##_avx512(j, p, first, last, scratch); break;
+            TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
+            default: tfm__gemm_float_avx2(&tfm__float_avx512, j, p, first, last, thread);
+        }
     }
 }
 #endif
@@ -2737,6 +3629,7 @@ TFM__AVX2 static void tfm__gemm_avx512(void *arg, int64_t begin, int64_t end, in
 typedef struct tfm__kernels {
     tfm_level level;
     int width, float_width;             /* columns of a tile: quantized, float; 1: rows as they are */
+    bool vnni;
     size_t (*scratch)(const tfm__type *type, int64_t k);   /* bytes that gemm takes per thread, or NULL */
     tfm__task gemm, columns, unary, rows, rope, attention, cell;
     int panel;                          /* rows of a panel of float weights; 0: gemm knows none */
@@ -2756,7 +3649,7 @@ typedef struct tfm__kernels {
     TFM__INSTANCE(target, attention, suffix, fma)                                      \
     TFM__INSTANCE(target, cell, suffix, fma)                                           \
     static const tfm__kernels tfm__kernels_##suffix = {                                \
-        level, 1, 1, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
+        level, 1, 1, false, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
         tfm__attention_##suffix, tfm__cell_##suffix, 0, NULL                           \
     };
@@ -2777,7 +3670,8 @@ TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 
 #if TFM__SIMD_X86
 static const tfm__kernels tfm__kernels_avx2 = {
-    TFM_LEVEL_AVX2, 1, 6, tfm__scratch_avx2,
+    TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, false,
+    tfm__scratch_avx2,
     tfm__gemm_avx2,
     tfm__columns_avx2,
     tfm__unary_fma,
@@ -2787,8 +3681,9 @@ static const tfm__kernels tfm__kernels_avx2 = {
     tfm__cell_fma, 16, tfm__pack_part_avx2
 };
 static const tfm__kernels tfm__kernels_avxvnni = {
-    TFM_LEVEL_AVXVNNI, 1, 6, tfm__scratch_avx2,
-    tfm__gemm_avx2,
+    TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 6, true,
+    tfm__scratch_avx2,
+    tfm__gemm_avxvnni,
     tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
@@ -2797,7 +3692,8 @@ static const tfm__kernels tfm__kernels_avxvnni = {
     tfm__cell_fma, 16, tfm__pack_part_avx2
 };
 static const tfm__kernels tfm__kernels_avx512 = {
-    TFM_LEVEL_AVX512, 1, 12, tfm__scratch_avx512,
+    TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, false,
+    tfm__scratch_avx512,
     tfm__gemm_avx512,
     tfm__columns_avx2,
     tfm__unary_fma,
@@ -2807,8 +3703,9 @@ static const tfm__kernels tfm__kernels_avx512 = {
     tfm__cell_fma, 32, tfm__pack_part_avx2
 };
 static const tfm__kernels tfm__kernels_avx512vnni = {
-    TFM_LEVEL_AVX512VNNI, 1, 12, tfm__scratch_avx512,
-    tfm__gemm_avx512,
+    TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 12, true,
+    tfm__scratch_avx512,
+    tfm__gemm_avx512vnni,
     tfm__columns_avx2,
     tfm__unary_fma,
     tfm__rows_fma,
@@ -3358,16 +4255,29 @@ TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count,
 
 /* y[r, c] = w[r] . x[c] + bias[r] for `rows` rows of w (any numeric type, k elements each) and n
    contiguous f32 rows x. Quantized w: x is rounded first, in scratch that is given back. */
-/* Do products with both types take their columns in the same form? */
+/* The form in which a product with this type takes its columns. */
+static void tfm__columns_form(tfm__columns_job *j, const tfm__kernels *kernels, const tfm__type *type, int64_t n) {
+    j->group = type->unpack ? tfm__act_group(type) : 0;
+    j->width = n == 1 ? 1 : j->group ? kernels->width : kernels->float_width;
+    j->sums = TFM__SUMS_PAIRS;
+    j->offset = 0;
+    if (j->width == 1 || j->group != 32) return;
+    j->offset = type->bits == 8 && kernels->vnni ? 128 : type->offset;
+    if (type->has_min) j->sums = TFM__SUMS_FLOAT;
+    else if (j->offset) j->sums = type->bits == 4 && !kernels->vnni ? TFM__SUMS_HALVES : TFM__SUMS_START;
+}
 static bool tfm__alike(const tfm__kernels *kernels, const tfm__type *a, const tfm__type *b, int64_t n) {
-    (void)kernels; (void)n;
-    return a == b || (a->unpack && b->unpack && tfm__act_group(a) == tfm__act_group(b)) || (!a->unpack && !b->unpack);
+    tfm__columns_job u, v;
+    tfm__columns_form(&u, kernels, a, n);
+    tfm__columns_form(&v, kernels, b, n);
+    return u.group == v.group && u.sums == v.sums && u.offset == v.offset;
 }
 static tfm__part tfm__part_of(tfm_type type, const void *w, int64_t w_stride, int64_t rows, const float *bias,
                               float *y, int64_t y_row, int64_t y_column) {
     tfm__part p;
     p.type = tfm__type_of(type);
     p.w = (const char *)w;
+    p.interleaved = NULL;
     p.w_stride = w_stride;
     p.w_step = p.type ? p.type->bytes : 0;
     p.packed = NULL;
@@ -3421,15 +4331,17 @@ static void tfm__products_alike(tfm_context *c, const tfm__part *parts, int coun
     x_job.x = x;
     x_job.n = n;
     x_job.k = k;
-    x_job.group = parts->type->unpack ? tfm__act_group(parts->type) : 0;
-    x_job.width = j.width = n == 1 ? 1 : x_job.group ? ks->width : ks->float_width;
+    tfm__columns_form(&x_job, ks, parts->type, n);
+    j.width = x_job.width;
     if (x_job.group) j.x_stride = (size_t)j.width * tfm__act_bytes(k, x_job.group);
-    else j.x_stride = sizeof(float) * (j.width > 1 ? tfm__panel_floats(k, j.width) : (size_t)k);
+    else j.x_stride = sizeof(float) * (j.width > 1 ? tfm__float_panel(k, j.width) : (size_t)k);
     j.x = (const char *)x;
     if (x_job.group || j.width > 1) {
         int64_t tiles = (n + j.width - 1) / j.width;
         x_job.out = (char *)tfm__arena(c, (size_t)tiles, j.x_stride);
         j.x = x_job.out;
+        tfm__round_up(x_job.group ? tfm__act_bytes(k, x_job.group) : 0, TFM_ALIGN, &x_job.scratch_stride);
+        x_job.scratch = (char *)tfm__arena(c, (size_t)c->pool.threads, x_job.scratch_stride);
         tfm__run(c, ks->columns, &x_job, tiles, (double)n * (double)k);
     }
     tfm__round_up(most, TFM_ALIGN, &j.scratch_stride);
@@ -4019,6 +4931,7 @@ static void tfm__rnn_steps(void *arg, int64_t begin, int64_t end, int thread) {
     tfm__gemm_job gemm = j->gemm;
     tfm__cell_job cell = j->cell;
     tfm__columns_job x;
+    memset(&x, 0, sizeof x);
     part.y += begin * gates;
     gemm.parts = &part;
     gemm.n = n;
@@ -4030,7 +4943,6 @@ static void tfm__rnn_steps(void *arg, int64_t begin, int64_t end, int thread) {
     x.out = (char *)(uintptr_t)gemm.x;
     x.n = n;
     x.k = hidden;
-    x.group = 0;
     x.width = gemm.width;
     cell.h = part.y;
     cell.h_old = cell.h_new = h;
@@ -4091,7 +5003,7 @@ static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_
     double step = (double)gates * (double)hidden * (double)batch;
     if (tfm__ok(c) && !quantized && ks->panel && steps > 1 && (batch > 1 || tfm__lanes(hidden) == 1)) {
         int64_t panels = (gates + ks->panel - 1) / ks->panel;
-        float *packed = (float *)tfm__arena(c, (size_t)panels, tfm__panel_floats(hidden, ks->panel) * sizeof(float));
+        float *packed = (float *)tfm__arena(c, (size_t)panels, tfm__float_panel(hidden, ks->panel) * sizeof(float));
         if (packed && !c->measure) ks->pack(&j.w_hh, hidden, 0, gates, ks->panel, packed);
         j.w_hh.packed = packed;
     }
@@ -4103,7 +5015,7 @@ static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_
         j.gemm.count = 1;
         j.gemm.k = hidden;
         j.gemm.width = batch > 1 ? ks->float_width : 1;
-        j.gemm.x_stride = tfm__panel_floats(hidden, j.gemm.width) * sizeof(float);
+        j.gemm.x_stride = tfm__float_panel(hidden, j.gemm.width) * sizeof(float);
         if (j.gemm.width > 1)
             j.gemm.x = (const char *)tfm__arena(c, (size_t)(batch / j.gemm.width + c->pool.threads), j.gemm.x_stride);
         tfm__run(c, tfm__rnn_steps, &j, batch, step * (double)steps);
@@ -6096,7 +7008,10 @@ static const tfm__arch tfm__archs[] = {
     { "llama", false, true,  false, TFM__SILU },
 };
 
-typedef struct tfm__linear { tfm_tensor w, b; } tfm__linear;    /* a norm too: weight and bias [D] */
+typedef struct tfm__linear {            /* a norm too: weight and bias [D] */
+    tfm_tensor w, b;
+    const char *interleaved;            /* the weight's rows interleaved by eight, or NULL */
+} tfm__linear;
 
 enum { TFM__LAYER_TENSORS = 6 };        /* that a layer has at least: two norms, qkv, output, up, down */
 typedef struct tfm__layer {
@@ -6117,6 +7032,7 @@ struct tfm_model {
     tfm__linear output_norm, output;
     tfm__layer *layers;
     float *freq_factors;                /* [rope_dims / 2] */
+    char *interleaved;                  /* repacked weights, or NULL */
 };
 
 /* Metadata: "<architecture>.<key>". */
@@ -6274,12 +7190,14 @@ static tfm_tensor tfm__weight(tfm__loader *l, int layer, const char *part, const
 static tfm__linear tfm__load_linear(tfm__loader *l, int layer, const char *part, int64_t out, int64_t in,
                                     bool optional) {
     tfm__linear r;
+    r.interleaved = NULL;
     r.w = tfm__weight(l, layer, part, "weight", tfm_shape2(out, in), optional);
     r.b = r.w.rank ? tfm__weight(l, layer, part, "bias", tfm_shape1(out), true) : tfm_none();
     return r;
 }
 static tfm__linear tfm__load_norm(tfm__loader *l, int layer, const char *part) {
     tfm__linear r;
+    r.interleaved = NULL;
     r.w = tfm__weight(l, layer, part, "weight", tfm_shape1(l->m->hp.width), false);
     r.b = l->m->arch->layer_norm ? tfm__weight(l, layer, part, "bias", tfm_shape1(l->m->hp.width), true) : tfm_none();
     return r;
@@ -6417,10 +7335,39 @@ static tfm_model *tfm__model_make(tfm_file *f, const tfm_allocator *a, void *mem
     if (a) tfm__heap_free(a, base);
     return NULL;
 }
+/* Interleaves a weight's rows at out, if out is given; the bytes that takes, 0 for one that stays. */
+static size_t tfm__repack_linear(tfm__linear *l, char *out) {
+    const tfm__type *t = l->w.rank == 2 ? tfm__type_of(l->w.type) : NULL;
+    if (!t || !tfm__interleaves(t) || l->w.dim[0] % TFM__ROWS) return 0;
+    size_t group = (size_t)(l->w.dim[1] / t->block) * tfm__interleaved_bytes(t);
+    int64_t groups = l->w.dim[0] / TFM__ROWS;
+    for (int64_t g = 0; out && g < groups; g++)
+        tfm__interleave(t, (const uint8_t *)l->w.data + g * TFM__ROWS * l->w.stride[0], l->w.stride[0], l->w.dim[1],
+                        (uint8_t *)out + (size_t)g * group);
+    if (out) l->interleaved = out;
+    size_t bytes = (size_t)groups * group;
+    return tfm__round_up(bytes, TFM_ALIGN, &bytes) ? bytes : 0;
+}
+static size_t tfm__repack_all(tfm_model *m, char *out) {
+    size_t bytes = tfm__repack_linear(&m->output, out);
+    for (int i = 0; i < m->hp.layers; i++) {
+        tfm__layer *y = &m->layers[i];
+        tfm__linear *all[] = { &y->attn_qkv, &y->attn_q, &y->attn_k, &y->attn_v, &y->attn_output,
+                               &y->ffn_gate, &y->ffn_up, &y->ffn_down };
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++)
+            bytes += tfm__repack_linear(all[k], out ? out + bytes : NULL);
+    }
+    return bytes;
+}
 static tfm_model *tfm__model_over(tfm_file *f, const tfm_model_opts *opts, tfm_error *e) {
     tfm_allocator a = tfm__allocator(opts ? opts->allocator : NULL);
     tfm_model *m = f ? tfm__model_make(f, &a, NULL, 0, e) : NULL;
     if (!m) tfm_file_free(f);
+    size_t bytes = m && opts && opts->repack ? tfm__repack_all(m, NULL) : 0;
+    if (!bytes) return m;
+    m->interleaved = (char *)tfm__heap_alloc(&a, bytes, e);
+    if (m->interleaved) tfm__repack_all(m, m->interleaved);
+    else { tfm_model_free(m); m = NULL; }
     return m;
 }
 TFMDEF tfm_model *tfm_model_open(const char *path, const tfm_model_opts *opts, tfm_error *err) {
@@ -6482,6 +7429,7 @@ TFMDEF void tfm_model_free(tfm_model *m) {
     tfm_tokenizer_free(m->tokenizer);
 #endif
     tfm_file_free(m->file);
+    tfm__heap_free(&a, m->interleaved);
     tfm__heap_free(&a, m);
 }
 TFMDEF const tfm_hparams *tfm_model_hparams(const tfm_model *m) { return m ? &m->hp : NULL; }
@@ -6533,6 +7481,28 @@ static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_t
         for (int64_t k = 0; k < width; k++) half[k] = tfm__f32_to_f16(x[k]);
     }
 }
+/* x [n, D] times `count` weights that need not wait for each other, one task for all; one that the
+   model lacks gives no tensor. */
+static void tfm__linears(tfm_context *c, tfm_tensor x, const tfm__linear *const *l, tfm_tensor *y, int count) {
+    tfm__part parts[3];
+    int given = 0;
+    for (int i = 0; i < count; i++) y[i] = l[i]->w.rank ? tfm__new(c, TFM_F32, tfm_shape2(x.dim[0], l[i]->w.dim[0])) : tfm_none();
+    tfm_mark mark = tfm_arena_mark(c);
+    for (int i = 0; i < count && tfm__ok(c); i++) {
+        tfm_tensor w = l[i]->w;
+        if (!w.rank) continue;
+        parts[given] = tfm__part_of(w.type, w.data, w.stride[0], w.dim[0], tfm__vector(c, "linear", "bias", l[i]->b, w.dim[0]),
+                                    tfm__floats(y[i]), 1, w.dim[0]);
+        parts[given++].interleaved = l[i]->interleaved;
+    }
+    tfm__products(c, parts, given, tfm__floats(x), x.dim[0], x.dim[1]);
+    tfm_arena_rewind(c, mark);
+}
+static tfm_tensor tfm__apply(tfm_context *c, tfm_tensor x, const tfm__linear *l) {
+    tfm_tensor y;
+    tfm__linears(c, x, &l, &y, 1);
+    return y;
+}
 static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, const float *angles) {
     const tfm_model *m = s->m;
     const tfm_hparams *h = &m->hp;
@@ -6541,14 +7511,17 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
     int64_t n = x.dim[0], q_width = (int64_t)h->heads * h->key_size, k_width = (int64_t)h->kv_heads * h->key_size;
     tfm_tensor q, k, v, y;
     if (l->attn_qkv.w.rank) {
-        tfm_tensor qkv = tfm_dense(c, x, l->attn_qkv.w, l->attn_qkv.b);
+        tfm_tensor qkv = tfm__apply(c, x, &l->attn_qkv);
         q = tfm_contiguous(c, tfm_slice(c, qkv, 1, 0, q_width));
         k = tfm_contiguous(c, tfm_slice(c, qkv, 1, q_width, q_width + k_width));
         v = tfm_slice(c, qkv, 1, q_width + k_width, qkv.dim[1]);
     } else {
-        q = tfm_dense(c, x, l->attn_q.w, l->attn_q.b);
-        k = tfm_dense(c, x, l->attn_k.w, l->attn_k.b);
-        v = tfm_dense(c, x, l->attn_v.w, l->attn_v.b);
+        const tfm__linear *const w[] = { &l->attn_q, &l->attn_k, &l->attn_v };
+        tfm_tensor qkv[3];
+        tfm__linears(c, x, w, qkv, 3);
+        q = qkv[0];
+        k = qkv[1];
+        v = qkv[2];
     }
     if (m->arch->rotary) {
         tfm__rotate(c, tfm__floats(q), tfm__floats(q), angles, n, h->heads, h->key_size, h->rope_dims,
@@ -6569,14 +7542,15 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
                     tfm__cache(s, s->keys, layer, s->position + n, h->key_size),
                     tfm__cache(s, s->values, layer, s->position + n, h->value_size),
                     tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), &o);
-    return tfm_dense(c, y, l->attn_output.w, l->attn_output.b);
+    return tfm__apply(c, y, &l->attn_output);
 }
 static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
     const tfm__layer *l = &s->m->layers[layer];
-    tfm_tensor up = tfm_dense(s->c, x, l->ffn_up.w, l->ffn_up.b), gate = l->ffn_gate.w.rank
-        ? tfm_dense(s->c, x, l->ffn_gate.w, l->ffn_gate.b) : up;
-    tfm_tensor y = tfm__unary_op(s->c, "activation", s->m->arch->activation, gate);
-    return tfm_dense(s->c, l->ffn_gate.w.rank ? tfm_mul(s->c, y, up) : y, l->ffn_down.w, l->ffn_down.b);
+    const tfm__linear *const w[] = { &l->ffn_gate, &l->ffn_up };
+    tfm_tensor h[2];                    /* gate, up */
+    tfm__linears(s->c, x, w, h, 2);
+    tfm_tensor y = tfm__unary_op(s->c, "activation", s->m->arch->activation, h[0].rank ? h[0] : h[1]);
+    return tfm__apply(s->c, h[0].rank ? tfm_mul(s->c, y, h[1]) : y, &l->ffn_down);
 }
 /* The transformer: n ids at the session's position; logits of the last `rows` of them. */
 static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t rows) {
@@ -6602,6 +7576,7 @@ static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t 
         const float *bias = tfm__vector(c, "output", "bias", m->output.b, m->hp.vocab);
         tfm__part p = tfm__part_of(m->output.w.type, m->output.w.data, m->output.w.stride[0], m->hp.vocab, bias,
                                    s->logits, 1, m->hp.vocab);
+        p.interleaved = m->output.interleaved;
         tfm__products(c, &p, 1, tfm__floats(y), rows, m->hp.width);
     }
     tfm_arena_rewind(c, start);

@@ -140,6 +140,7 @@ try "valgrind.perplexity" $valgrind "$build/evaluate" $tiny -p "Once upon a time
 try "valgrind.tokenize" $valgrind "$build/tokenize" tests/data/tok-llama-spm.gguf "Once upon a time"
 try "valgrind.inspect" $valgrind "$build/inspect" $tiny --json
 try "valgrind.quantize" $valgrind "$build/quantize" tests/data/tiny-llama.gguf "$dir/quantized" Q4_K_M
+try "valgrind.bench" $valgrind "$build/bench" $tiny -p 4 -n 2 -t 1,2 -r 1 --read 1
 
 # ---- OpenBLAS, installation, firmware ----
 

@@ -75,7 +75,7 @@ holds() {
 
 # ---- Options, for all programs ----
 
-for p in generate evaluate tokenize inspect quantize; do
+for p in generate evaluate tokenize inspect quantize bench; do
     holds $p.help "^usage: $p " $p --help
     refuses $p.unknown_option 2 "--nonsense" $p --nonsense
     why="$p -h > /dev/full: not noticed"
@@ -380,6 +380,77 @@ if wanted quantize; then
     why="quantize left a file: $(ls "$dir")"
     ! ls "$dir" | grep -q 'q2\|\.part'
     report quantize.leaves_nothing $?
+fi
+
+# ---- bench: what it prints, never how fast ----
+
+quick="-p 8 -n 4 -t 1 -r 1 --read 1"
+# json NAME TEXT PROGRAM ARGUMENT...: prints JSON that holds TEXT
+json() {
+    name=$1 text=$2
+    shift 2
+    wanted "$name" || return
+    run 0 "$@" && { why="$*: no JSON, or without $text"; grep -qF -- "$text" "$dir/out"; } &&
+        if command -v python3 > /dev/null; then python3 -m json.tool "$dir/out" > /dev/null 2> "$dir/err"; fi
+    report "$name" $?
+}
+if wanted bench; then
+    json bench.json '"test": "decode", "tokens": 4' bench "$tiny" $quick --json
+    json bench.several '"model": "tiny-gpt2.gguf"' bench "$llama" tests/data/tiny-gpt2.gguf $quick --json --repack
+    json bench.lists '"threads": 2, "test": "prompt", "tokens": 3, "depth": 5' \
+        bench "$tiny" -p 2,3 -n 0 -t 1,2 --depth 0,5 -r 1 --json
+    json bench.nothing_to_time "[" bench "$tiny" -p 0 -n 0 --json
+    json bench.machine '"what": "plain read of 1 MiB"' bench --machine -t 1 -r 1 --read 1 --json
+    holds bench.text "^tiny-q8_0.gguf +Q8_0 +1 +decode" bench "$tiny" $quick --kv f16
+    holds bench.markdown "^\\| tiny-q8_0.gguf \\| Q8_0 .* \\|$" bench "$tiny" $quick --md
+    json bench.random '"model": "stories15m", "type": "Q4_K_M"' bench --random stories15m:Q4_K_M $quick --json
+    run 0 bench --random stories15m:Q8_0 -p 0 -n 0 --out "$dir/random.gguf" --save "$dir/random.json" --json
+    report bench.out $?
+    cp "$dir/out" "$dir/want"
+    why="--save writes something else than --json prints"
+    cmp -s "$dir/want" "$dir/random.json"
+    report bench.save $?
+    if command -v python3 > /dev/null; then
+        "$build/bench" "$tiny" -p 8 -n 4 -t 1 -r 1 --read 1 --save "$dir/tiny.json" > "$dir/out" 2> "$dir/err"
+        python3 tools/bench_svg.py "$dir/bench.svg" "$dir/tiny.json" 2> "$dir/err" &&
+            why="no bar in the drawing" && grep -q '<rect class="b"' "$dir/bench.svg"
+        report bench.svg $?
+    fi
+    prints bench.only_out "" bench --random stories15m:Q4_0 -p 0 -n 0 --out "$dir/only.gguf"
+    holds bench.out_runs "^[0-9 ]+$" evaluate "$dir/random.gguf" -p "aa bb" --greedy 4
+    prints bench.out_tokens "259 287 259 314\n" tokenize "$dir/random.gguf" "ab bc"
+    run 0 bench "$stories" -p 600 -n 4 -t 1 -r 1 --read 0 && run 0 bench tests/data/tiny-gpt2.gguf -p 100000 -n 1 -r 1
+    why="a prompt beyond the positions of a gpt2 is not left out and said: $(cat "$dir/err")"
+    grep -q "no position after" "$dir/err"
+    report bench.beyond_positions $?
+    refuses bench.no_model 2 "MODEL" bench
+    refuses bench.two_things 2 "only one" bench "$tiny" --machine
+    refuses bench.two_formats 2 "--md" bench "$tiny" --json --md
+    refuses bench.unknown_shape 2 "gpt5" bench --random gpt5:Q8_0
+    refuses bench.unknown_type 2 "Q9_9" bench --random stories15m:Q9_9
+    refuses bench.no_type 2 "SHAPE:TYPE" bench --random stories15m
+    refuses bench.empty_random 2 "--random" bench --random ""
+    refuses bench.bad_list 2 "-t 2x" bench "$tiny" -t 1,2x
+    refuses bench.empty_list 2 "-p" bench "$tiny" -p ""
+    refuses bench.threads 2 "-t 257" bench "$tiny" -t 257
+    refuses bench.no_runs 2 "-r 0" bench "$tiny" -r 0
+    refuses bench.level 2 "--level best" bench "$tiny" --level best
+    refuses bench.out_of_model 2 "--out" bench "$tiny" --out "$dir/x"
+    refuses bench.out_of_two 2 "--out" bench --random stories15m:Q8_0,stories15m:Q4_0 --out "$dir/x"
+    refuses bench.missing_file 1 "$dir/none" bench "$dir/none"
+    refuses bench.not_a_model 1 "$dir/wrong_magic" bench "$dir/wrong_magic"
+    refuses bench.unwritable_output 1 "$dir/none/x" bench --random stories15m:Q8_0 --out "$dir/none/x"
+    [ -w /dev/full ] && refuses bench.output_is_full 1 "/dev/full" bench --random stories15m:Q8_0 --out /dev/full
+    interrupted bench.interrupt bench --random stories15m:F32 -p 256 -n 256 -r 1000 -t 1 --out "$dir/kept.gguf"
+    TMPDIR=$dir
+    export TMPDIR
+    interrupted bench.interrupt_temporary bench --random stories15m:F32 -p 256 -n 256 -r 1000 -t 1
+    TMPDIR=$dir/none
+    refuses bench.temporary_unwritable 1 "$dir/none" bench --random stories15m:F32
+    unset TMPDIR
+    why="bench left a file: $(ls "$dir")"
+    ! ls "$dir" | grep -q 'tfm-bench\|\.part\|^x$'
+    report bench.leaves_nothing $?
 fi
 
 # ---- The other examples ----

@@ -427,6 +427,27 @@ static inline void cli_finish(void) {
 
 /* ---- Text ---- */
 
+/* A string as JSON has it: valid UTF-8, U+FFFD for what is not; at most `limit` bytes of it, and then
+   how many there are. */
+static inline void cli_json_string(FILE *f, tfm_string s, size_t limit) {
+    tfm_utf8 utf8 = { { 0 }, 0 };
+    char piece[3 * 1 + 12];
+    putc('"', f);
+    for (size_t i = 0; i <= s.size && i <= limit; i++) {
+        bool last = i == s.size || i == limit;
+        size_t n = tfm_utf8_feed(&utf8, last ? "" : s.data + i, last ? 0 : 1, true, last, piece);
+        for (size_t j = 0; j < n; j++) {
+            unsigned char c = (unsigned char)piece[j];
+            if (c == '"' || c == '\\') fprintf(f, "\\%c", c);
+            else if (c == '\n') fputs("\\n", f);
+            else if (c < 32 || c == 127) fprintf(f, "\\u%04x", c);
+            else putc(c, f);
+        }
+    }
+    putc('"', f);
+    if (s.size > limit) fprintf(f, " ... (%zu bytes)", s.size);
+}
+
 /* The text given as -p or -f; NULL if neither was. */
 static inline char *cli_text(const char *text, const char *file, size_t *size) {
     *size = 0;

@@ -42,26 +42,6 @@ static const char *value_type(tfm_value_type type) {
     return (unsigned)type < TFM_VALUE_TYPES ? value_types[type] : "?";
 }
 
-/* A string as JSON has it: valid UTF-8, U+FFFD for what is not; at most `limit` bytes of it. */
-static void print_string(tfm_string s, size_t limit) {
-    tfm_utf8 utf8 = { { 0 }, 0 };
-    char piece[3 * 1 + 12];
-    putchar('"');
-    for (size_t i = 0; i <= s.size && i <= limit; i++) {
-        bool last = i == s.size || i == limit;
-        size_t n = tfm_utf8_feed(&utf8, last ? "" : s.data + i, last ? 0 : 1, true, last, piece);
-        for (size_t j = 0; j < n; j++) {
-            unsigned char c = (unsigned char)piece[j];
-            if (c == '"' || c == '\\') printf("\\%c", c);
-            else if (c == '\n') fputs("\\n", stdout);
-            else if (c < 32 || c == 127) printf("\\u%04x", c);
-            else putchar(c);
-        }
-    }
-    putchar('"');
-    if (s.size > limit) printf(" ... (%zu bytes)", s.size);
-}
-
 static void print_real(double v, int digits) {
     if (isfinite(v)) printf("%.*g", digits, v);
     else if (o.json) fputs("null", stdout);                /* JSON has no name for it */
@@ -76,7 +56,7 @@ static void print_value(const tfm_value *v) {
     bool b;
     tfm_string s;
     tfm_value rest = *v, element;
-    if (tfm_value_string(v, &s)) print_string(s, o.json ? SIZE_MAX : SHOWN_BYTES);
+    if (tfm_value_string(v, &s)) cli_json_string(stdout, s, o.json ? SIZE_MAX : SHOWN_BYTES);
     else if (tfm_value_bool(v, &b)) fputs(b ? "true" : "false", stdout);
     else if (tfm_value_u64(v, &u)) printf("%" PRIu64, u);
     else if (tfm_value_i64(v, &i)) printf("%" PRId64, i);
@@ -144,7 +124,7 @@ static void print_json(const tfm_file *f) {
     printf("{\"format\": \"%s\",\n \"metadata\": {", tfm_file_format(f));
     for (int64_t i = 0; tfm_file_meta_at(f, i, &key, &v); i++) {
         printf("%s\n  ", i ? "," : "");
-        print_string(key, SIZE_MAX);
+        cli_json_string(stdout, key, SIZE_MAX);
         printf(": {\"type\": \"%s\", ", value_type(v.type));
         if (v.type == TFM_VALUE_ARRAY)
             printf("\"element\": \"%s\", \"count\": %" PRIu64 ", ", value_type(v.element), v.count);
@@ -155,9 +135,9 @@ static void print_json(const tfm_file *f) {
     printf("},\n \"tensors\": [");
     for (int64_t i = 0; tfm_file_tensor_at(f, i, &t); i++) {
         printf("%s\n  {\"name\": ", i ? "," : "");
-        print_string(t.name, SIZE_MAX);
+        cli_json_string(stdout, t.name, SIZE_MAX);
         fputs(", \"type\": ", stdout);
-        print_string(t.type_name, SIZE_MAX);
+        cli_json_string(stdout, t.type_name, SIZE_MAX);
         fputs(", \"shape\": [", stdout);
         print_shape(&t, ", ");
         printf("], \"offset\": %" PRIu64 ", \"bytes\": %" PRIu64 "}", t.offset, t.bytes);
