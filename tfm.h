@@ -1911,8 +1911,12 @@ TFM__INLINE tfm__act tfm__act_at(const char *row, int64_t k, int group) {
 /* Vector kernels of float products read panels of `width` rows, [lane][step][width]: the lanes in the
    order in which the tree joins them, each a step longer than needed, so that lanes do not meet in the
    same sets of a cache. Floats of one panel: */
-TFM__INLINE int64_t tfm__lane_rows(int64_t k) { return (tfm__lanes(k) == 1 ? k : (k + TFM__LANES - 1) / TFM__LANES) + 1; }
-TFM__INLINE size_t tfm__float_panel(int64_t k, int width) { return (size_t)(tfm__lanes(k) * tfm__lane_rows(k) * width); }
+TFM__INLINE int64_t tfm__lane_rows(int64_t k) {
+    return (tfm__lanes(k) == 1 ? k : (k + TFM__LANES - 1) / TFM__LANES) + 1;
+}
+TFM__INLINE size_t tfm__float_panel(int64_t k, int width) {
+    return (size_t)(tfm__lanes(k) * tfm__lane_rows(k) * width);
+}
 
 /* Four bytes for each 32 of a column: the two sums of 16; -offset times their sum, as one integer or as
    halves of it in 16 bits each; their sum as a float. */
@@ -2657,7 +2661,8 @@ static void tfm__float_store(const tfm__float_kernel *f, tfm__float_tile *t, con
     t->y = direct ? p->y + r + c * p->y_column : buffer;
     t->y_column = direct ? p->y_column : panels * f->rows;
     for (int i = 0; !direct && t->add && i < t->columns; i++)
-        for (int64_t k = 0; k < rows; k++) buffer[i * t->y_column + k] = p->y[(r + k) * p->y_row + (c + i) * p->y_column];
+        for (int64_t k = 0; k < rows; k++)
+            buffer[i * t->y_column + k] = p->y[(r + k) * p->y_row + (c + i) * p->y_column];
     f->tile(t, panels);
     for (int i = 0; !direct && i < t->columns; i++)
         for (int64_t k = 0; k < rows; k++) {
@@ -4299,7 +4304,8 @@ static bool tfm__openblas(const tfm_context *c, const tfm__part *p, const float 
     if (p->type->type != TFM_F32 || c->measure || p->bias || p->y_row != 1 ||
         (double)p->rows * (double)n * (double)k < 262144.0 || (uintptr_t)p->w % sizeof(float) ||
         (p->w_step != 4 && p->w_stride != 4) || p->w_stride % 4 || p->w_step % 4 ||
-        p->w_stride / 4 >= INT_MAX || p->w_step / 4 >= INT_MAX || p->rows >= INT_MAX || n >= INT_MAX || k >= INT_MAX || p->y_column >= INT_MAX)
+        p->w_stride / 4 >= INT_MAX || p->w_step / 4 >= INT_MAX || p->rows >= INT_MAX || n >= INT_MAX ||
+        k >= INT_MAX || p->y_column >= INT_MAX)
         return false;
     bool rows = p->w_step == 4 && p->w_stride / 4 >= k;
     if (!rows && (p->w_stride != 4 || p->w_step / 4 < p->rows)) return false;
@@ -4346,7 +4352,8 @@ static void tfm__products_alike(tfm_context *c, const tfm__part *parts, int coun
     }
     tfm__round_up(most, TFM_ALIGN, &j.scratch_stride);
     if (most) j.scratch = (char *)tfm__arena(c, (size_t)c->pool.threads, j.scratch_stride);
-    tfm__run(c, ks->gemm, &j, units, (double)rows * (double)n * (double)k);
+    double work = (double)rows * (double)n * (double)k;     /* tiles do eight in the time of one */
+    tfm__run(c, ks->gemm, &j, units, j.width > 1 ? work / 8 : work);
     tfm_arena_rewind(c, mark);
 }
 /* Several weight matrices times the same columns x [n, k]: their results are independent. */
