@@ -1955,6 +1955,16 @@ TFM__INLINE tfm__act tfm__act_at(const char *row, int64_t k, int group) {
     return a;
 }
 
+/* Vector kernels of float products read panels of `width` rows, [lane][step][width]: the lanes in the
+   order in which the tree joins them, each a step longer than needed, so that lanes do not meet in the
+   same sets of a cache. Floats of one panel: */
+TFM__INLINE int64_t tfm__lane_rows(int64_t k) {
+    return (tfm__lanes(k) == 1 ? k : (k + TFM__LANES - 1) / TFM__LANES) + 1;
+}
+TFM__INLINE size_t tfm__float_panel(int64_t k, int width) {
+    return (size_t)(tfm__lanes(k) * tfm__lane_rows(k) * width);
+}
+
 /* Four bytes for each 32 of a column: the two sums of 16; -offset times their sum, as one integer or as
    halves of it in 16 bits each; their sum as a float. */
 typedef enum tfm__sums { TFM__SUMS_PAIRS, TFM__SUMS_START, TFM__SUMS_HALVES, TFM__SUMS_FLOAT } tfm__sums;
@@ -1962,7 +1972,7 @@ typedef enum tfm__sums { TFM__SUMS_PAIRS, TFM__SUMS_START, TFM__SUMS_HALVES, TFM
 /* Columns of a product made ready for its kernel, `width` of them to a tile. */
 typedef struct tfm__columns_job {
     const float *x;                     /* [n, k], contiguous */
-    char *out;                          /* tiles of width * tfm__act_bytes, or of floats for group 0 */
+    char *out;                          /* tiles of width * tfm__act_bytes, or panels for group 0 */
     int64_t n, k;
     int group, width;
     tfm__sums sums;                     /* what a tile keeps of the sums of 16 */
@@ -2012,6 +2022,8 @@ typedef struct tfm__part {
     const char *w;                      /* rows of k elements, w_stride bytes apart, at any address */
     const char *interleaved;            /* the same rows interleaved by eight, or NULL */
     int64_t w_stride, rows;
+    int64_t w_step;                     /* bytes along a row; not type->bytes only for vector kernels, float types */
+    const float *packed;                /* the same rows as panels (tfm__kernels.pack), or NULL */
     const float *bias;                  /* [rows], or NULL */
     float *y;
     int64_t y_row, y_column;            /* strides of y in floats, along r and along c */
@@ -2923,6 +2935,408 @@ TFM__AVX2 static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t
     }
     return tfm__next_above(x, i, n, limit);
 }
+
+/* ---- Float products on AVX2, and what AVX-512 shares with them ----
+   Many columns: rows of w are unpacked into panels of 16 (AVX-512: 32) rows in the thread's scratch,
+   columns once per product into tiles of 6 (12); both are panels as tfm__float_panel has them. The
+   kernel holds 16 x 6 (32 x 12) sums in 12 (24) registers and runs over one lane's k/16 steps; after
+   each lane it joins what the tree of tfm__join joins next, so that four tiles at most wait in memory.
+   Long panels are run through twice, the tree's halves being the lanes of even and of odd k, so that
+   what is in use fits in the cache.
+   One column: as the rows lie, one to four at once, lanes 0-7 and 8-15 in a register each; below 256 elements
+   (one lane) and for other layouts through panels, four of them at once to hide the latency.         */
+
+typedef struct tfm__float_tile {              /* one call of the kernel */
+    const float *w, *x;                 /* the first panel; a tile of columns, or a plain row */
+    bool plain;
+    int64_t k, w_panel;                 /* floats from panel to panel */
+    const float *bias;                  /* of these rows, or NULL */
+    float *y;                           /* results, rows next to each other */
+    int64_t y_column;
+    int columns;                        /* that are wanted */
+    int first, last;                    /* the lanes, in their order: all, or one half at a time */
+    bool add;                           /* y holds the first half's sums */
+} tfm__float_tile;
+
+typedef struct tfm__float_kernel {
+    int rows, columns;                  /* of a panel, of a tile */
+    void (*tile)(const tfm__float_tile *t, int panels);       /* one panel; four with a plain row */
+} tfm__float_kernel;
+
+/* Lane number i of a panel holds the elements k with k % 16 equal to this, which is its own inverse. */
+static const int8_t tfm__lane_order[TFM__LANES] = { 0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15 };
+
+/* Eight elements, widened. */
+TFM__AVX2 TFM__INLINE __m256 tfm__load8_avx2(tfm_type type, const char *p) {
+    if (type == TFM_F32) return _mm256_loadu_ps((const float *)(const void *)p);
+    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
+    if (type == TFM_F16) return _mm256_cvtph_ps(h);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+/* Registers of rows become registers of columns. */
+TFM__AVX2 TFM__INLINE void tfm__transpose8_avx2(__m256 *v) {
+    __m256 a[8], b[8];
+    TFM__UNROLL for (int i = 0; i < 4; i++) {
+        a[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+    TFM__UNROLL for (int i = 0; i < 2; i++) {
+        b[4 * i] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
+        b[4 * i + 1] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0xee);
+        b[4 * i + 2] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
+        b[4 * i + 3] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xee);
+    }
+    TFM__UNROLL for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+
+/* Rows of a matrix on their way into panels. Rows missing in the last panel hold anything: nobody reads
+   their sums. */
+typedef struct tfm__pack {
+    const tfm__type *type;
+    const char *w;
+    int64_t stride, step, rows, k;      /* bytes along rows and along k */
+    int width;                          /* of a panel */
+    float *out;
+} tfm__pack;
+
+/* Element k of a panel's rows goes to its at[k % 16] + k / 16 * the result. */
+static int64_t tfm__pack_places(const tfm__pack *p, int64_t *at) {
+    bool single = tfm__lanes(p->k) == 1;
+    for (int i = 0; i < TFM__LANES; i++)
+        at[i] = (single ? i : tfm__lane_order[i] * tfm__lane_rows(p->k)) * p->width;
+    return (single ? TFM__LANES : 1) * p->width;
+}
+/* Elements from `begin` of one panel, one by one: tails, other types, odd strides. */
+static void tfm__pack_plainly(const tfm__pack *p, int64_t row, float *out, int64_t begin) {
+    int64_t at[TFM__LANES], group = tfm__pack_places(p, at), rows = tfm__min64(p->width, p->rows - row);
+    for (int64_t k = begin; k < p->k; k++)
+        for (int64_t i = 0; i < rows; i++)
+            tfm__decode(p->type->type, p->w + (row + i) * p->stride + k * p->step,
+                        out + at[k % TFM__LANES] + k / TFM__LANES * group + i, 1);
+}
+/* One panel of rows that lie as such, 8 x 8 at a time. A width of 6 writes 8 values; the next step, or
+   the one to spare, takes the two too many. */
+TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, int bytes, const tfm__pack *p, int64_t row, float *to) {
+    int64_t whole = p->k & ~(int64_t)7, at[TFM__LANES], group = tfm__pack_places(p, at);
+    for (int64_t chunk = 0, next; chunk < whole; chunk = next) {        /* so that what is written stays in L1 */
+        next = tfm__min64(whole, chunk + 128);
+        for (int r = 0; r < p->width; r += 8) {
+            const char *w[8];
+            bool half = p->width - r == 4;
+            for (int i = 0; i < 8; i++) w[i] = p->w + tfm__min64(row + r + i, p->rows - 1) * p->stride;
+            for (int64_t k = chunk; k < next; k += 8) {
+                __m256 v[8];
+                float *out = to + k / TFM__LANES * group + r;
+                const int64_t *place = at + k % TFM__LANES;
+                TFM__UNROLL for (int i = 0; i < 8; i++) v[i] = tfm__load8_avx2(type, w[i] + k * bytes);
+                tfm__transpose8_avx2(v);
+                TFM__UNROLL for (int i = 0; i < 8; i++) {
+                    if (half) _mm_storeu_ps(out + place[i], _mm256_castps256_ps128(v[i]));
+                    else _mm256_storeu_ps(out + place[i], v[i]);
+                }
+            }
+        }
+    }
+    tfm__pack_plainly(p, row, to, whole);
+}
+/* All panels of a matrix that lies transposed, in the order of its addresses. */
+TFM__AVX2 TFM__INLINE void tfm__pack_columns_avx2(tfm_type type, int bytes, const tfm__pack *p) {
+    int64_t at[TFM__LANES], group = tfm__pack_places(p, at);
+    int64_t panel = (int64_t)tfm__float_panel(p->k, p->width), whole = p->rows & ~(int64_t)7;
+    for (int64_t k = 0; k < p->k; k++) {
+        const char *w = p->w + k * p->step;
+        float *out = p->out + at[k % TFM__LANES] + k / TFM__LANES * group;
+        for (int64_t r = 0; r < whole; out += panel)
+            for (int i = 0; i < p->width && r < whole; i += 8, r += 8) {
+                __builtin_prefetch(w + 8 * p->step + r * bytes);
+                _mm256_storeu_ps(out + i, tfm__load8_avx2(type, w + r * bytes));
+            }
+        if (whole == p->rows) continue;
+        char rest[32] = { 0 };
+        memcpy(rest, w + whole * bytes, (size_t)((p->rows - whole) * bytes));
+        out = p->out + at[k % TFM__LANES] + k / TFM__LANES * group + whole / p->width * panel + whole % p->width;
+        _mm256_storeu_ps(out, tfm__load8_avx2(type, rest));
+    }
+}
+TFM__AVX2 static void tfm__pack_avx2(const tfm__pack *p) {
+    tfm_type type = p->type->type;
+    bool known = type == TFM_F32 || type == TFM_F16 || type == TFM_BF16, rows = known && p->step == p->type->bytes;
+    if (known && !rows && p->stride == p->type->bytes) {
+        if (type == TFM_F32) tfm__pack_columns_avx2(TFM_F32, 4, p);
+        else if (type == TFM_F16) tfm__pack_columns_avx2(TFM_F16, 2, p);
+        else tfm__pack_columns_avx2(TFM_BF16, 2, p);
+        return;
+    }
+    float *out = p->out;
+    for (int64_t r = 0; r < p->rows; r += p->width, out += tfm__float_panel(p->k, p->width)) {
+        if (rows && type == TFM_F32) tfm__pack_rows_avx2(TFM_F32, 4, p, r, out);
+        else if (rows && type == TFM_F16) tfm__pack_rows_avx2(TFM_F16, 2, p, r, out);
+        else if (rows) tfm__pack_rows_avx2(TFM_BF16, 2, p, r, out);
+        else tfm__pack_plainly(p, r, out, 0);
+    }
+}
+/* Rows begin..end-1 of a part. */
+static void tfm__pack_part_avx2(const tfm__part *part, int64_t k, int64_t begin, int64_t end, int width, float *out) {
+    tfm__pack p;
+    p.type = part->type;
+    p.w = part->w + begin * part->w_stride;
+    p.stride = part->w_stride;
+    p.step = part->w_step;
+    p.rows = end - begin;
+    p.k = k;
+    p.width = width;
+    p.out = out;
+    tfm__pack_avx2(&p);
+}
+static void tfm__float_columns_avx2(const tfm__columns_job *j, int64_t begin, int64_t end) {
+    tfm__pack p;
+    p.type = tfm__type_of(TFM_F32);
+    p.w = (const char *)(j->x + begin * j->width * j->k);
+    p.stride = j->k * (int64_t)sizeof(float);
+    p.step = sizeof(float);
+    p.rows = tfm__min64(end * j->width, j->n) - begin * j->width;
+    p.k = j->k;
+    p.width = j->width;
+    p.out = (float *)(void *)j->out + (size_t)begin * tfm__float_panel(j->k, j->width);
+    tfm__pack_avx2(&p);
+}
+
+/* One lane's steps: sum = w x. */
+TFM__AVX2 TFM__INLINE void tfm__float_lane_avx2(__m256 *sum, int panels, int columns, const float *w, int64_t w_panel,
+                                               const float *x, int64_t x_step, int64_t steps) {
+    __m256 t[12];
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) t[i] = _mm256_setzero_ps();
+    for (int64_t s = 0; s < steps; s++, w += 16, x += x_step) {
+        __m256 v[8];
+        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) v[i] = _mm256_loadu_ps(w + i / 2 * w_panel + i % 2 * 8);
+        if (columns > 1) __builtin_prefetch(w + 512);
+        TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++)
+            t[i] = _mm256_fmadd_ps(v[i / (2 * columns) * 2 + i % 2], _mm256_broadcast_ss(x + i / 2 % columns), t[i]);
+    }
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) sum[i] = t[i];
+}
+TFM__AVX2 TFM__INLINE void tfm__float_body_avx2(const tfm__float_tile *t, int panels, int columns) {
+    __m256 acc[12], waiting[4][12];
+    int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
+    int64_t w_lane = tfm__lane_rows(t->k) * 16, x_lane = tfm__lane_rows(t->k) * 6;
+    for (int j = t->first;; j++) {
+        int lane = lanes > 1 ? tfm__lane_order[j] : 0;
+        const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
+        tfm__float_lane_avx2(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 6 : lanes,
+                            lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
+        for (int b = j - t->first; b & 1; b >>= 1) {
+            depth--;
+            TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm256_add_ps(waiting[depth][i], acc[i]);
+        }
+        if (j + 1 == t->last) break;
+        TFM__UNROLL for (int i = 0; i < count; i++) waiting[depth][i] = acc[i];
+        depth++;
+    }
+    TFM__UNROLL for (int c = 0; c < columns; c++) {
+        if (c >= t->columns) break;
+        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) {
+            __m256 v = acc[2 * (i / 2 * columns + c) + i % 2];
+            if (t->add) v = _mm256_add_ps(_mm256_loadu_ps(t->y + c * t->y_column + 8 * i), v);
+            if (t->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(t->bias + 8 * i));
+            _mm256_storeu_ps(t->y + c * t->y_column + 8 * i, v);
+        }
+    }
+}
+TFM__AVX2 static void tfm__float_tile_avx2(const tfm__float_tile *t, int panels) {
+    if (panels == 4) tfm__float_body_avx2(t, 4, 1);
+    else if (t->plain) tfm__float_body_avx2(t, 1, 1);
+    else if (t->columns <= 4) tfm__float_body_avx2(t, 1, 4);
+    else tfm__float_body_avx2(t, 1, 6);
+}
+static const tfm__float_kernel tfm__float_avx2 = { 16, 6, tfm__float_tile_avx2 };
+
+/* Rows of w by one plain row x, both at least 256 long: two registers of lanes a row. The run of rows
+   after this one is fetched meanwhile, in the order of its addresses: one stream for the memory. */
+TFM__AVX2 TFM__INLINE void tfm__dot_rows_avx2(tfm_type type, int rows, const char *w, int64_t stride, int bytes,
+                                              const float *x, int64_t k, int64_t ahead, float *y) {
+    __m256 t[8];
+    int64_t whole = k & ~(int64_t)15;
+    TFM__UNROLL for (int r = 0; r < 2 * rows; r++) t[r] = _mm256_setzero_ps();
+    const char *fetch = w + ahead;
+    for (int64_t i = 0; i < whole; i += 16) {
+        __m256 x0 = _mm256_loadu_ps(x + i), x1 = _mm256_loadu_ps(x + i + 8);
+        TFM__UNROLL for (int r = 0; r < rows; r++) {
+            const char *p = w + r * stride + i * bytes;
+            t[2 * r] = _mm256_fmadd_ps(tfm__load8_avx2(type, p), x0, t[2 * r]);
+            t[2 * r + 1] = _mm256_fmadd_ps(tfm__load8_avx2(type, p + 8 * bytes), x1, t[2 * r + 1]);
+        }
+        TFM__UNROLL for (int line = 0; line < 16 * rows * bytes; line += 64) __builtin_prefetch(fetch + line);
+        fetch += 16 * rows * bytes;
+    }
+    if (whole < k) {
+        float wide[16] = { 0 }, rest[16] = { 0 };
+        memcpy(rest, x + whole, (size_t)(k - whole) * sizeof *x);
+        __m256i more = _mm256_set1_epi32((int)(k - whole)), lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        __m256 m0 = _mm256_castsi256_ps(_mm256_cmpgt_epi32(more, lane));
+        __m256 m1 = _mm256_castsi256_ps(_mm256_cmpgt_epi32(more, _mm256_add_epi32(lane, _mm256_set1_epi32(8))));
+        TFM__UNROLL for (int r = 0; r < rows; r++) {
+            tfm__decode(type, w + r * stride + whole * bytes, wide, k - whole);
+            __m256 a = _mm256_fmadd_ps(_mm256_loadu_ps(wide), _mm256_loadu_ps(rest), t[2 * r]);
+            __m256 b = _mm256_fmadd_ps(_mm256_loadu_ps(wide + 8), _mm256_loadu_ps(rest + 8), t[2 * r + 1]);
+            t[2 * r] = _mm256_blendv_ps(t[2 * r], a, m0);
+            t[2 * r + 1] = _mm256_blendv_ps(t[2 * r + 1], b, m1);
+        }
+    }
+    TFM__UNROLL for (int r = 0; r < rows; r++) {
+        __m256 s = _mm256_add_ps(t[2 * r], t[2 * r + 1]);
+        __m128 q = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+        q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+        y[r] = _mm_cvtss_f32(_mm_add_ss(q, _mm_shuffle_ps(q, q, 1)));
+    }
+}
+TFM__AVX2 TFM__INLINE void tfm__float_gemv_avx2(tfm_type type, int bytes, const tfm__gemm_job *j, const tfm__part *p,
+                                          int64_t begin, int64_t end) {
+    const float *x = (const float *)(const void *)j->x;
+    int64_t row = j->k * bytes;
+    float y[4];
+    int together = bytes == 4 && 4 * row <= 10240 ? 4 : 2 * row <= 8704 ? 2 : 1;
+    for (int64_t r = begin, rows; r < end; r += rows) {
+        const char *w = p->w + r * p->w_stride;
+        rows = r + together <= end ? together : 1;
+        if (rows == 4) tfm__dot_rows_avx2(type, 4, w, p->w_stride, bytes, x, j->k, 4 * p->w_stride, y);
+        else if (rows == 2) tfm__dot_rows_avx2(type, 2, w, p->w_stride, bytes, x, j->k, 2 * p->w_stride, y);
+        else tfm__dot_rows_avx2(type, 1, w, p->w_stride, bytes, x, j->k, tfm__min64(row, 8192), y);
+        for (int i = 0; i < rows; i++) tfm__gemm_store(p, r + i, 0, y[i]);
+    }
+}
+
+/* Are the lanes of even and of odd k two passes? And how many panels lie in scratch at once? A tile of
+   columns meets them all, and they all tiles, while what is in use is in L2. */
+static int tfm__panel_passes(int64_t k) { return k > 3072 ? 2 : 1; }
+static int64_t tfm__panels_together(const tfm__float_kernel *f, int64_t k) {
+    int64_t unit = (int64_t)(tfm__float_panel(k, TFM__UNIT) * sizeof(float));
+    return tfm__max64(1, (tfm__panel_passes(k) > 1 ? 2560 << 10 : 640 << 10) / unit) * (TFM__UNIT / f->rows);
+}
+static size_t tfm__float_scratch(const tfm__float_kernel *f, int64_t k) {
+    return (size_t)tfm__panels_together(f, k) * tfm__float_panel(k, f->rows) * sizeof(float);
+}
+
+/* `panels` panels at t->w, row r of the part the first of them, by the columns from c: into y, by way of
+   a buffer if rows are missing or apart. */
+static void tfm__float_store(const tfm__float_kernel *f, tfm__float_tile *t, const tfm__part *p, int64_t r, int64_t end,
+                            int64_t c, int panels) {
+    float buffer[12 * 32];
+    int64_t rows = tfm__min64(end - r, panels * f->rows);
+    bool direct = p->y_row == 1 && rows == panels * f->rows, done = t->last == tfm__lanes(t->k);
+    t->bias = direct && done && p->bias ? p->bias + r : NULL;
+    t->y = direct ? p->y + r + c * p->y_column : buffer;
+    t->y_column = direct ? p->y_column : panels * f->rows;
+    for (int i = 0; !direct && t->add && i < t->columns; i++)
+        for (int64_t k = 0; k < rows; k++)
+            buffer[i * t->y_column + k] = p->y[(r + k) * p->y_row + (c + i) * p->y_column];
+    f->tile(t, panels);
+    for (int i = 0; !direct && i < t->columns; i++)
+        for (int64_t k = 0; k < rows; k++) {
+            float v = buffer[i * t->y_column + k];
+            if (done) tfm__gemm_store(p, r + k, c + i, v);
+            else p->y[(r + k) * p->y_row + (c + i) * p->y_column] = v;
+        }
+}
+/* All columns by the panels at w, for some lanes. */
+static void tfm__gemm_tiles(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
+                            int64_t end, const float *w, tfm__float_tile *t) {
+    for (int64_t c = 0; c < j->n; c += j->width) {
+        t->x = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
+        t->columns = (int)tfm__min64(j->width, j->n - c);
+        t->w = w;
+        for (int64_t at = begin, panels; at < end; at += panels * f->rows, t->w += panels * t->w_panel) {
+            panels = t->plain && at + 3 * f->rows < end ? 4 : 1;
+            tfm__float_store(f, t, p, at, end, c, (int)panels);
+        }
+    }
+}
+/* Rows begin..end-1 of a part through panels, which are packed in scratch unless the part has them. */
+static void tfm__gemm_panels(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
+                             int64_t end, float *scratch) {
+    tfm__float_tile t;
+    t.k = j->k;
+    t.plain = j->width == 1;
+    t.w_panel = (int64_t)tfm__float_panel(j->k, f->rows);
+    int lanes = tfm__lanes(j->k), half = lanes / (j->n > j->width ? tfm__panel_passes(j->k) : 1);
+    int64_t together = p->packed ? (end - begin + f->rows - 1) / f->rows : tfm__panels_together(f, j->k), next;
+    for (int64_t r = begin; r < end; r = next) {
+        const float *w = p->packed ? p->packed + r / f->rows * t.w_panel : scratch;
+        next = tfm__min64(end, r + together * f->rows);
+        if (!p->packed) tfm__pack_part_avx2(p, j->k, r, next, f->rows, scratch);
+        for (t.first = 0; t.first < lanes; t.first = t.last) {
+            t.last = t.first + half;
+            t.add = t.first > 0;
+            tfm__gemm_tiles(f, j, p, r, next, w, &t);
+        }
+    }
+}
+TFM__AVX2 static void tfm__gemm_float_avx2(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p,
+                                           int64_t begin, int64_t end, int thread) {
+    tfm_type type = p->type->type;
+    bool rows = j->n == 1 && tfm__lanes(j->k) > 1 && !p->packed && p->w_step == p->type->bytes;
+    if (rows && type == TFM_F32) tfm__float_gemv_avx2(TFM_F32, 4, j, p, begin, end);
+    else if (rows && type == TFM_F16) tfm__float_gemv_avx2(TFM_F16, 2, j, p, begin, end);
+    else if (rows && type == TFM_BF16) tfm__float_gemv_avx2(TFM_BF16, 2, j, p, begin, end);
+    else tfm__gemm_panels(f, j, p, begin, end,
+                          (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
+}
+/* ---- Float products on AVX-512: panels of 32 rows, tiles of 12 columns; the rest is AVX2's ---- */
+
+/* One lane's steps: sum = w x. */
+TFM__AVX512 TFM__INLINE void tfm__float_lane_avx512(__m512 *sum, int panels, int columns, const float *w,
+                                                   int64_t w_panel, const float *x, int64_t x_step, int64_t steps) {
+    __m512 t[24];
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) t[i] = _mm512_setzero_ps();
+    for (int64_t s = 0; s < steps; s++, w += 32, x += x_step) {
+        __m512 v[8];
+        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) v[i] = _mm512_loadu_ps(w + i / 2 * w_panel + i % 2 * 16);
+        if (columns > 1) __builtin_prefetch(w + 512);
+        if (columns > 1) __builtin_prefetch(w + 528);
+        if (columns > 1) __builtin_prefetch(x + 256);
+        TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++)
+            t[i] = _mm512_fmadd_ps(v[i / (2 * columns) * 2 + i % 2], _mm512_set1_ps(x[i / 2 % columns]), t[i]);
+    }
+    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) sum[i] = t[i];
+}
+TFM__AVX512 TFM__INLINE void tfm__float_body_avx512(const tfm__float_tile *t, int panels, int columns) {
+    __m512 acc[24], waiting[4][24];
+    int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
+    int64_t w_lane = tfm__lane_rows(t->k) * 32, x_lane = tfm__lane_rows(t->k) * 12;
+    for (int j = t->first;; j++) {
+        int lane = lanes > 1 ? tfm__lane_order[j] : 0;
+        const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
+        tfm__float_lane_avx512(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 12 : lanes,
+                              lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
+        for (int b = j - t->first; b & 1; b >>= 1) {
+            depth--;
+            TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm512_add_ps(waiting[depth][i], acc[i]);
+        }
+        if (j + 1 == t->last) break;
+        TFM__UNROLL for (int i = 0; i < count; i++) waiting[depth][i] = acc[i];
+        depth++;
+    }
+    TFM__UNROLL for (int c = 0; c < columns; c++) {
+        if (c >= t->columns) break;
+        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) {
+            __m512 v = acc[2 * (i / 2 * columns + c) + i % 2];
+            if (t->add) v = _mm512_add_ps(_mm512_loadu_ps(t->y + c * t->y_column + 16 * i), v);
+            if (t->bias) v = _mm512_add_ps(v, _mm512_loadu_ps(t->bias + 16 * i));
+            _mm512_storeu_ps(t->y + c * t->y_column + 16 * i, v);
+        }
+    }
+}
+TFM__AVX512 static void tfm__float_tile_avx512(const tfm__float_tile *t, int panels) {
+    if (panels == 4) tfm__float_body_avx512(t, 4, 1);
+    else if (t->plain) tfm__float_body_avx512(t, 1, 1);
+    else if (t->columns <= 4) tfm__float_body_avx512(t, 1, 4);
+    else if (t->columns <= 8) tfm__float_body_avx512(t, 1, 8);
+    else tfm__float_body_avx512(t, 1, 12);
+}
+static const tfm__float_kernel tfm__float_avx512 = { 32, 12, tfm__float_tile_avx512 };
+
 /* ---- Quantized products -------------------------------------------------- [KERNELS.AVX2.INTEGER]
    One column (decoding): four rows at once, each 32 weights to a register, multiplied by the 32 of the
    column into eight integers; a tree of adds turns the four rows' registers into one with a row to a
@@ -3619,7 +4033,8 @@ TFM__AVX2 TFM__INLINE void tfm__columns_tile(const tfm__columns_job *j, int run,
 }
 TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
     const tfm__columns_job *j = (const tfm__columns_job *)arg;
-    char *row = j->width > 1 ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
+    char *row = j->width > 1 && j->group ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
+    if (j->group == 0) { tfm__float_columns_avx2(j, begin, end); return; }
     for (int64_t i = begin; i < end; i++) {
         if (!row) tfm__quantize_avx2(j->x + i * j->k, j->k, j->group, j->out + (size_t)i * tfm__act_bytes(j->k, j->group));
         else if (j->width == TFM__TILE_AMX) tfm__columns_tile(j, 32, i, row);
@@ -3637,7 +4052,8 @@ TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, i
     }
 TFM__EACH_QUANTIZED(TFM__X)
 #undef TFM__X
-TFM__AVX2 static void tfm__gemm_avx2_run(int isa, const tfm__gemm_job *j, int64_t begin, int64_t end, int thread) {
+TFM__AVX2 static void tfm__gemm_avx2_run(int isa, const tfm__float_kernel *floats, const tfm__gemm_job *j, int64_t begin,
+                                         int64_t end, int thread) {
     const tfm__part *p;
     char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
     for (int64_t first, last; begin < end;) {
@@ -3646,18 +4062,24 @@ TFM__AVX2 static void tfm__gemm_avx2_run(int isa, const tfm__gemm_job *j, int64_
 #define TFM__X(type) case TFM_##type: tfm__gemm_##type##_avx2(isa, j, p, first, last, scratch); break;
             TFM__EACH_QUANTIZED(TFM__X)
 #undef TFM__X
-            default: tfm__gemm_float(TFM__FMA_HARD, j, p, first, last);
+            default: tfm__gemm_float_avx2(floats, j, p, first, last, thread);
         }
     }
 }
 TFM__AVX2 static void tfm__gemm_avx2(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_avx2_run(TFM__AVX2_SUMS, (const tfm__gemm_job *)job, begin, end, thread);
+    tfm__gemm_avx2_run(TFM__AVX2_SUMS, &tfm__float_avx2, (const tfm__gemm_job *)job, begin, end, thread);
 }
 TFM__AVX2 static void tfm__gemm_avxvnni(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_avx2_run(TFM__VEX_VNNI, (const tfm__gemm_job *)job, begin, end, thread);
+    tfm__gemm_avx2_run(TFM__VEX_VNNI, &tfm__float_avx2, (const tfm__gemm_job *)job, begin, end, thread);
 }
-static size_t tfm__gemm_scratch(const tfm__type *type, int64_t k) {
-    return type->unpack ? tfm__panel_bytes(type, k) : 0;
+TFM__AVX2 static void tfm__gemm_avx512(void *job, int64_t begin, int64_t end, int thread) {
+    tfm__gemm_avx2_run(TFM__AVX2_SUMS, &tfm__float_avx512, (const tfm__gemm_job *)job, begin, end, thread);
+}
+static size_t tfm__scratch_avx2(const tfm__type *type, int64_t k) {
+    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(&tfm__float_avx2, k);
+}
+static size_t tfm__scratch_avx512(const tfm__type *type, int64_t k) {
+    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(&tfm__float_avx512, k);
 }
 /* ---- AVX-512 ------------------------------------------------------------------- [KERNELS.AVX512]
    Quantized products with VNNI: a panel's quad of 16 rows is one register, and meets eight columns
@@ -3783,7 +4205,7 @@ TFM__AVX512VNNI static void tfm__gemm_avx512vnni(void *job, int64_t begin, int64
 #define TFM__X(type) case TFM_##type: tfm__gemm_##type##_avx512(j, p, first, last, scratch); break;
             TFM__EACH_QUANTIZED(TFM__X)
 #undef TFM__X
-            default: tfm__gemm_float(TFM__FMA_HARD, j, p, first, last);
+            default: tfm__gemm_float_avx2(&tfm__float_avx512, j, p, first, last, thread);
         }
     }
 }
@@ -3923,7 +4345,7 @@ TFM__AVX512VNNI static void tfm__gemm_amx(void *job, int64_t begin, int64_t end,
 #define TFM__X(type) case TFM_##type: tfm__gemm_##type##_amx(j, p, first, last, scratch); break;
             TFM__EACH_QUANTIZED(TFM__X)
 #undef TFM__X
-            default: tfm__gemm_float(TFM__FMA_HARD, j, p, first, last);
+            default: tfm__gemm_float_avx2(&tfm__float_avx512, j, p, first, last, thread);
         }
     }
 }
@@ -4448,6 +4870,8 @@ typedef struct tfm__kernels {
     void (*halves)(const float *x, uint16_t *y, int64_t n);                    /* to f16 */
     int64_t (*next_above)(const float *x, int64_t i, int64_t n, float limit);
     void (*weigh)(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p);
+    int panel;                          /* rows of a panel of float weights; 0: gemm knows none */
+    void (*pack)(const tfm__part *part, int64_t k, int64_t begin, int64_t end, int panel, float *out);
 } tfm__kernels;
 
 #define TFM__INSTANCE(target, kernel, suffix, fma)                                                 \
@@ -4466,7 +4890,7 @@ typedef struct tfm__kernels {
         level, 1, 1, false, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
         tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_run, NULL,            \
-        tfm__decode, tfm__halves, tfm__next_above, tfm__weigh                          \
+        tfm__decode, tfm__halves, tfm__next_above, tfm__weigh, 0, NULL                 \
     };
 
 /* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has the fused row alone:
@@ -4484,19 +4908,19 @@ TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 #undef TFM__INSTANCE
 
 #if TFM__SIMD_X86
-#define TFM__X86_ROW(suffix, level, width, vnni, gemm, attention)                                   \
+#define TFM__X86_ROW(suffix, level, width, float_width, vnni, bits, gemm, panel)                    \
     static const tfm__kernels tfm__kernels_##suffix = {                                             \
-        level, width, 1, vnni, tfm__gemm_scratch, gemm, tfm__columns_avx2, tfm__unary_avx2,         \
-        tfm__rows_avx2, tfm__rope_avx2, attention, tfm__cell_avx2, tfm__binary_avx2,                \
-        tfm__attention_scratch_x86, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,       \
-        tfm__weigh_avx2                                                                             \
+        level, width, float_width, vnni, tfm__scratch_avx##bits, gemm, tfm__columns_avx2,           \
+        tfm__unary_avx2, tfm__rows_avx2, tfm__rope_avx2, tfm__attention_avx##bits, tfm__cell_avx2,  \
+        tfm__binary_avx2, tfm__attention_scratch_x86, tfm__decode_avx2, tfm__halves_avx2,           \
+        tfm__next_above_avx2, tfm__weigh_avx2, panel, tfm__pack_part_avx2                           \
     };
-TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, false, tfm__gemm_avx2, tfm__attention_avx2)
-TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, false, tfm__gemm_avx2, tfm__attention_avx512)
-TFM__X86_ROW(avx512vnni, TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, true, tfm__gemm_avx512vnni, tfm__attention_avx512)
+TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, false, 2, tfm__gemm_avx2, 16)
+TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, false, 512, tfm__gemm_avx512, 32)
+TFM__X86_ROW(avx512vnni, TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 12, true, 512, tfm__gemm_avx512vnni, 32)
 #if TFM__SIMD_2021
-TFM__X86_ROW(avxvnni, TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, true, tfm__gemm_avxvnni, tfm__attention_avx2)
-TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, true, tfm__gemm_amx, tfm__attention_avx512)
+TFM__X86_ROW(avxvnni, TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 6, true, 2, tfm__gemm_avxvnni, 16)
+TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, 12, true, 512, tfm__gemm_amx, 32)
 #endif
 #undef TFM__X86_ROW
 #endif
@@ -5073,6 +5497,8 @@ static tfm__part tfm__part_of(tfm_type type, const void *w, int64_t w_stride, in
     p.w = (const char *)w;
     p.interleaved = NULL;
     p.w_stride = w_stride;
+    p.w_step = p.type ? p.type->bytes : 0;
+    p.packed = NULL;
     p.rows = rows;
     p.bias = bias;
     p.y = y;
@@ -5080,14 +5506,25 @@ static tfm__part tfm__part_of(tfm_type type, const void *w, int64_t w_stride, in
     p.y_column = y_column;
     return p;
 }
+/* Can products read the rows of t as they lie along this, its last axis? Vector kernels take floats at
+   any distance. */
+static bool tfm__row_ready(const tfm_context *c, tfm_tensor t, int axis) {
+    if (tfm_type_block(t.type) > 1) return tfm__block_axis(t) == axis;
+    return t.stride[axis] == tfm_type_bytes(t.type) || t.dim[axis] == 1 || c->kernels->float_width > 1;
+}
 #ifdef TFM_USE_OPENBLAS
 static bool tfm__openblas(const tfm_context *c, const tfm__part *p, const float *x, int64_t n, int64_t k) {
     if (p->type->type != TFM_F32 || c->measure || p->bias || p->y_row != 1 ||
-        (double)p->rows * (double)n * (double)k < 262144.0 || (uintptr_t)p->w % sizeof(float) || p->w_stride % 4 ||
-        p->w_stride / 4 >= INT_MAX || p->rows >= INT_MAX || n >= INT_MAX || k >= INT_MAX || p->y_column >= INT_MAX)
+        (double)p->rows * (double)n * (double)k < 262144.0 || (uintptr_t)p->w % sizeof(float) ||
+        (p->w_step != 4 && p->w_stride != 4) || p->w_stride % 4 || p->w_step % 4 ||
+        p->w_stride / 4 >= INT_MAX || p->w_step / 4 >= INT_MAX || p->rows >= INT_MAX || n >= INT_MAX ||
+        k >= INT_MAX || p->y_column >= INT_MAX)
         return false;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)p->rows, (int)k, 1.0f, x, (int)k,
-                (const float *)(const void *)p->w, (int)(p->w_stride / 4), 0.0f, p->y, (int)p->y_column);
+    bool rows = p->w_step == 4 && p->w_stride / 4 >= k;
+    if (!rows && (p->w_stride != 4 || p->w_step / 4 < p->rows)) return false;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, rows ? CblasTrans : CblasNoTrans, (int)n, (int)p->rows, (int)k, 1.0f, x,
+                (int)k, (const float *)(const void *)p->w, (int)((rows ? p->w_stride : p->w_step) / 4), 0.0f, p->y,
+                (int)p->y_column);
     return true;
 }
 #endif
@@ -5115,8 +5552,8 @@ static void tfm__products_alike(tfm_context *c, const tfm__part *parts, int coun
     x_job.k = k;
     tfm__columns_form(&x_job, ks, parts->type, n);
     j.width = x_job.width;
-    j.x_stride = x_job.group ? tfm__act_bytes(k, x_job.group) : (size_t)k * sizeof(float);
-    j.x_stride *= (size_t)j.width;
+    if (x_job.group) j.x_stride = (size_t)j.width * tfm__act_bytes(k, x_job.group);
+    else j.x_stride = sizeof(float) * (j.width > 1 ? tfm__float_panel(k, j.width) : (size_t)k);
     j.x = (const char *)x;
     if (x_job.group || j.width > 1) {
         int64_t tiles = (n + j.width - 1) / j.width;
@@ -5128,7 +5565,8 @@ static void tfm__products_alike(tfm_context *c, const tfm__part *parts, int coun
     }
     tfm__round_up(most, TFM_ALIGN, &j.scratch_stride);
     if (most) j.scratch = (char *)tfm__arena(c, (size_t)c->pool.threads, j.scratch_stride);
-    tfm__run(c, ks->gemm, &j, units, (double)rows * (double)n * (double)k);
+    double work = (double)rows * (double)n * (double)k;     /* tiles do eight in the time of one */
+    tfm__run(c, ks->gemm, &j, units, j.width > 1 ? work / 8 : work);
     tfm_arena_rewind(c, mark);
 }
 /* Several weight matrices times the same columns x [n, k]: their results are independent. */
@@ -5191,9 +5629,7 @@ TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
     a = tfm__f32(c, "matmul", a);
     b = tfm_transpose(c, b, -1, -2);                 /* now rows of k: the columns of the product */
     if (!tfm__ok(c)) return tfm_none();
-    bool rows = tfm_type_block(b.type) > 1 ? tfm__block_axis(b) == b.rank - 1
-                                           : b.stride[b.rank - 1] == tfm_type_bytes(b.type) || k == 1;
-    if (!rows) b = tfm_contiguous(c, b);
+    if (!tfm__row_ready(c, b, b.rank - 1)) b = tfm_contiguous(c, b);
     tfm_shape batch = lead;
     batch.dim[batch.rank++] = 1;
     batch.dim[batch.rank++] = 1;
@@ -5204,6 +5640,7 @@ TFMDEF tfm_tensor tfm_matmul(tfm_context *c, tfm_tensor a, tfm_tensor b) {
         const char *pa = (const char *)a.data + u * ax.stride[0] + v * ax.stride[1];
         const char *pb = (const char *)b.data + u * bx.stride[0] + v * bx.stride[1];
         tfm__part p = tfm__part_of(b.type, pb, b.stride[b.rank - 2], n, NULL, tfm__floats(y) + i * m * n, 1, n);
+        if (tfm_type_block(b.type) == 1) p.w_step = b.stride[b.rank - 1];
         tfm__products(c, &p, 1, (const float *)(const void *)pa, m, k);
     }
     tfm_arena_rewind(c, mark);
@@ -5480,11 +5917,11 @@ TFMDEF tfm_tensor tfm_dense(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tens
     tfm_tensor y = tfm__new(c, TFM_F32, shape);
     tfm_mark mark = tfm_arena_mark(c);
     x = tfm__f32(c, "dense", x);
-    bool ready = tfm_type_block(w.type) > 1 ? tfm__block_axis(w) == 1 : w.stride[1] == tfm_type_bytes(w.type) || k == 1;
-    if (!ready) w = tfm_contiguous(c, w);
+    if (!tfm__row_ready(c, w, 1)) w = tfm_contiguous(c, w);
     const float *bias = tfm__vector(c, "dense", "bias", b, rows);
     int64_t n = y.data ? tfm__product_of(xs.dim, xs.rank - 1) : 0;
     tfm__part p = tfm__part_of(w.type, w.data, w.stride[0], rows, bias, tfm__floats(y), 1, rows);
+    if (tfm_type_block(w.type) == 1) p.w_step = w.stride[1];
     tfm__products(c, &p, 1, tfm__floats(x), n, k);
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
@@ -5759,38 +6196,114 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
     return TFM_OK;
 }
 
+/* The recurrent steps of one direction of one layer. */
+typedef struct tfm__rnn_job {
+    const tfm__kernels *kernels;
+    tfm__part w_hh;                     /* y: [batch, gates], the recurrent products of one step */
+    tfm__gemm_job gemm;
+    tfm__cell_job cell;                 /* x: [steps, batch, gates], the input products of all steps */
+    float *h;                           /* [batch, hidden], updated */
+    int64_t steps, batch;
+    bool backward;
+} tfm__rnn_job;
+
+/* All steps for the sequences begin..end-1 of the batch. */
+static void tfm__rnn_steps(void *arg, int64_t begin, int64_t end, int thread) {
+    const tfm__rnn_job *j = (const tfm__rnn_job *)arg;
+    int64_t hidden = j->cell.hidden, gates = j->w_hh.rows, n = end - begin;
+    float *h = j->h + begin * hidden;
+    tfm__part part = j->w_hh;
+    tfm__gemm_job gemm = j->gemm;
+    tfm__cell_job cell = j->cell;
+    tfm__columns_job x;
+    memset(&x, 0, sizeof x);
+    part.y += begin * gates;
+    gemm.parts = &part;
+    gemm.n = n;
+    if (n == 1) gemm.width = 1;
+    if (gemm.width == 1) gemm.x = (const char *)h;          /* rows as they are, else tiles of this thread's own */
+    else gemm.x += (size_t)(begin / gemm.width + thread) * gemm.x_stride;
+    if (gemm.width == 1) gemm.x_stride = (size_t)hidden * sizeof(float);
+    x.x = h;
+    x.out = (char *)(uintptr_t)gemm.x;
+    x.n = n;
+    x.k = hidden;
+    x.width = gemm.width;
+    cell.h = part.y;
+    cell.h_old = cell.h_new = h;
+    if (cell.c) cell.c += begin * hidden;
+    for (int64_t i = 0; i < j->steps; i++) {
+        int64_t row = (j->backward ? j->steps - 1 - i : i) * j->batch + begin;
+        if (gemm.width > 1) j->kernels->columns(&x, 0, (n + x.width - 1) / x.width, thread);
+        j->kernels->gemm(&gemm, 0, (gates + TFM__UNIT - 1) / TFM__UNIT, thread);
+        cell.x = j->cell.x + row * gates;
+        cell.out = j->cell.out + row * cell.out_stride;
+        j->kernels->cell(&cell, 0, n * hidden, thread);
+    }
+}
+/* The same step by step, each shared by the threads: quantized weights, or few sequences with much work. */
+static void tfm__rnn_single_steps(tfm_context *c, const tfm__rnn_job *j) {
+    for (int64_t i = 0; tfm__ok(c) && i < j->steps; i++) {
+        int64_t row = (j->backward ? j->steps - 1 - i : i) * j->batch, units = j->batch * j->cell.hidden;
+        tfm__cell_job cell = j->cell;
+        tfm__products(c, &j->w_hh, 1, j->h, j->batch, cell.hidden);
+        if (c->measure) break;          /* every step takes the same memory */
+        cell.h = j->w_hh.y;
+        cell.h_old = cell.h_new = j->h;
+        cell.x += row * j->w_hh.rows;
+        cell.out += row * cell.out_stride;
+        tfm__run(c, c->kernels->cell, &cell, units, 60.0 * (double)units);
+    }
+}
 /* One direction of one layer: the input products of all steps at once, then step by step. x [T, B,
-   inputs]; y [T, B, ...] with rows y_stride floats apart; h and cell [B, hidden], updated. */
+   inputs]; y [T, B, ...] with rows y_stride floats apart; h and cell [B, hidden], updated. Weights that
+   meet many columns are made into panels once. */
 static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_weights *w, bool backward, float *h,
-                          float *cell,
-                          float *y, int64_t y_stride) {
+                          float *cell, float *y, int64_t y_stride) {
     int64_t steps = x.dim[0], batch = x.dim[1], gates = w->w_ih.dim[0], hidden = w->w_hh.dim[1];
+    const tfm__kernels *ks = c->kernels;
+    tfm__rnn_job j;
+    memset(&j, 0, sizeof j);
     tfm_mark mark = tfm_arena_mark(c);
     const float *b_ih = tfm__vector(c, "rnn", "b_ih", w->b_ih, gates),
         *b_hh = tfm__vector(c, "rnn", "b_hh", w->b_hh, gates);
     tfm_tensor w_ih = tfm_contiguous(c, w->w_ih), w_hh = tfm_contiguous(c, w->w_hh);
     float *from_x = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(steps * batch, gates)));
     float *from_h = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, gates)));
-    float *next = tfm__floats(tfm__new(c, TFM_F32, tfm_shape2(batch, hidden)));
     tfm__part p_ih = tfm__part_of(w_ih.type, w_ih.data, w_ih.stride[0], gates, b_ih, from_x, 1, gates);
-    tfm__part p_hh = tfm__part_of(w_hh.type, w_hh.data, w_hh.stride[0], gates, b_hh, from_h, 1, gates);
     tfm__products(c, &p_ih, 1, tfm__floats(x), steps * batch, x.dim[2]);
-    for (int64_t i = 0; tfm__ok(c) && i < steps; i++) {
-        int64_t t = backward ? steps - 1 - i : i;
-        tfm__cell_job j;
-        tfm__products(c, &p_hh, 1, h, batch, hidden);
-        if (c->measure) break;          /* every step takes the same memory */
-        j.gru = gru;
-        j.x = from_x + t * batch * gates;
-        j.h = from_h;
-        j.h_old = h;
-        j.c = cell;
-        j.h_new = next;
-        j.out = y + t * batch * y_stride;
-        j.hidden = hidden;
-        j.out_stride = y_stride;
-        tfm__run(c, c->kernels->cell, &j, batch * hidden, 60.0 * (double)(batch * hidden));
-        memcpy(h, next, (size_t)(batch * hidden) * sizeof(float));
+    j.kernels = ks;
+    j.w_hh = tfm__part_of(w_hh.type, w_hh.data, w_hh.stride[0], gates, b_hh, from_h, 1, gates);
+    j.cell.gru = gru;
+    j.cell.x = from_x;
+    j.cell.c = cell;
+    j.cell.out = y;
+    j.cell.hidden = hidden;
+    j.cell.out_stride = y_stride;
+    j.h = h;
+    j.steps = steps;
+    j.batch = batch;
+    j.backward = backward;
+    bool quantized = tfm__ok(c) && j.w_hh.type->unpack;
+    double step = (double)gates * (double)hidden * (double)batch;
+    if (tfm__ok(c) && !quantized && ks->panel && steps > 1 && (batch > 1 || tfm__lanes(hidden) == 1)) {
+        int64_t panels = (gates + ks->panel - 1) / ks->panel;
+        float *packed = (float *)tfm__arena(c, (size_t)panels, tfm__float_panel(hidden, ks->panel) * sizeof(float));
+        if (packed && !c->measure) ks->pack(&j.w_hh, hidden, 0, gates, ks->panel, packed);
+        j.w_hh.packed = packed;
+    }
+    if (quantized || (c->pool.threads > 1 && batch < 8 * c->pool.threads && step > 1e6)) tfm__rnn_single_steps(c, &j);
+    else if (tfm__ok(c)) {
+        size_t scratch = ks->scratch && !j.w_hh.packed ? ks->scratch(j.w_hh.type, hidden) : 0;
+        tfm__round_up(scratch, TFM_ALIGN, &j.gemm.scratch_stride);
+        if (scratch) j.gemm.scratch = (char *)tfm__arena(c, (size_t)c->pool.threads, j.gemm.scratch_stride);
+        j.gemm.count = 1;
+        j.gemm.k = hidden;
+        j.gemm.width = batch > 1 ? ks->float_width : 1;
+        j.gemm.x_stride = tfm__float_panel(hidden, j.gemm.width) * sizeof(float);
+        if (j.gemm.width > 1)
+            j.gemm.x = (const char *)tfm__arena(c, (size_t)(batch / j.gemm.width + c->pool.threads), j.gemm.x_stride);
+        tfm__run(c, tfm__rnn_steps, &j, batch, step * (double)steps);
     }
     tfm_arena_rewind(c, mark);
 }

@@ -649,6 +649,78 @@ static void attention_of_sessions(void) {
         unmake(&m);
     }
 }
+/* Float products of all shapes: w as rows, transposed, and with gaps both ways; results in rows and,
+   by a convolution with 1 x 1 filters, in columns. The first level is a portable one. */
+typedef struct matrices { tfm_tensor y[5]; } matrices;
+
+static matrices float_products(tfm_context *c, tfm_type type, const uint8_t *w, int64_t k, int64_t n, tfm_tensor x) {
+    matrices m;
+    memset(&m, 0, sizeof m);
+    tfm_tensor wide = tfm_wrap_type(c, w, type, tfm_shape3(n, k, 2)), b = tfm_wrap_type(c, w, type, tfm_shape2(k, n));
+    tfm_tensor bias = tfm_to_f32(c, tfm_reshape(c, tfm_slice(c, tfm_wrap_type(c, w, type, tfm_shape2(n, k)), 1, 0, 1),
+                                                tfm_shape1(n)));
+    tfm_tensor rows = tfm_wrap_type(c, w, type, tfm_shape2(n, k)), turned = tfm_transpose(c, x, 0, 1);
+    m.y[0] = tfm_dense(c, x, rows, bias);
+    m.y[1] = tfm_matmul(c, x, b);
+    m.y[2] = tfm_dense(c, x, tfm_reshape(c, tfm_slice(c, wide, 2, 0, 1), tfm_shape2(n, k)), tfm_none());
+    m.y[3] = tfm_dense(c, x, tfm_slice(c, tfm_wrap_type(c, w, type, tfm_shape2(n, 2 * k)), 1, k, 2 * k), tfm_none());
+    m.y[4] = tfm_conv2d(c, tfm_reshape(c, turned, tfm_shape3(k, 1, x.dim[0])),
+                        tfm_reshape(c, rows, tfm_shape4(n, k, 1, 1)), bias, NULL);
+    return m;
+}
+static void float_products_of_all_shapes(void) {
+    tfm_context *c[TFM_LEVEL_COUNT];
+    static const int64_t lengths[] = { 1, 7, 64, 100, 255, 256, 257, 288, 583, 1003, 2050, 3075 };
+    int levels = fusing_contexts(c);
+    uint64_t seed = 61;
+    for (int round = 0; round < (test_quick ? 12 : 150); round++) {
+        tfm_type type = all_types[round % 3];
+        int64_t k = lengths[below(&seed, 12)], n = 1 + below(&seed, 140), t = 1 + below(&seed, below(&seed, 2) ? 40 : 4);
+        uint8_t *w = (uint8_t *)malloc((size_t)(8 * n * k) + 3);
+        tfm_tensor x = random_tensor(c[0], &seed, tfm_shape2(t, k), 1);
+        if (below(&seed, 4) == 0) random_row(&seed, (float *)x.data, k);
+        random_weights(&seed, type, w + 3, 2 * n * k, 1);
+        matrices want, got;
+        for (int l = 0; l < levels; l++) {
+            tfm_mark mark = tfm_arena_mark(c[l]);
+            got = float_products(c[l], type, w + 3, k, n, x);
+            if (l == 0) want = got;
+            bool good = CHECK_STR(tfm_message(c[l]), "");
+            for (int i = 0; good && l && i < 5; i++)
+                if (!same_tensor(c[0], got.y[i], want.y[i]))
+                    printf("    in round %d, case %d: %s, k %d, %d rows, %d columns, %s\n", round, i, tfm_type_name(type),
+                           (int)k, (int)n, (int)t, tfm_level_name((tfm_level)(l + TFM_LEVEL_UNFUSED + 1)));
+            if (l) tfm_arena_rewind(c[l], mark);
+        }
+        free(w);
+    }
+    for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
+}
+static void networks_of_all_shapes(void) {
+    tfm_context *c[TFM_LEVEL_COUNT];
+    int levels = fusing_contexts(c);
+    uint64_t seed = 67;
+    for (int round = 0; round < (test_quick ? 4 : 30); round++) {
+        static const int64_t sizes[] = { 5, 32, 33, 128, 256, 300 };
+        int64_t hidden = sizes[below(&seed, 6)], batch = 1 + below(&seed, below(&seed, 2) ? 40 : 3);
+        int gates = round % 2 ? 3 : 4;
+        tfm_tensor x = random_tensor(c[0], &seed, tfm_shape3(1 + below(&seed, 4), batch, 9), 1), y, first = tfm_none();
+        tfm_type type = all_types[round % 3];
+        uint8_t *hh = (uint8_t *)malloc((size_t)(gates * hidden * hidden * 4) + 1);
+        random_weights(&seed, type, hh + 1, gates * hidden * hidden, 1e-2f);
+        tfm_rnn_weights w = cell_weights(c[0], gates * hidden, 9, &seed);
+        for (int l = 0; l < levels; l++) {
+            w.w_hh = tfm_wrap_type(c[l], hh + 1, type, tfm_shape2(gates * hidden, hidden));
+            y = gates == 3 ? tfm_gru(c[l], x, &w, NULL, NULL) : tfm_lstm(c[l], x, &w, NULL, NULL, NULL);
+            if (l == 0) first = y;
+            if (!CHECK_STR(tfm_message(c[l]), "") || !same_tensor(c[0], y, first))
+                printf("    in round %d: %d gates, hidden %d, batch %d\n", round, gates, (int)hidden, (int)batch);
+        }
+        free(hh);
+    }
+    for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
+}
+
 /* The bits of all these, in every build and on every machine. */
 static void known_bits(void) {
     tfm_context_opts o = { .level = tfm_level_available(TFM_LEVEL_FMA) ? TFM_LEVEL_FMA : TFM_LEVEL_EXACT };
@@ -741,6 +813,8 @@ const test_case tests_kernels[] = {
     { "attention_of_random_shapes", attention_of_random_shapes, QUICK },
     { "attention_of_arrays", attention_of_arrays, QUICK },
     { "attention_of_sessions", attention_of_sessions, QUICK },
+    { "float_products_of_all_shapes", float_products_of_all_shapes, QUICK },
+    { "networks_of_all_shapes", networks_of_all_shapes, QUICK },
     { "known_bits", known_bits, QUICK },
     { "rows_are_independent", rows_are_independent, QUICK },
     { "decoding_follows_the_rules", decoding_follows_the_rules, QUICK },
