@@ -3197,13 +3197,13 @@ TFM__AVX2 TFM__INLINE void tfm__float_gemv_avx2(tfm_type type, int bytes, const 
     const float *x = (const float *)(const void *)j->x;
     int64_t row = j->k * bytes;
     float y[4];
-    int together = bytes == 4 && 4 * row <= 10240 ? 4 : 2 * row <= 8704 ? 2 : 1;
+    int together = bytes == 4 && 4 * row <= 10240 ? 4 : 2 * row <= (type == TFM_BF16 ? 2400 : 8704) ? 2 : 1;
     for (int64_t r = begin, rows; r < end; r += rows) {
         const char *w = p->w + r * p->w_stride;
         rows = r + together <= end ? together : 1;
         if (rows == 4) tfm__dot_rows_avx2(type, 4, w, p->w_stride, bytes, x, j->k, 4 * p->w_stride, y);
         else if (rows == 2) tfm__dot_rows_avx2(type, 2, w, p->w_stride, bytes, x, j->k, 2 * p->w_stride, y);
-        else tfm__dot_rows_avx2(type, 1, w, p->w_stride, bytes, x, j->k, tfm__min64(row, 8192), y);
+        else tfm__dot_rows_avx2(type, 1, w, p->w_stride, bytes, x, j->k, 8192, y);
         for (int i = 0; i < rows; i++) tfm__gemm_store(p, r + i, 0, y[i]);
     }
 }
@@ -3281,7 +3281,7 @@ TFM__AVX2 static void tfm__gemm_float_avx2(const tfm__float_kernel *f, const tfm
     else if (rows && type == TFM_F16) tfm__float_gemv_avx2(TFM_F16, 2, j, p, begin, end);
     else if (rows && type == TFM_BF16) tfm__float_gemv_avx2(TFM_BF16, 2, j, p, begin, end);
     else tfm__gemm_panels(f, j, p, begin, end,
-                          (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
+                          j->scratch ? (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride) : NULL);
 }
 /* ---- Float products on AVX-512: panels of 32 rows, tiles of 12 columns; the rest is AVX2's ---- */
 
