@@ -3492,9 +3492,9 @@ TFM__AVX2 TFM__INLINE __m128 tfm__scale_rows(tfm_type type, tfm__form f, const u
     p += tfm__scale_at(type);
     if (!f.has_min) {
         __m128i v = _mm_cvtsi32_si128(tfm__load_u16(p));
-        v = _mm_insert_epi16(v, tfm__load_u16(p + stride), 1);
-        v = _mm_insert_epi16(v, tfm__load_u16(p + 2 * stride), 2);
-        return _mm_cvtph_ps(_mm_insert_epi16(v, tfm__load_u16(p + 3 * stride), 3));
+        v = _mm_insert_epi16(v, (int16_t)tfm__load_u16(p + stride), 1);
+        v = _mm_insert_epi16(v, (int16_t)tfm__load_u16(p + 2 * stride), 2);
+        return _mm_cvtph_ps(_mm_insert_epi16(v, (int16_t)tfm__load_u16(p + 3 * stride), 3));
     }
     __m128i v = _mm_setr_epi32(tfm__load_i32(p), tfm__load_i32(p + stride), tfm__load_i32(p + 2 * stride),
                                tfm__load_i32(p + 3 * stride));
@@ -4089,6 +4089,9 @@ static size_t tfm__scratch_avx512(const tfm__type *type, int64_t k) {
 #define TFM__DOT512(op, acc, w, p) \
     __asm__(op " %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)(p)))
 
+/* Through masks that keep all: g++ 12 warns of its own unmasked forms. */
+TFM__AVX512 TFM__INLINE __m512 tfm__to_floats(__m512i v) { return _mm512_maskz_cvtepi32_ps((__mmask16)0xffff, v); }
+TFM__AVX512 TFM__INLINE __m512i tfm__to_ints(__m512 v) { return _mm512_maskz_cvtps_epi32((__mmask16)0xffff, v); }
 TFM__AVX512VNNI TFM__INLINE __m512 tfm__broadcast512(const void *p) {
     float v;
     memcpy(&v, p, sizeof v);
@@ -4116,7 +4119,7 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_32(tfm__form f, tfm__panel w, 
         TFM__UNROLL
         for (int c = 0; c < TFM__TILE_AVX512; c++) {
             __m512 dx = tfm__broadcast512(x.d + c);
-            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
+            acc[c] = _mm512_fmadd_ps(tfm__to_floats(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
             if (f.has_min) acc[c] = _mm512_fmadd_ps(tfm__broadcast512(x.s + c), _mm512_mul_ps(m, dx), acc[c]);
         }
         w.q += 8 * 64;
@@ -4153,9 +4156,9 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_256(tfm__form f, tfm__panel w,
         TFM__UNROLL
         for (int c = 0; c < TFM__TILE_AVX512; c++) {
             __m512 dx = tfm__broadcast512(x.d + c);
-            if (f.offset) isum[c] = _mm512_sub_epi32(isum[c], _mm512_slli_epi32(mins[c], f.offset == 32 ? 5 : 2));
-            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
-            if (f.has_min) acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(mins[c]), _mm512_mul_ps(m, dx), acc[c]);
+            if (f.offset) isum[c] = _mm512_sub_epi32(isum[c], _mm512_mullo_epi32(mins[c], _mm512_set1_epi32(f.offset)));
+            acc[c] = _mm512_fmadd_ps(tfm__to_floats(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
+            if (f.has_min) acc[c] = _mm512_fmadd_ps(tfm__to_floats(mins[c]), _mm512_mul_ps(m, dx), acc[c]);
         }
         w.q += 64 * 64;
         w.scales += TFM__PANEL_256;
@@ -4245,7 +4248,7 @@ TFM__AVX512VNNI TFM__INLINE void tfm__amx_32(tfm__form f, tfm__panel w, tfm__til
         __m512 d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
         TFM__UNROLL
         for (int c = 0; c < TFM__TILE_AMX; c++) {
-            __m512 dx = tfm__broadcast512(x.d + c), v = _mm512_cvtepi32_ps(_mm512_loadu_si512(o + TFM__PANEL * c));
+            __m512 dx = tfm__broadcast512(x.d + c), v = tfm__to_floats(_mm512_loadu_si512(o + TFM__PANEL * c));
             acc[c] = _mm512_fmadd_ps(v, _mm512_mul_ps(d, dx), acc[c]);
             if (f.has_min) acc[c] = _mm512_fmadd_ps(tfm__broadcast512(x.s + c), _mm512_mul_ps(m, dx), acc[c]);
         }
@@ -4265,27 +4268,27 @@ TFM__AVX512VNNI TFM__INLINE void tfm__amx_256(tfm__form f, tfm__panel w, tfm__ti
         __m512i isum[TFM__TILE_AMX];
         __m512 part[TFM__TILE_AMX], d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
         TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AMX; c++) isum[c] = _mm512_setzero_si512();
+        for (int c = 0; c < TFM__TILE_AMX; c++) isum[c] = _mm512_setzero_si512(), part[c] = _mm512_setzero_ps();
         for (int i = 0; i < 256; i += f.group) {
             const int32_t *o = out[i / f.group % 2];
             const int next = i + f.group;
             if (256 * b + next < k)
                 tfm__amx_dot(x.q + next / 32 * 32 * TFM__TILE_AMX + next % 32, w.q + next * TFM__PANEL,
                              out[next / f.group % 2]);
-            __m512 s = _mm512_cvtepi32_ps(_mm512_loadu_si512(sc + i / 16 * 64));
+            __m512 s = tfm__to_floats(_mm512_loadu_si512(sc + i / 16 * 64));
             TFM__UNROLL
             for (int c = 0; c < TFM__TILE_AMX; c++) {
-                __m512 v = _mm512_cvtepi32_ps(_mm512_loadu_si512(o + TFM__PANEL * c));
+                __m512 v = tfm__to_floats(_mm512_loadu_si512(o + TFM__PANEL * c));
                 part[c] = _mm512_fmadd_ps(v, s, i % exact ? part[c] : _mm512_setzero_ps());
             }
             if (next % exact) continue;
             TFM__UNROLL
-            for (int c = 0; c < TFM__TILE_AMX; c++) isum[c] = _mm512_add_epi32(isum[c], _mm512_cvtps_epi32(part[c]));
+            for (int c = 0; c < TFM__TILE_AMX; c++) isum[c] = _mm512_add_epi32(isum[c], tfm__to_ints(part[c]));
         }
         TFM__UNROLL
         for (int c = 0; c < TFM__TILE_AMX; c++) {
             __m512 dx = tfm__broadcast512(x.d + c);
-            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
+            acc[c] = _mm512_fmadd_ps(tfm__to_floats(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
         }
         TFM__UNROLL
         for (int c = 0; c < TFM__TILE_AMX; c++) {
@@ -4294,7 +4297,7 @@ TFM__AVX512VNNI TFM__INLINE void tfm__amx_256(tfm__form f, tfm__panel w, tfm__ti
             TFM__UNROLL
             for (int i = 0; i < 8; i++)
                 TFM__DOT512("vpdpwssd", t, _mm512_loadu_si512(sc + 64 * (16 + i)), x.s + i * TFM__TILE_AMX + c);
-            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), _mm512_mul_ps(m, tfm__broadcast512(x.d + c)), acc[c]);
+            acc[c] = _mm512_fmadd_ps(tfm__to_floats(t), _mm512_mul_ps(m, tfm__broadcast512(x.d + c)), acc[c]);
         }
         w.q += 256 * TFM__PANEL;
         w.scales += TFM__PANEL_256;
