@@ -33,7 +33,7 @@ static const cli_option options[] = {
     { "--kv", CLI_CACHE, &o.cache, 0, 0, "f32|f16", "type of the cache of keys and values (f32)" },
     { "--ids", CLI_FLAG, &o.ids, 0, 0, NULL, "print the ids of the new tokens instead of their text" },
     { "--echo", CLI_FLAG, &o.echo, 0, 0, NULL, "print the prompt first" },
-    { "--repack", CLI_FLAG, &o.repack, 0, 0, NULL, "interleave 4- to 6-bit weights at load: faster, takes memory" },
+    { "--repack", CLI_FLAG, &o.repack, 0, 0, NULL, "interleave quantized weights at load: faster, takes memory" },
     { "--level", CLI_LEVEL, &o.level, 0, 0, "NAME", "kernels (auto: the best that this CPU has); one of" },
     { NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL }
 };

@@ -40,7 +40,7 @@ static const cli_option options[] = {
     { "-b", CLI_WHOLE, &o.batch, 1, 65536, "BATCH", "positions of a prompt at once (what the library takes)" },
     { "--level", CLI_LEVEL, &o.level, 0, 0, "NAME", "kernels (auto: the best that this CPU has); one of" },
     { "--kv", CLI_CACHE, &o.cache, 0, 0, "f32|f16", "type of the cache of keys and values (f32)" },
-    { "--repack", CLI_FLAG, &o.repack, 0, 0, NULL, "interleave 4- to 6-bit weights at load, as generate does" },
+    { "--repack", CLI_FLAG, &o.repack, 0, 0, NULL, "interleave quantized weights at load, as generate does" },
     { "--machine", CLI_FLAG, &o.machine, 0, 0, NULL, "time plain reads and arithmetic instead of a model" },
     { "--ops", CLI_FLAG, &o.ops, 0, 0, NULL, "time single ops, also those of PyTorch and OpenBLAS (-t 1)" },
     { "--python", CLI_TEXT, &o.python, 0, 0, "PROGRAM", "where PyTorch is looked for (python3)" },
