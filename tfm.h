@@ -541,7 +541,7 @@ typedef bool (*tfm_progress_fn)(void *user, int64_t done, int64_t total);
 
 typedef struct tfm_session_opts {
     int context;                        /* positions in the cache; 0: the smaller of the model's, 2048 */
-    int batch;                          /* positions evaluated at once; 0: 64. Never changes results */
+    int batch;                          /* positions evaluated at once; 0: 512. Never changes results */
     int threads;                        /* 0: tfm_cpu_count(). At most 256 */
     tfm_type cache;                     /* TFM_F32 (0) or TFM_F16 */
     bool all_logits;                    /* keep the logits of every position of a call to tfm_eval */
@@ -3786,7 +3786,9 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm_type type, const tfm__pa
             }
         }
         out.scales += f.block == 32 ? TFM__PANEL_32 : TFM__PANEL_256;
-        for (int r = 0; r < TFM__PANEL; r++) w[r] += f.bytes;
+        for (int r = 0; r < TFM__PANEL; r++, w[r - 1] += f.bytes)      /* the next panel */
+            for (int i = 0; i < f.bytes; i += 64)
+                _mm_prefetch((const char *)w[r] + TFM__PANEL * p->w_stride + i, _MM_HINT_T1);
     }
 }
 
@@ -3977,6 +3979,7 @@ TFM__AVX2 TFM__INLINE void tfm__panel_from_rows(int isa, tfm_type type, const tf
         uint8_t *q = out.q + 32 * g;
         for (int64_t b = 0; b < k / f.block; b++, w += bytes) {
             const uint8_t *sc = w + floats * TFM__ROWS, *mins = f.has_min ? sc + subs * TFM__ROWS : sc, *bits = sc;
+            for (int i = 0; i < TFM__ROWS * f.bytes; i += 64) _mm_prefetch((const char *)w + TFM__AHEAD + i, _MM_HINT_T0);
             _mm256_storeu_ps((float *)(void *)scales, _mm256_cvtph_ps(tfm__load128(w)));
             if (f.has_min) {
                 __m256 m = _mm256_cvtph_ps(tfm__load128(w + 16));
@@ -8930,7 +8933,7 @@ static bool tfm__session_defaults(const tfm_model *m, const tfm_session_opts *op
     if (opts) *o = *opts;
     if (!m) return tfm__fail(e, TFM_ARGUMENT, "session: the model is NULL");
     if (!o->context) o->context = m->hp.context < 2048 ? m->hp.context : 2048;
-    if (!o->batch) o->batch = 64;
+    if (!o->batch) o->batch = 512;
     if (!o->threads) o->threads = tfm_cpu_count();
     if (!o->prompt_bytes) o->prompt_bytes = 1024;
     if (o->context < 1) return tfm__fail(e, TFM_ARGUMENT, "session: context %i, at least 1", (int64_t)o->context);
