@@ -50,6 +50,7 @@
    TFM_NO_MALLOC        implementation   no malloc: objects by the _in functions or a tfm_allocator
    TFM_NO_THREADS       implementation   all work on the calling thread
    TFM_NO_SIMD          implementation   no intrinsics (the choice of fused kernels stays)
+   TFM_LEVEL_MAX        implementation   the highest level that AUTO chooses, e.g. TFM_LEVEL_AVX2
    TFM_NO_TOKENIZER     every file       leave out tokenizers (and text in tfm_generate)
    TFM_NO_MODEL         every file       leave out tokenizers, models, sessions, sampling
    TFM_NO_MESSAGES      implementation   error codes without sentences
@@ -4992,11 +4993,15 @@ static const tfm__kernels *const tfm__kernel_rows[] = {
     &tfm__kernels_unfused, &tfm__kernels_exact,
 #endif
 };
+#ifndef TFM_LEVEL_MAX
+#define TFM_LEVEL_MAX TFM_LEVEL_COUNT
+#endif
 /* The row for a level; NULL if this CPU or build cannot run it. */
 static const tfm__kernels *tfm__kernels_for(tfm_level level) {
     for (size_t i = 0; i < sizeof tfm__kernel_rows / sizeof *tfm__kernel_rows; i++) {
         const tfm__kernels *k = tfm__kernel_rows[i];
-        if ((level == TFM_LEVEL_AUTO || level == k->level) && tfm__cpu_runs(k->level)) return k;
+        if ((level == TFM_LEVEL_AUTO ? k->level <= TFM_LEVEL_MAX : level == k->level) && tfm__cpu_runs(k->level))
+            return k;
     }
     return NULL;
 }

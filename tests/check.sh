@@ -103,11 +103,16 @@ try "one_answer.gcc-no-simd" answer gcc-no-simd gcc -O2 -DTFM_NO_SIMD
 try "one_answer.clang-O0" answer clang-O0 clang -O0
 try "one_answer.clang-O2" answer clang-O2 clang -O2
 try "one_answer.clang-O3" answer clang-O3 clang -O3 -march=native
+for level in FMA AVX2 AVXVNNI AVX512 AVX512VNNI; do
+    for cc in gcc clang; do
+        try "one_answer.$cc-$level" answer $cc-$level $cc -O2 -DTFM_LEVEL_MAX=TFM_LEVEL_$level
+    done
+done
 
 levels() {
     for model in $models; do
         rm -f "$dir/level"
-        for level in auto exact fma; do
+        for level in auto exact fma avx2 avxvnni avx512 avx512vnni amx; do
             "$build/generate" --help | grep -q " $level$" || continue
             "$build/evaluate" "$model" --ids 1,2,3,4,5,6,7,8,9 --level $level --logits "$dir/level-$level" || return 1
             [ -e "$dir/level" ] || cp "$dir/level-$level" "$dir/level"
