@@ -69,8 +69,8 @@
      API             [API.STATUS] [API.MEMORY] [API.TENSOR] [API.OPS] [API.LAYERS] [API.FILES]
                      [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
      implementation  [IMPL.PLATFORM] [IMPL.THREADS] [IMPL.CURSOR] [IMPL.TYPES]
-                     [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.AVX512] [KERNELS.AMX]
-                     [KERNELS.TABLE]
+                     [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.AVX2.INTEGER]
+                     [KERNELS.AVX512] [KERNELS.AMX] [KERNELS.TABLE]
                      [IMPL.CONTEXT] [IMPL.TENSOR] [IMPL.OPS] [IMPL.LAYERS]
                      [IMPL.FILES] [IMPL.FILES.GGUF] [IMPL.FILES.SAFETENSORS]
                      [IMPL.TOKENIZER] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]                       */
@@ -1598,7 +1598,8 @@ typedef struct tfm__type {
 } tfm__type;
 
 #define TFM__ROW(name, group, bits, offset, swap_at, swap_count, swap_size, has_min, unpack)                        \
-    { TFM_##name, #name, TFM__BLOCK_##name, TFM__BYTES_##name, group, bits, offset, swap_at, swap_count, swap_size, has_min, unpack }
+    { TFM_##name, #name, TFM__BLOCK_##name, TFM__BYTES_##name, group, bits, offset, swap_at, swap_count,      \
+      swap_size, has_min, unpack }
 enum {
 #define TFM__X(name, number, block, bytes) TFM__BLOCK_##name = block, TFM__BYTES_##name = bytes,
     TFM_TYPES(TFM__X)
@@ -3666,7 +3667,8 @@ TFM__AVX2 TFM__INLINE __m256i tfm__rows_256(int isa, tfm__form f, const uint8_t 
             __m256i t = tfm__dot_rows(isa, f, step, p, i, x + 32 * j, start);
             isum = _mm256_add_epi32(isum, narrow ? _mm256_madd_epi16(t, s) : _mm256_mullo_epi32(t, s));
             if (f.offset && narrow && 4 * i % f.group == 0)
-                isum = _mm256_sub_epi32(isum, _mm256_madd_epi16(s, _mm256_set1_epi16((int16_t)(f.offset / 2 * sums[sub]))));
+                isum = _mm256_sub_epi32(isum, _mm256_madd_epi16(s, _mm256_set1_epi16(
+                        (int16_t)(f.offset / 2 * sums[sub]))));
         }
         if (f.has_min)
             *msum = tfm__dot2(isa, *msum, tfm__lanes_of(mins + TFM__ROWS * j, false, true),
@@ -3955,7 +3957,8 @@ TFM__AVX2 TFM__INLINE void tfm__tile_store(const tfm__part *p, int64_t row, int6
                                            const float *acc) {
     for (int64_t c = 0; c < columns; c++, acc += TFM__PANEL) {
         if (p->y_row != 1 || row + TFM__PANEL > last) {
-            for (int64_t r = row; r < last && r < row + TFM__PANEL; r++) tfm__gemm_store(p, r, column + c, acc[r - row]);
+            for (int64_t r = row; r < last && r < row + TFM__PANEL; r++)
+                tfm__gemm_store(p, r, column + c, acc[r - row]);
             continue;
         }
         float *y = p->y + row + (column + c) * p->y_column;
@@ -3980,7 +3983,8 @@ TFM__AVX2 TFM__INLINE void tfm__panel_from_rows(int isa, tfm_type type, const tf
         uint8_t *q = out.q + 32 * g;
         for (int64_t b = 0; b < k / f.block; b++, w += bytes) {
             const uint8_t *sc = w + floats * TFM__ROWS, *mins = f.has_min ? sc + subs * TFM__ROWS : sc, *bits = sc;
-            for (int i = 0; i < TFM__ROWS * f.bytes; i += 64) _mm_prefetch((const char *)w + TFM__AHEAD + i, _MM_HINT_T0);
+            for (int i = 0; i < TFM__ROWS * f.bytes; i += 64)
+                _mm_prefetch((const char *)w + TFM__AHEAD + i, _MM_HINT_T0);
             _mm256_storeu_ps((float *)(void *)scales, _mm256_cvtph_ps(tfm__load128(w)));
             if (f.has_min) {
                 __m256 m = _mm256_cvtph_ps(tfm__load128(w + 16));
@@ -3989,7 +3993,8 @@ TFM__AVX2 TFM__INLINE void tfm__panel_from_rows(int isa, tfm_type type, const tf
             }
             for (int i = 0; f.block == 256 && i < 16; i++) {
                 int sub = i * subs / 16, next = (i + 1) * subs / 16;
-                tfm__store256(scales + 64 * (2 + i), tfm__lanes_of(sc + TFM__ROWS * sub, !f.has_min, isa == TFM__AVX2_SUMS));
+                tfm__store256(scales + 64 * (2 + i),
+                              tfm__lanes_of(sc + TFM__ROWS * sub, !f.has_min, isa == TFM__AVX2_SUMS));
                 if (i % 2) continue;
                 __m256i low = tfm__lanes_of(mins + TFM__ROWS * sub, !f.has_min, false);
                 __m256i high = tfm__lanes_of(mins + TFM__ROWS * next, !f.has_min, false);
@@ -4039,7 +4044,8 @@ TFM__AVX2 TFM__INLINE void tfm__gemm_quantized_avx2(int isa, tfm_type type, cons
         for (int64_t c = 0; c < j->n; c += TFM__TILE_AVX2) {
             __m256 acc[2 * TFM__TILE_AVX2];
             for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
-            tfm__tile x = tfm__tile_at(j->x + (size_t)(c / TFM__TILE_AVX2) * j->x_stride, j->k, f.block, TFM__TILE_AVX2);
+            tfm__tile x = tfm__tile_at(j->x + (size_t)(c / TFM__TILE_AVX2) * j->x_stride, j->k, f.block,
+                                       TFM__TILE_AVX2);
             if (f.block == 32) tfm__tile_32(isa, f, w, x, j->k, (float *)acc);
             else tfm__tile_256(isa, f, w, x, j->k, (float *)acc);
             tfm__tile_store(p, row, end, c, tfm__min64(TFM__TILE_AVX2, j->n - c), (const float *)acc);
@@ -4080,7 +4086,8 @@ TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, i
     char *row = j->width > 1 && j->group ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
     if (j->group == 0) { tfm__float_columns_avx2(j, begin, end); return; }
     for (int64_t i = begin; i < end; i++) {
-        if (!row) tfm__quantize_avx2(j->x + i * j->k, j->k, j->group, j->out + (size_t)i * tfm__act_bytes(j->k, j->group));
+        char *out = j->out + (size_t)i * tfm__act_bytes(j->k, j->group);
+        if (!row) tfm__quantize_avx2(j->x + i * j->k, j->k, j->group, out);
         else if (j->width == TFM__TILE_AMX) tfm__columns_tile(j, 32, i, row);
         else tfm__columns_tile(j, 4, i, row);
     }
@@ -4148,7 +4155,8 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_quads(int quads, const uint8_t
     for (int i = 0; i < quads; i++) {
         __m512i v = _mm512_loadu_si512(w + 64 * i);
         TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX512; c++) TFM__DOT512("vpdpbusd", isum[c], v, x + 4 * (i * TFM__TILE_AVX512 + c));
+        for (int c = 0; c < TFM__TILE_AVX512; c++)
+            TFM__DOT512("vpdpbusd", isum[c], v, x + 4 * (i * TFM__TILE_AVX512 + c));
     }
 }
 TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_32(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
@@ -4281,7 +4289,8 @@ TFM__INLINE void tfm__amx_dot(const int8_t *x, const uint8_t *w, int32_t *out) {
                      "tdpbssd %%tmm2, %%tmm1, %%tmm0\n\ttilestored %%tmm0, (%2,%4,1)"
                      : : "r"(x), "r"(w), "r"(out), "r"(32L), "r"(64L) : "memory");
 }
-TFM__AVX512VNNI TFM__INLINE void tfm__amx_32(tfm__form f, tfm__panel w, tfm__tile x, int64_t k, __m512 acc[TFM__TILE_AMX]) {
+TFM__AVX512VNNI TFM__INLINE void tfm__amx_32(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
+                                              __m512 acc[TFM__TILE_AMX]) {
     int32_t out[2][TFM__TILE_AMX * TFM__PANEL];         /* one is filled while the other is read */
     if (k) tfm__amx_dot(x.q, w.q, out[0]);
     for (int64_t b = 0; b < k / 32; b++) {
@@ -4303,7 +4312,8 @@ TFM__AVX512VNNI TFM__INLINE void tfm__amx_32(tfm__form f, tfm__panel w, tfm__til
 }
 /* Integers times integer scales are summed as floats while they are exact, that is below 2^24: over 128
    of k for Q4_K (15 * 127 * 63 * 128), 64 for Q5_K, 32 for Q6_K (32 * 127 * 128 * 32), else over all. */
-TFM__AVX512VNNI TFM__INLINE void tfm__amx_256(tfm__form f, tfm__panel w, tfm__tile x, int64_t k, __m512 acc[TFM__TILE_AMX]) {
+TFM__AVX512VNNI TFM__INLINE void tfm__amx_256(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
+                                              __m512 acc[TFM__TILE_AMX]) {
     const int exact = f.bits == 6 ? 32 : f.bits == 5 ? 64 : f.bits == 4 ? 128 : 256;
     int32_t out[2][TFM__TILE_AMX * TFM__PANEL];
     if (k) tfm__amx_dot(x.q, w.q, out[0]);
@@ -4904,7 +4914,7 @@ static void tfm__attention_avx512(void *job, int64_t begin, int64_t end, int thr
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
    A level is one row of functions. To add an instruction set: write its functions under the same
-   job types, add its level, its row, and its line in tfm__kernels_for.                          */
+   job types, add its level, its row, and its line in tfm__kernel_rows.                         */
 
 typedef struct tfm__kernels {
     tfm_level level;
@@ -5580,7 +5590,8 @@ static bool tfm__openblas(const tfm_context *c, const tfm__part *p, const float 
 }
 #endif
 /* One task for parts that take their columns in the same form. */
-static void tfm__products_alike(tfm_context *c, const tfm__part *parts, int count, const float *x, int64_t n, int64_t k) {
+static void tfm__products_alike(tfm_context *c, const tfm__part *parts, int count, const float *x, int64_t n,
+                                int64_t k) {
     tfm__gemm_job j;
     const tfm__kernels *ks = c->kernels;
     int64_t units = 0, rows = 0;
@@ -5628,7 +5639,8 @@ static void tfm__products(tfm_context *c, const tfm__part *parts, int count, con
 #ifdef TFM_USE_OPENBLAS
         if (tfm__openblas(c, &parts[i], x, n, k)) continue;
 #endif
-        while (next < count && parts[next].rows > 0 && tfm__alike(c->kernels, parts[i].type, parts[next].type, n)) next++;
+        while (next < count && parts[next].rows > 0 && tfm__alike(c->kernels, parts[i].type, parts[next].type, n))
+            next++;
         tfm__products_alike(c, parts + i, next - i, x, n, k);
     }
 }
@@ -8836,12 +8848,14 @@ static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_t
 static void tfm__linears(tfm_context *c, tfm_tensor x, const tfm__linear *const *l, tfm_tensor *y, int count) {
     tfm__part parts[3];
     int given = 0;
-    for (int i = 0; i < count; i++) y[i] = l[i]->w.rank ? tfm__new(c, TFM_F32, tfm_shape2(x.dim[0], l[i]->w.dim[0])) : tfm_none();
+    for (int i = 0; i < count; i++)
+        y[i] = l[i]->w.rank ? tfm__new(c, TFM_F32, tfm_shape2(x.dim[0], l[i]->w.dim[0])) : tfm_none();
     tfm_mark mark = tfm_arena_mark(c);
     for (int i = 0; i < count && tfm__ok(c); i++) {
         tfm_tensor w = l[i]->w;
         if (!w.rank) continue;
-        parts[given] = tfm__part_of(w.type, w.data, w.stride[0], w.dim[0], tfm__vector(c, "linear", "bias", l[i]->b, w.dim[0]),
+        const float *bias = tfm__vector(c, "linear", "bias", l[i]->b, w.dim[0]);
+        parts[given] = tfm__part_of(w.type, w.data, w.stride[0], w.dim[0], bias,
                                     tfm__floats(y[i]), 1, w.dim[0]);
         parts[given++].interleaved = l[i]->interleaved;
     }
