@@ -244,7 +244,7 @@ HOSTILE_FN hostile hostile_use(const void *data, size_t size) {
     hostile h;
     budget b;
     tfm_allocator a = budget_of(&b, size);
-    tfm_model_opts o = { &a };
+    tfm_model_opts o = { .allocator = &a };
     uint8_t *p = odd_copy(data, size);
     tfm_file *f = tfm_file_from_memory(p, size, &a, &h.file);
     fault_unless((f != NULL) == (h.file.status == TFM_OK), "no file, but no error");
