@@ -1746,15 +1746,15 @@ static void tfm__decode(tfm_type type, const void *src, float *dst, int64_t n) {
        8 bits: instead, 8 x 32 bytes */
 enum { TFM__ROWS = 8 };
 
-static bool tfm__interleaves(const tfm__type *t) {
+TFM__UNUSED static bool tfm__interleaves(const tfm__type *t) {
     return t->unpack && (t->type == TFM_Q8_0 || (t->bits >= 4 && t->bits <= 6));
 }
-static size_t tfm__interleaved_bytes(const tfm__type *t) {         /* of eight rows' blocks */
+TFM__UNUSED static size_t tfm__interleaved_bytes(const tfm__type *t) {         /* of eight rows' blocks */
     int subs = t->block / t->group, halves = t->has_min ? 2 : 1;
     return (size_t)(TFM__ROWS * (halves * (t->block == 256 ? 2 + subs : 2)) + t->block / 32 * t->bits * 32);
 }
 /* Eight rows, `stride` bytes apart, of k elements. */
-static void tfm__interleave(const tfm__type *t, const uint8_t *rows, int64_t stride, int64_t k, uint8_t *out) {
+TFM__UNUSED static void tfm__interleave(const tfm__type *t, const uint8_t *rows, int64_t stride, int64_t k, uint8_t *out) {
     tfm__block b;
     int subs = t->block / t->group, at = t->swap_at;
     for (int64_t i = 0; i < k / t->block; i++, out += tfm__interleaved_bytes(t)) {
