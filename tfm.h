@@ -3784,7 +3784,7 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm_type type, const tfm__pa
             tfm__store256(sc, s);
             tfm__store256(mins, f.has_min ? m : s);
             for (int i = 0; i < 16; i++) {
-                pairs[TFM__PANEL * i] = isa == TFM__AVX2_SUMS ? (sc[i] & 0xffff) * 65537 : sc[i];
+                pairs[TFM__PANEL * i] = isa == TFM__AVX2_SUMS ? (sc[i] & 0xffff) | sc[i] * 65536 : sc[i];
                 if (i % 2 == 0) pairs[TFM__PANEL * (16 + i / 2)] = (mins[i] & 0xffff) | mins[i + 1] * 65536;
             }
         }
