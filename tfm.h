@@ -2345,10 +2345,11 @@ static const float *tfm__turned(const tfm__attention_job *j, const char *k, int6
     }
     return buffer;
 }
-/* Scores of keys begin..end-1 into s; a key hidden by the mask is marked in seen. The largest. */
+/* Scores of keys begin..end-1 into s; a key hidden by the mask is not marked in seen. The largest. */
 TFM__INLINE float tfm__attention_scores(int fma, const tfm__attention_job *j, const float *q, const char *k,
-                                        const char *mask, int64_t begin, int64_t end, float *s, bool *seen) {
-    float max = -TFM__INF, wide[TFM__HEAD_MAX];
+                                        const char *mask, int64_t begin, int64_t end, float *s, bool *seen,
+                                        float *wide) {
+    float max = -TFM__INF;
     for (int64_t p = begin; p < end; p++) {
         float bias = 0, t = 0;
         if (mask) memcpy(&bias, mask + p * j->mask_stride[3], sizeof bias);
@@ -2367,7 +2368,7 @@ TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, cons
                                       const char *v, const char *mask, int64_t begin, int64_t end, tfm__partial *a) {
     float s[TFM__KEYS], wide[TFM__HEAD_MAX];
     bool seen[TFM__KEYS], any = false;
-    float max = tfm__maxf(tfm__attention_scores(fma, j, q, k, mask, begin, end, s, seen), a->m);
+    float max = tfm__maxf(tfm__attention_scores(fma, j, q, k, mask, begin, end, s, seen, wide), a->m);
     for (int64_t p = begin; p < end; p++) any |= seen[p - begin];
     if (!any) return;
     float fade = a->m == max ? 1.0f : tfm__exp(fma, a->m - max);        /* m = -inf at first: 0 */
@@ -5879,27 +5880,25 @@ TFM__INLINE bool tfm__ranks_before(const float *x, int32_t a, int32_t b) {
     float u = tfm__rank(x[a]), v = tfm__rank(x[b]);
     return u != v ? u > v : a < b;
 }
-/* 0..n-1 in order: radix sort by three times eleven bits of the values as descending integers. */
+/* 0..n-1 in order: radix sort by four times eight bits of the values as descending integers. */
 static void tfm__order(const float *x, int64_t n, int32_t *ids, int32_t *spare) {
-    enum { BITS = 11, BINS = 1 << BITS };
-    int32_t starts[BINS], *from = ids, *to = spare;
-    for (int pass = 0; pass < 3; pass++, from = to, to = from == ids ? spare : ids) {
+    int32_t starts[256], *from = ids, *to = spare;
+    for (int shift = 0; shift < 32; shift += 8, from = to, to = from == ids ? spare : ids) {
         memset(starts, 0, sizeof starts);
         for (int move = 0; move < 2; move++) {
             for (int64_t i = 0; i < n; i++) {
-                int32_t id = pass ? from[i] : (int32_t)i;
+                int32_t id = shift ? from[i] : (int32_t)i;
                 uint32_t u = tfm__to_bits(tfm__rank(x[id]) + 0.0f);     /* -0 ties with 0 */
-                u = (u ^ ((u >> 31) - 1) >> 1) >> (BITS * pass) & (BINS - 1);       /* of positive ones all bits turn */
+                u = (u ^ ((u >> 31) - 1) >> 1) >> shift & 255;         /* of positive ones all bits turn */
                 if (move) to[starts[u]++] = id;
                 else starts[u]++;
             }
-            for (int32_t i = 0, sum = 0, count; !move && i < BINS; i++, sum += count) {
+            for (int32_t i = 0, sum = 0, count; !move && i < 256; i++, sum += count) {
                 count = starts[i];
                 starts[i] = sum;
             }
         }
     }
-    if (n) memcpy(ids, spare, (size_t)n * sizeof *ids);
 }
 /* Puts an item in at the root of a heap that has the last-ranking at its root. */
 static void tfm__sift(const float *x, int32_t *heap, int64_t size, int32_t item) {
