@@ -10,35 +10,53 @@ passed=0 failed=0
 strict="-pedantic -Wall -Wextra -Wconversion -Wshadow -Wdouble-promotion -Werror -I. -Itools -Itests -I$dir"
 models="examples/models/tiny-q8_0.gguf tests/data/tiny-gpt2.gguf"
 
-# try NAME COMMAND...: passes if the command does; shows the beginning of what it printed otherwise
+# try NAME COMMAND...: passes if the command does; shows the beginning of what it printed otherwise.
+# As many run at once as there are CPUs, each with a directory $work of its own; results come in order.
+cpus=$(getconf _NPROCESSORS_ONLN)
+running=
 try() {
     name=$1
     shift
     case $name in *"$only"*) ;; *) return ;; esac
-    if "$@" > "$dir/log" 2>&1 < /dev/null; then
-        passed=$((passed + 1))
-        echo "ok check.$name"
-    else
-        failed=$((failed + 1))
-        head -n 20 "$dir/log" | cut -c 1-200 | sed 's/^/  /'
-        echo "FAIL check.$name"
-    fi
+    work=$dir/$name
+    mkdir -p "$work"
+    "$@" > "$work/log" 2>&1 < /dev/null &
+    running="$running $!:$name"
+    [ "$(echo $running | wc -w)" -lt "$cpus" ] || settle 1
 }
+# settle N: waits for the first N of those that run, says how they ended
+settle() {
+    for job in $(echo $running | cut -d ' ' -f "1-$1"); do
+        running=${running#" $job"}
+        name=${job#*:}
+        if wait "${job%%:*}"; then
+            passed=$((passed + 1))
+            echo "ok check.$name"
+        else
+            failed=$((failed + 1))
+            head -n 20 "$dir/$name/log" | cut -c 1-200 | sed 's/^/  /'
+            echo "FAIL check.$name"
+        fi
+    done
+}
+settle_all() { settle 99; }
 
 make -s "$dir/tests_list.h" BUILD="$dir" || exit 1
 
 # ---- No warning, in C and C++ ----
+
+contraction() { sh tests/contraction.sh "$1" "$work"; }
 
 for cc in gcc clang; do
     try "warnings.$cc.c11" $cc -std=c11 -O2 $strict -c tests/tfm_impl.c -o "$dir/tfm-$cc.o"
     try "warnings.$cc.c++17" $cc -x c++ -std=c++17 -O2 $strict -c tests/tfm_impl.c -o "$dir/tfm-$cc-cxx.o"
     for file in examples/*.c tools/*.c tests/*.c; do
         case $file in */tfm_impl.c | */freestanding.c) continue ;; esac
-        try "warnings.$cc.$file" $cc -std=c11 -O0 $strict -c "$file" -o "$dir/file.o"
+        try "warnings.$cc.$file" $cc -std=c11 -O0 $strict -c "$file" -o /dev/null
     done
-    try "contraction.$cc" sh tests/contraction.sh $cc "$dir"
+    try "contraction.$cc" contraction $cc
 done
-try "ndebug" gcc -std=c11 -O2 -DNDEBUG $strict -c tests/tfm_impl.c -o "$dir/file.o"
+try "ndebug" gcc -std=c11 -O2 -DNDEBUG $strict -c tests/tfm_impl.c -o /dev/null
 
 # ---- Configurations: each macro that leaves something out, all of them, several files ----
 
@@ -47,19 +65,22 @@ try "configuration.listed" test "$(echo $macros | wc -w)" -ge 7
 all=
 for macro in $macros; do
     all="$all -D$macro"
-    try "configuration.$macro" gcc -std=c11 -O1 $strict -D$macro -c tests/tfm_impl.c -o "$dir/file.o"
-    try "configuration.$macro.c++" clang -x c++ -std=c++17 -O0 $strict -D$macro -c tests/tfm_impl.c -o "$dir/file.o"
+    try "configuration.$macro" gcc -std=c11 -O1 $strict -D$macro -c tests/tfm_impl.c -o /dev/null
+    try "configuration.$macro.c++" clang -x c++ -std=c++17 -O0 $strict -D$macro -c tests/tfm_impl.c -o /dev/null
 done
-object="-c tests/tfm_impl.c -o $dir/file.o"
+object="-c tests/tfm_impl.c -o /dev/null"
 try "configuration.only_types" gcc -std=c11 -O1 $strict -DTFM_ONLY_TYPES -DTFM_TYPE_Q8_0 $object
 try "configuration.exact_fma" gcc -std=c11 -O1 $strict -DTFM_EXACT_FMA $object
 try "configuration.all" gcc -std=c11 -O2 $strict $all -c tests/tfm_impl.c -o "$dir/small.o"
+settle_all
 
 # asks REGEX OBJECT: lists what the object asks for from outside that matches
 asks() { nm -u "$2" | awk '{ print $NF }' | grep -xE "$1"; }
 few() { ! asks '.*' "$dir/small.o" | grep -vxE "$1"; }
 never() { ! asks "$1" "$dir/tfm-gcc.o"; }
-no_variables() { gcc -O2 -fno-pie -fno-pic -I. $object && ! nm "$dir/file.o" | grep -E ' [bBdDcC] '; }
+no_variables() {
+    gcc -O2 -fno-pie -fno-pic -I. -c tests/tfm_impl.c -o "$work/file.o" && ! nm "$work/file.o" | grep -E ' [bBdDcC] '
+}
 try "symbols.few" few 'mem(cpy|set|move|cmp|chr)|str(len|n?cmp|chr)|sqrtf?|_GLOBAL_OFFSET_TABLE_|__stack_chk_fail|__cpu_.*'
 try "symbols.never_ends_or_prints" never 'abort|_?exit|_Exit|.*printf.*|f?put[sc]|std(out|err)|__assert.*|raise'
 try "symbols.no_variables" no_variables
@@ -70,20 +91,20 @@ cp "$dir/use.c" "$dir/use.cc"
 printf '#define TFM_STATIC\n#define TFM_IMPLEMENTATION\n#include "tfm.h"\nint %s(void) {
     tfm_context *c = tfm_context_new(0, 0); tfm_context_free(c); %s }\n' other "return !c;" > "$dir/static_a.c"
 sed 's/^int other/int other(void);\nint main/; s/return !c/return !c + other()/' "$dir/static_a.c" > "$dir/static_b.c"
-two_files() { "$@" -o "$dir/two" -lm -pthread && "$dir/two"; }
+two_files() { "$@" -o "$work/two" -lm -pthread && "$work/two"; }
 try "two_files.c" two_files gcc $strict "$dir/use.c" "$dir/tfm-gcc.o"
 try "two_files.c++" two_files g++ $strict "$dir/use.cc" "$dir/tfm-gcc-cxx.o"
 try "two_files.c++_and_c" two_files g++ $strict "$dir/use.cc" "$dir/tfm-gcc.o"
 try "two_files.static" two_files gcc -std=c11 -O1 $strict "$dir/static_a.c" "$dir/static_b.c"
 
-fast_math() { ! gcc -O2 -ffast-math -I. -c tests/tfm_impl.c -o "$dir/file.o"; }
+fast_math() { ! gcc -O2 -ffast-math -I. $object; }
 try "fast_math.refused" fast_math
-try "fast_math.allowed" gcc -O2 -ffast-math -DTFM_ALLOW_FAST_MATH -I. -c tests/tfm_impl.c -o "$dir/file.o"
+try "fast_math.allowed" gcc -O2 -ffast-math -DTFM_ALLOW_FAST_MATH -I. $object
 
 # ---- One answer: the same bits from all builds and levels ----
 
 # quiet COMMAND...: what it prints but for the tests that pass
-quiet() { "$@" > "$dir/result" || { grep -av '^ok' "$dir/result"; return 1; }; }
+quiet() { "$@" > "$work/result" || { grep -av '^ok' "$work/result"; return 1; }; }
 # runner NAME COMPILER FLAG...: builds the tests as $dir/tests-NAME
 runner() {
     out=$dir/tests-$1
@@ -92,10 +113,11 @@ runner() {
 }
 answer() {
     runner "$@" && quiet "$dir/tests-$1" --quick --hash || return 1
-    grep -a '^hash' "$dir/result" > "$dir/hash-$1" && diff "$dir/hash-first" "$dir/hash-$1"
+    grep -a '^hash' "$work/result" | diff "$dir/hash-first" -
 }
 first() { runner first gcc -O2 && "$dir/tests-first" --quick --hash | grep -a '^hash' > "$dir/hash-first"; }
 try "one_answer.gcc-O2" first
+settle_all
 try "one_answer.gcc-O0" answer gcc-O0 gcc -O0
 try "one_answer.gcc-c11" answer gcc-c11 gcc -std=c11 -O2 -DNDEBUG
 try "one_answer.gcc-O3" answer gcc-O3 gcc -O3 -march=native
@@ -111,12 +133,13 @@ done
 
 levels() {
     for model in $models; do
-        rm -f "$dir/level"
+        rm -f "$work"/logits*
         for level in auto exact fma avx2 avxvnni avx512 avx512vnni amx; do
             "$build/generate" --help | grep -q " $level$" || continue
-            "$build/evaluate" "$model" --ids 1,2,3,4,5,6,7,8,9 --level $level --logits "$dir/level-$level" || return 1
-            [ -e "$dir/level" ] || cp "$dir/level-$level" "$dir/level"
-            cmp "$dir/level" "$dir/level-$level" || return 1
+            "$build/evaluate" "$model" --ids 1,2,3,4,5,6,7,8,9 --level $level --logits "$work/logits-$level" ||
+                return 1
+            [ -e "$work/logits" ] || cp "$work/logits-$level" "$work/logits"
+            cmp "$work/logits" "$work/logits-$level" || return 1
         done
         "$build/evaluate" "$model" --ids 1,2,3 --greedy 1 --level unfused || return 1
     done
@@ -129,7 +152,7 @@ export ASAN_OPTIONS=print_legend=0
 sanitize="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 sanitized() { runner "$1" $2 $sanitize && quiet "$dir/tests-$1" $3; }
 threads() { runner tsan clang -O1 -g -fsanitize=thread && quiet "$dir/tests-tsan" --quick threads; }
-programs() { make -s -j 2 testing BUILD="$dir/asan" CFLAGS="$sanitize" && quiet sh tests/cli.sh "$dir/asan"; }
+programs() { make -s testing BUILD="$dir/asan" CFLAGS="$sanitize" && quiet sh tests/cli.sh "$dir/asan"; }
 try "sanitizers.gcc" sanitized asan gcc
 try "sanitizers.clang" sanitized clang-asan clang --quick
 try "sanitizers.threads" threads
@@ -160,14 +183,16 @@ installed() {
 }
 try "install" installed
 try "firmware" make -s firmware BUILD="$build"
+settle_all
 freestanding() {
     bare="-ffreestanding -fno-stack-protector -nostdlib -static"
-    $1 -O2 -I. $bare tests/freestanding.c -o "$dir/bare" -lgcc && "$dir/bare" > "$dir/result" &&
-        cmp "$build/firmware-host.txt" "$dir/result"
+    $1 -O2 -I. $bare tests/freestanding.c -o "$work/bare" -lgcc && "$work/bare" > "$work/result" &&
+        cmp "$build/firmware-host.txt" "$work/result"
 }
 try "freestanding.gcc" freestanding gcc
 try "freestanding.clang" freestanding clang
 try "size" make -s size BUILD="$build"
+settle_all
 
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
