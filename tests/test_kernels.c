@@ -591,8 +591,8 @@ static void attention_of_random_shapes(void) {
             tfm_tensor y = run_attention(c[l], &a);
             if (l == 0) first = y;
             if (!CHECK_STR(tfm_message(c[l]), "") || !same_tensor(c[0], y, first))
-                printf("    round %d: %d x %d heads, %d queries, %d keys, sizes %d, %d; causal %d, offset %d, window %d, "
-                       "holes %d\n", round, (int)a.k.dim[1], (int)(a.q.dim[1] / a.k.dim[1]), (int)a.q.dim[2],
+                printf("    round %d: %d x %d heads, %d queries, %d keys, sizes %d, %d; "
+                       "causal %d, offset %d, window %d, holes %d\n", round, (int)a.k.dim[1], (int)(a.q.dim[1] / a.k.dim[1]), (int)a.q.dim[2],
                        (int)a.k.dim[2], (int)a.q.dim[3], (int)a.v.dim[3], a.o.causal, (int)a.o.offset,
                        (int)a.o.window, (int)a.holes);
         }
@@ -675,7 +675,8 @@ static void float_products_of_all_shapes(void) {
     uint64_t seed = 61;
     for (int round = 0; round < (test_quick ? 12 : 150); round++) {
         tfm_type type = all_types[round % 3];
-        int64_t k = lengths[below(&seed, 12)], n = 1 + below(&seed, 140), t = 1 + below(&seed, below(&seed, 2) ? 40 : 4);
+        int64_t k = lengths[below(&seed, 12)], n = 1 + below(&seed, 140);
+        int64_t t = 1 + below(&seed, below(&seed, 2) ? 40 : 4);
         uint8_t *w = (uint8_t *)malloc((size_t)(8 * n * k) + 3);
         tfm_tensor x = random_tensor(c[0], &seed, tfm_shape2(t, k), 1);
         if (below(&seed, 4) == 0) random_row(&seed, (float *)x.data, k);
@@ -688,8 +689,8 @@ static void float_products_of_all_shapes(void) {
             bool good = CHECK_STR(tfm_message(c[l]), "");
             for (int i = 0; good && l && i < 5; i++)
                 if (!same_tensor(c[0], got.y[i], want.y[i]))
-                    printf("    in round %d, case %d: %s, k %d, %d rows, %d columns, %s\n", round, i, tfm_type_name(type),
-                           (int)k, (int)n, (int)t, tfm_level_name((tfm_level)(l + TFM_LEVEL_UNFUSED + 1)));
+                    printf("    in round %d, case %d: %s, k %d, %d rows, %d columns, %s\n", round, i,
+                           tfm_type_name(type), (int)k, (int)n, (int)t, tfm_level_name((tfm_level)(l + TFM_LEVEL_UNFUSED + 1)));
             if (l) tfm_arena_rewind(c[l], mark);
         }
         free(w);

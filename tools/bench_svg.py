@@ -11,7 +11,7 @@ import sys
 from xml.sax.saxutils import escape
 
 LABEL, BAR, VALUE, ROW, MARGIN = 330, 380, 190, 20, 12
-STYLE = "text{font:13px sans-serif;fill:#222}.h{font-weight:bold}.b{fill:#3a7ca5}.g{stroke:#bbb}"
+STYLE = "text{font:13px sans-serif;fill:#222;stroke:#fff;stroke-width:3px;paint-order:stroke}.h{font-weight:bold}.b{fill:#3a7ca5}.g{stroke:#bbb}"
 
 
 def threads(row):
@@ -50,13 +50,12 @@ def draw(rows):
         scale = BAR / max(line, max(value for _, value, _ in bars))
         out.append(f'<text class="h" x="{MARGIN}" y="{y}">{escape(title)}</text>')
         y += ROW / 2
-        top = y
+        out.append(f'<path class="g" d="M{LABEL + line * scale:.1f} {y}v{ROW * len(bars)}"/>')
         for label, value, text in bars:
             out.append(f'<text x="{LABEL - 6}" y="{y + 14}" text-anchor="end">{escape(label)}</text>')
             out.append(f'<rect class="b" x="{LABEL}" y="{y + 3}" width="{max(value * scale, 0.5):.1f}" height="14"/>')
             out.append(f'<text x="{LABEL + value * scale + 6:.1f}" y="{y + 14}">{escape(text)}</text>')
             y += ROW
-        out.append(f'<path class="g" d="M{LABEL + line * scale:.1f} {top}V{y}"/>')
         y += 2 * ROW
     out.append(f'<text x="{MARGIN}" y="{y}">{escape("; ".join(cpus))}</text>')
     width, height = LABEL + BAR + VALUE, y + MARGIN
