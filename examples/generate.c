@@ -81,21 +81,25 @@ static uint64_t random_seed(void) {
 /* What loading, the prompt and the new tokens took, on stderr; t: when each of them began, and the end. */
 static void print_figures(const char *path, const tfm_model *model, int64_t prompt, int64_t generated,
                           const double t[4]) {
-    tfm_string architecture = tfm_model_hparams(model)->architecture, type = { "", 0 };
+    tfm_string architecture = tfm_model_hparams(model)->architecture;
     tfm_tensor_info info;
     int64_t parameters = 0;
-    uint64_t bytes = 0, largest = 0;
+    uint64_t bytes = 0, of_type[TFM_BF16 + 1] = { 0 };
+    tfm_type most = TFM_F32;
     for (int64_t i = 0; tfm_file_tensor_at(tfm_model_file(model), i, &info); i++) {
+        tfm_type type = info.tensor.type;
         parameters += tfm_count(info.tensor);
         bytes += info.bytes;
-        if (info.bytes > largest) largest = info.bytes, type = info.type_name;
+        if (type != TFM_TYPE_NONE && (of_type[type] += info.bytes) > of_type[most]) most = type;
     }
-    fprintf(stderr, "model: %s, %.*s, %.2f M parameters, mostly %.*s, %.2f MiB, loaded in %.3f s\n", path,
-            (int)architecture.size, architecture.data, 1e-6 * (double)parameters, (int)type.size, type.data,
+    fprintf(stderr, "model: %s, %.*s, %.2f M parameters, mostly %s, %.2f MiB, loaded in %.3f s\n", path,
+            (int)architecture.size, architecture.data, 1e-6 * (double)parameters, tfm_type_name(most),
             (double)bytes / 1048576, t[1] - t[0]);
     fprintf(stderr, "prompt: %" PRId64 " tokens, %.1f tokens/s\n", prompt, (double)prompt / (t[2] - t[1] + 1e-9));
     fprintf(stderr, "new: %" PRId64 " tokens, %.1f tokens/s\n", generated, (double)generated / (t[3] - t[2] + 1e-9));
-    fprintf(stderr, "peak memory: %.2f MiB\n", cli_peak_memory() / 1048576);
+    fprintf(stderr, "first token: %.3f s after the start\n", t[2] - t[0]);
+    double own, peak = cli_peak_memory(&own);
+    fprintf(stderr, "peak memory: %.2f MiB, beside mapped weights %.2f MiB\n", peak / 1048576, own / 1048576);
 }
 
 int main(int argc, char **argv) {

@@ -202,7 +202,8 @@ if wanted generate; then
     cp "$dir/out" "$dir/want"
     same generate.printed_seed generate "$stories" -n 3 -s "$seed"
     why="speed, model or memory is not on stderr"
-    grep -q "tokens/s" "$dir/err" && grep -q "peak memory" "$dir/err" && grep -q "llama" "$dir/err"
+    grep -q "tokens/s" "$dir/err" && grep -q "peak memory" "$dir/err" && grep -q "llama" "$dir/err" &&
+        grep -qE '^first token: [0-9.]+ s' "$dir/err" && grep -q "mostly Q8_0" "$dir/err"
     report generate.figures $?
 
     refuses generate.prompt_longer_than_context 1 "room for 4" generate "$stories" -c 4 -p "One two three four five"

@@ -320,14 +320,17 @@ static inline double cli_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* The most memory that the process has had in use, mapped files included; 0: unknown. */
-static inline double cli_peak_memory(void) {
+/* The most memory that the process has had in use, mapped files included; in *own what it holds beside
+   them. 0: unknown. */
+static inline double cli_peak_memory(double *own) {
     double kib = 0;
+    *own = 0;
 #ifdef CLI_POSIX
     FILE *f = fopen("/proc/self/status", "r");             /* getrusage would count the parent's, too */
     char line[256];
     while (f && fgets(line, sizeof line, f))
         if (strncmp(line, "VmHWM:", 6) == 0) kib = strtod(line + 6, NULL);
+        else if (strncmp(line, "RssAnon:", 8) == 0) *own = 1024 * strtod(line + 8, NULL);
     if (f) fclose(f);
     struct rusage usage;
     if (kib == 0 && getrusage(RUSAGE_SELF, &usage) == 0) kib = (double)usage.ru_maxrss;
