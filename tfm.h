@@ -3561,7 +3561,7 @@ TFM__AVX2 TFM__INLINE __m256i tfm__sum_run(int isa, tfm__form f, const uint8_t *
                                            const int8_t *q, const int16_t *sums, __m256i *msum) {
     __m256i isum[TFM__RUN], mins[TFM__RUN], zero = _mm256_setzero_si256();
     if (f.block == 32)
-        TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
+        TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T1);
     TFM__UNROLL
     for (int r = 0; r < TFM__RUN; r++, w += stride) {
         if (f.block == 32) {
@@ -3731,40 +3731,43 @@ TFM__AVX2 TFM__INLINE void tfm__panel_starts(int64_t k, tfm__panel out) {
 TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, bool by_eight, const tfm__part *p, int64_t row,
                                            int64_t k, tfm__panel out) {
     const int64_t blocks = k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
-    const int64_t ahead = by_eight ? (int64_t)TFM__AHEAD : TFM__PANEL * p->w_stride;         /* the next panel */
-    const tfm__panel panel = out;
-    const uint8_t *w[TFM__PANEL];
-    for (int r = 0; r < TFM__PANEL; r++) {
-        const int64_t at = tfm__min64(row + r, p->rows - 1);
-        w[r] = (const uint8_t *)(by_eight ? p->interleaved + at / TFM__ROWS * blocks * bytes : p->w + at * p->w_stride);
-    }
-    for (int64_t b = 0; b < blocks; b++, out.scales += tfm__panel_scales(f.block)) {
-        for (int h = 0; h < 2; h++) {   /* eight rows */
-            uint8_t head[32 + 2 * 16 * TFM__ROWS], *q = out.q + 32 * h;
-            tfm__form g = f;
-            if (!by_eight) g.group = 16;
-            if (!by_eight) tfm__gather_scales(f, w + 8 * h, head);
-            tfm__eight e = tfm__eight_at(g, by_eight ? w[8 * h] : head);
-            tfm__panel_head(isa, g, e, out.scales + 32 * h);
+    tfm__form g = f;
+    if (!by_eight) g.group = 16;        /* as tfm__gather_scales has them */
+    for (int h = 0; h < 2; h++) {       /* eight rows */
+        char *scales = out.scales + 32 * h;
+        uint8_t head[32 + 2 * 16 * TFM__ROWS], *q = out.q + 32 * h;
+        const uint8_t *rows[TFM__ROWS], *w[TFM__ROWS];
+        for (int r = 0; r < TFM__ROWS; r++) {
+            const int64_t at = tfm__min64(row + TFM__ROWS * h + r, p->rows - 1);
+            rows[r] = (const uint8_t *)p->w + at * p->w_stride;
+            if (by_eight) rows[r] = (const uint8_t *)p->interleaved + at / TFM__ROWS * blocks * bytes;
+        }
+        for (int64_t b = 0; b < blocks; b++, scales += tfm__panel_scales(f.block)) {
+            TFM__UNROLL
+            for (int r = 0; r < TFM__ROWS; r++) {
+                w[r] = rows[r] + b * bytes;
+                for (int i = 0; !by_eight && i < f.bytes; i += 64)         /* the next panel */
+                    _mm_prefetch((const char *)w[r] + TFM__PANEL * p->w_stride + i, _MM_HINT_T1);
+            }
+            for (int i = 0; by_eight && i < TFM__ROWS * f.bytes; i += 64)
+                _mm_prefetch((const char *)w[0] + TFM__AHEAD + i, _MM_HINT_T0);
+            if (!by_eight) tfm__gather_scales(f, w, head);
+            tfm__eight e = tfm__eight_at(g, by_eight ? w[0] : head);
+            tfm__panel_head(isa, g, e, scales);
             TFM__UNROLL
             for (int j = 0; j < f.block / 32; j++, q += 32 * TFM__PANEL, e.bits += 32 * f.bits) {
                 __m256i v[8];
                 TFM__UNROLL
                 for (int i = 0; i < 8; i++) {
-                    v[i] = by_eight ? tfm__raw_rows(f, e.bits, i) : tfm__raw(f.type, w[8 * h + i], j);
+                    v[i] = by_eight ? tfm__raw_rows(f, e.bits, i) : tfm__raw(f.type, w[i], j);
                     v[i] = tfm__as_taken(isa, f, v[i]);
                     if (by_eight) tfm__store256(q + 64 * i, v[i]);
                     else if (i % 4 == 3) tfm__quads(q + i / 4 * 16, 64, v + i - 3);
                 }
             }
         }
-        out.q += f.block * TFM__PANEL;
-        for (int r = 0; r < TFM__PANEL; r += by_eight ? (int)TFM__ROWS : 1) {
-            for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)w[r] + ahead + i, _MM_HINT_T1);
-            w[r] += bytes;
-        }
     }
-    if (f.bits == 8 && isa == TFM__AVX2_SUMS) tfm__panel_starts(k, panel);
+    if (f.bits == 8 && isa == TFM__AVX2_SUMS) tfm__panel_starts(k, out);
 }
 
 /* One tile of columns meets one panel. x is [k/group][C] d, [k/32][C] sums or starts, [k/4][C][4]. */
@@ -4083,7 +4086,7 @@ static void tfm__gemm_integers(int isa, const tfm__gemm_job *j, const tfm__part 
         panel(isa, p, row, j->k, w);
         for (int64_t c = 0; c < j->n; c += j->width) {
             const char *x = j->x + (size_t)(c / j->width) * j->x_stride;
-            float out[TFM__TILE_AMX * TFM__PANEL];
+            __attribute__((aligned(64))) float out[TFM__TILE_AMX * TFM__PANEL];
             tile(isa, w, tfm__tile_at(x, j->k, p->type->block, j->width), j->k, out);
             tfm__tile_store(p, row, end, c, tfm__min64(j->width, j->n - c), out);
         }
