@@ -3787,17 +3787,18 @@ TFM__INLINE void tfm__tile_next(int block, int columns, tfm__panel *w, tfm__tile
     x->s += block / 32 * columns;
     x->q += block * columns;
 }
-/* isum += products of `quads` quads: summed in 32 bits with VNNI, else in 16, from start on if there is
-   one; then times mult. Without both: signed bytes. */
+/* isum += products of `quads` quads, summed in 32 bits with VNNI, else in 16, then times mult. Bytes with
+   a sign have a quad each time. 16 bits of Q4_0 have room to begin at half its start. */
 TFM__AVX2 TFM__INLINE void tfm__tile_quads(int isa, tfm__form f, int quads, const uint8_t *w, const int8_t *x,
-                                           const int32_t *start, const __m256i mult[2],
+                                           const int32_t *halves, const __m256i mult[2],
                                            __m256i isum[TFM__TILE_AVX2][2]) {
     const bool vnni = isa != TFM__AVX2_SUMS, is_signed = !vnni && f.bits == 8;
     const __m256i zero = _mm256_setzero_si256();
     __m256i a[TFM__TILE_AVX2][2];
     TFM__UNROLL
     for (int i = 0; i < 2 * TFM__TILE_AVX2; i++)
-        a[i / 2][i % 2] = start ? tfm__four(start + i / 2) : vnni && f.block == 32 ? isum[i / 2][i % 2] : zero;
+        a[i / 2][i % 2] = vnni && f.block == 32 ? isum[i / 2][i % 2]
+                          : !vnni && f.type == TFM_Q4_0 ? tfm__four(halves + i / 2) : zero;
     TFM__UNROLL
     for (int i = 0; i < quads; i++) {
         __m256i v[2] = { tfm__load256(w + 64 * i), tfm__load256(w + 64 * i + 32) };
@@ -3823,12 +3824,14 @@ TFM__AVX2 TFM__INLINE void tfm__tile_quads(int isa, tfm__form f, int quads, cons
         else if (!is_signed) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_madd_epi16(a[c][h], mult[h]));
     }
 }
-/* acc [columns][16] = the tile's products. */
-TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *acc) {
+/* out [columns][16] = the tile's products. */
+TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *out) {
     const bool vnni = isa != TFM__AVX2_SUMS, large = f.block == 256, halves = !vnni && f.type == TFM_Q4_0;
     const int step = vnni ? f.group / 4 : f.bits == 8 ? 1 : f.bits == 6 ? 2 : f.bits == 5 || f.group == 16 ? 4 : 8;
     const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
-    memset(acc, 0, TFM__TILE_AVX2 * TFM__PANEL * sizeof *acc);
+    __m256 acc[2 * TFM__TILE_AVX2];     /* in memory */
+    TFM__UNROLL
+    for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
     for (int64_t b = 0; b < k / f.block; b++, tfm__tile_next(f.block, TFM__TILE_AVX2, &w, &x)) {
         const float *d = (const float *)(const void *)w.scales;
         const char *sc = w.scales + 64 * 2;
@@ -3841,12 +3844,12 @@ TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tf
         for (int at = 0; at < f.block / 4; at += step) {
             __m256i mult[2] = { ones, ones };
             if (large) mult[0] = tfm__load256(sc + at / 4 * 64), mult[1] = tfm__load256(sc + at / 4 * 64 + 32);
-            tfm__tile_quads(isa, f, step, w.q + 64 * at, x.q + 16 * at, halves ? x.s : NULL, mult, isum);
+            tfm__tile_quads(isa, f, step, w.q + 64 * at, x.q + 16 * at, x.s, mult, isum);
         }
         TFM__UNROLL
         for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) {
             const int c = i / 2, h = i % 2;
-            __m256 dx = _mm256_broadcast_ss(x.d + c), a = _mm256_loadu_ps(acc + 8 * i);
+            __m256 dx = _mm256_broadcast_ss(x.d + c), a = acc[i];
             __m256 msum = _mm256_broadcast_ss((const float *)(const void *)(x.s + c));
             if (large) {
                 __m256i t = zero;
@@ -3858,9 +3861,11 @@ TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tf
             }
             a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[c][h]), _mm256_mul_ps(_mm256_loadu_ps(d + 8 * h), dx), a);
             if (f.has_min) a = _mm256_fmadd_ps(msum, _mm256_mul_ps(_mm256_loadu_ps(d + TFM__PANEL + 8 * h), dx), a);
-            _mm256_storeu_ps(acc + 8 * i, a);
+            acc[i] = a;
         }
     }
+    TFM__UNROLL
+    for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) _mm256_storeu_ps(out + 8 * i, acc[i]);
 }
 /* acc [columns][16] to its place, with the bias. */
 TFM__AVX2 static void tfm__tile_store(const tfm__part *p, int64_t row, int64_t last, int64_t column, int64_t columns,
