@@ -1739,7 +1739,7 @@ static void tfm__decode(tfm_type type, const void *src, float *dst, int64_t n) {
 /* Rows interleaved by eight, on request, for types that decode faster so: eight rows lie where they lay
    before, block by block, each as
      d of 8 rows (f16), m of 8 rows if the type has minimums (f16)
-     blocks of 256: integer scales [sub-block][8 rows] (bytes), minimums the same
+     blocks of 256: integer scales [sub-block/4][8 rows][4] (bytes), minimums the same
      for each 32 elements, with byte 4r + t for element t of a quad of row r:
        4 x 32 bytes: low four bits of quad i in the low, of quad i + 4 in the high half
        5 bits: 32 bytes, bit i of each from quad i; 6 bits: 2 x 32 bytes, two bits of four quads each
@@ -1754,7 +1754,8 @@ TFM__UNUSED static size_t tfm__interleaved_bytes(const tfm__type *t) {         /
     return (size_t)(TFM__ROWS * (halves * (t->block == 256 ? 2 + subs : 2)) + t->block / 32 * t->bits * 32);
 }
 /* Eight rows, `stride` bytes apart, of k elements. */
-TFM__UNUSED static void tfm__interleave(const tfm__type *t, const uint8_t *rows, int64_t stride, int64_t k, uint8_t *out) {
+TFM__UNUSED static void tfm__interleave(const tfm__type *t, const uint8_t *rows, int64_t stride, int64_t k,
+                                        uint8_t *out) {
     tfm__block b;
     int subs = t->block / t->group, at = t->swap_at;
     for (int64_t i = 0; i < k / t->block; i++, out += tfm__interleaved_bytes(t)) {
@@ -1767,8 +1768,9 @@ TFM__UNUSED static void tfm__interleave(const tfm__type *t, const uint8_t *rows,
             memcpy(out + 2 * r, p + at, 2);
             if (t->has_min) memcpy(out + 2 * (TFM__ROWS + r), p + at + 2, 2);
             for (int j = 0; t->block == 256 && j < subs; j++) {
-                scales[TFM__ROWS * j + r] = (uint8_t)b.sc[j];
-                if (t->has_min) scales[TFM__ROWS * (subs + j) + r] = (uint8_t)b.mins[j];
+                int to = j / 4 * 32 + 4 * r + j % 4;
+                scales[to] = (uint8_t)b.sc[j];
+                if (t->has_min) scales[TFM__ROWS * subs + to] = (uint8_t)b.mins[j];
             }
             for (int e = 0; e < t->block; e++) {
                 int raw = b.q[e] + t->offset, quad = e / 4 % 8;
@@ -3358,8 +3360,9 @@ static const tfm__float_kernel tfm__float_avx512 = { 32, 12, tfm__float_tile_avx
 /* ---- Quantized products -------------------------------------------------- [KERNELS.AVX2.INTEGER]
    One column (decoding): four rows at once, each 32 weights to a register, multiplied by the 32 of the
    column into eight integers; a tree of adds turns the four rows' registers into one with a row to a
-   lane, and the chain over blocks runs there, one multiply-add for four rows. The weights of the next
-   four rows are prefetched in address order, so that memory sees one stream.
+   lane. Rows interleaved by eight lie so that a register has a row to a lane from the start. The chain
+   over blocks runs there, one multiply-add for all rows. What comes next is prefetched in address
+   order, so that memory sees one stream.
 
    Many columns: 16 rows are unpacked once into a panel, [k/4][16 rows][4 bytes], with their scales
    beside it, and meet one tile of columns after the other, [k/4][columns][4 bytes]: a product
@@ -3367,12 +3370,25 @@ static const tfm__float_kernel tfm__float_avx512 = { 32, 12, tfm__float_tile_avx
    products of pairs are summed in 16 bits as long as they fit: 8 quads of 4-bit weights (15 * 127 * 2 *
    8 = 30480), 4 of 5 bits, 2 of 6 bits, 1 of 8.
 
-   Bytes are unsigned there, a type's offset is taken off by where a sum starts: -offset * (sum of the
-   activations). Signed bytes (Q8_0): with VNNI offset 128; without, |w| * (x ^ s), s = -1 for w < 0,
-   which is w*x - |w| there, and the sum starts at the sum of those |w|.                            */
+   Bytes are unsigned there; a type's offset is taken off as offset * (sum of the activations), where the
+   sum of a block of 32 starts or where a block of 256 ends. Signed bytes (8 bits): with VNNI offset 128;
+   without, |w| * (x ^ s), s = -1 for w < 0, which is w*x - |w| there, and the sum starts at the sum of
+   those |w|.                                                                                       */
 
 enum { TFM__AVX2_SUMS, TFM__VEX_VNNI, TFM__EVEX_VNNI, TFM__AMX };      /* how bytes are multiplied: isa */
-enum { TFM__PANEL = 16 };
+enum { TFM__PANEL = 16, TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8, TFM__TILE_AMX = 16 };     /* rows; columns */
+enum { TFM__RUN = 4, TFM__AHEAD = 2048 };       /* one column: rows at once; interleaved: bytes to prefetch ahead */
+
+/* What the kernels below know of a type when they are compiled: group, bits, offset, has_min. */
+#define TFM__EACH_QUANTIZED(X)                                                                                \
+    X(Q8_0, 32, 8, 0, false) X(Q4_0, 32, 4, 8, false) X(Q4_1, 32, 4, 0, true) X(Q5_0, 32, 5, 16, false)       \
+    X(Q5_1, 32, 5, 0, true) X(IQ4_NL, 32, 8, 0, false) X(Q2_K, 16, 2, 0, true) X(Q3_K, 16, 3, 4, false)       \
+    X(Q4_K, 32, 4, 0, true) X(Q5_K, 32, 5, 0, true) X(Q6_K, 16, 6, 32, false)
+typedef struct tfm__form { tfm_type type; int block, bytes, group, bits, offset; bool has_min; } tfm__form;
+#define TFM__X(type, ...)                                                                                     \
+    static const tfm__form tfm__form_##type = { TFM_##type, TFM__BLOCK_##type, TFM__BYTES_##type, __VA_ARGS__ };
+TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
 
 /* acc += the sums of four products each; w unsigned, x signed. */
 TFM__AVX2 TFM__INLINE __m256i tfm__dot4(int isa, __m256i acc, __m256i w, __m256i x) {
@@ -3398,6 +3414,7 @@ TFM__AVX2 TFM__INLINE __m256i tfm__load256(const void *p) { return _mm256_loadu_
 TFM__AVX2 TFM__INLINE __m128i tfm__load128(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
 TFM__AVX2 TFM__INLINE void tfm__store256(void *p, __m256i v) { _mm256_storeu_si256((__m256i *)p, v); }
 TFM__AVX2 TFM__INLINE void tfm__store128(void *p, __m128i v) { _mm_storeu_si128((__m128i *)p, v); }
+TFM__AVX2 TFM__INLINE __m256i tfm__four(const void *p) { return _mm256_set1_epi32(tfm__load_i32(p)); }
 
 /* Bytes of v shifted left (right if negative) by n bits, then masked. */
 TFM__AVX2 TFM__INLINE __m256i tfm__bits(__m256i v, int n, int mask) {
@@ -3412,37 +3429,12 @@ TFM__AVX2 TFM__INLINE __m256i tfm__nibbles(const uint8_t *p) {
 }
 /* Bit i of 32 as 16 in byte i. */
 TFM__AVX2 TFM__INLINE __m256i tfm__fifths(const uint8_t *p) {
-    int32_t bits;
-    memcpy(&bits, p, sizeof bits);
     const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
     const __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201);
-    __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte), bit);
+    __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(tfm__four(p), byte), bit);
     return _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8(16));
 }
-/* What the kernels below know of a type when they are compiled. */
-typedef struct tfm__form { int block, bytes, group, bits, offset; bool has_min; } tfm__form;
-TFM__INLINE tfm__form tfm__form_of(tfm_type type) {
-    static const tfm__form q8_0 = { 32, 34, 32, 8, 0, false }, iq4_nl = { 32, 18, 32, 8, 0, false };
-    static const tfm__form q4_0 = { 32, 18, 32, 4, 8, false }, q4_1 = { 32, 20, 32, 4, 0, true };
-    static const tfm__form q5_0 = { 32, 22, 32, 5, 16, false }, q5_1 = { 32, 24, 32, 5, 0, true };
-    static const tfm__form q2_k = { 256, 84, 16, 2, 0, true }, q3_k = { 256, 110, 16, 3, 4, false };
-    static const tfm__form q4_k = { 256, 144, 32, 4, 0, true }, q5_k = { 256, 176, 32, 5, 0, true };
-    static const tfm__form q6_k = { 256, 210, 16, 6, 32, false };
-    switch (type) {
-        case TFM_Q8_0: return q8_0;
-        case TFM_Q4_0: return q4_0;
-        case TFM_Q4_1: return q4_1;
-        case TFM_Q5_0: return q5_0;
-        case TFM_Q5_1: return q5_1;
-        case TFM_IQ4_NL: return iq4_nl;
-        case TFM_Q2_K: return q2_k;
-        case TFM_Q3_K: return q3_k;
-        case TFM_Q4_K: return q4_k;
-        case TFM_Q5_K: return q5_k;
-        default: return q6_k;
-    }
-}
-/* 32 raw weights of a block, from 32 j on: unsigned with the type's offset, or signed (8 bits). */
+/* 32 weights of a block, from 32 j on: unsigned with the type's offset, or signed (8 bits). */
 TFM__AVX2 TFM__INLINE __m256i tfm__raw(tfm_type type, const uint8_t *p, int j) {
     const __m128i curve = _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
     int half = j / 4, plane = j % 4;
@@ -3464,6 +3456,19 @@ TFM__AVX2 TFM__INLINE __m256i tfm__raw(tfm_type type, const uint8_t *p, int j) {
                 tfm__bits(tfm__load256(p + 128 + 32 * half), 4 - 2 * plane, 0x30));
     }
 }
+/* The same of interleaved rows: quad i of 32 elements at p, a row to a lane. */
+TFM__AVX2 TFM__INLINE __m256i tfm__raw_rows(tfm__form f, const uint8_t *p, int i) {
+    if (f.bits == 8) return tfm__load256(p + 32 * i);
+    __m256i v = tfm__bits(tfm__load256(p + 32 * (i % 4)), i / 4 * -4, 15);
+    if (f.bits == 5) v = _mm256_or_si256(v, tfm__bits(tfm__load256(p + 128), 4 - i, 16));
+    if (f.bits == 6) v = _mm256_or_si256(v, tfm__bits(tfm__load256(p + 128 + 32 * (i / 4)), 4 - i % 4 * 2, 0x30));
+    return v;
+}
+/* Weights as the instructions take them: AMX without offset, VNNI without sign. */
+TFM__AVX2 TFM__INLINE __m256i tfm__as_taken(int isa, tfm__form f, __m256i v) {
+    if (isa == TFM__AMX) return _mm256_sub_epi8(v, _mm256_set1_epi8((char)f.offset));
+    return f.bits == 8 && isa != TFM__AVX2_SUMS ? _mm256_xor_si256(v, _mm256_set1_epi8(-128)) : v;
+}
 /* The integer scales of a block of 256, one for each 16 weights, and its minimums. */
 TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m256i *mins) {
     *mins = _mm256_setzero_si256();
@@ -3473,17 +3478,15 @@ TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m25
         *mins = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(v, 4), _mm_set1_epi8(15)));
         return _mm256_cvtepu8_epi16(_mm_and_si128(v, _mm_set1_epi8(15)));
     }
-    uint32_t a, b, c;
-    memcpy(&a, p + (type == TFM_Q3_K ? 96 : 4), 4);
-    memcpy(&b, p + (type == TFM_Q3_K ? 100 : 8), 4);
-    memcpy(&c, p + (type == TFM_Q3_K ? 104 : 12), 4);
+    p += type == TFM_Q3_K ? 96 : 4;
+    uint32_t a = (uint32_t)tfm__load_i32(p), b = (uint32_t)tfm__load_i32(p + 4), c = (uint32_t)tfm__load_i32(p + 8);
+    const uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, two = 0x30303030;
     if (type == TFM_Q3_K) {             /* six bits each: four in a and b, two in c; offset 32 */
-        const uint32_t low = 0x0f0f0f0f, high = 0x30303030;
-        __m128i v = _mm_setr_epi32((int)((a & low) | (c << 4 & high)), (int)((b & low) | (c << 2 & high)),
-                                   (int)((a >> 4 & low) | (c & high)), (int)((b >> 4 & low) | (c >> 2 & high)));
+        __m128i v = _mm_setr_epi32((int)((a & four) | (c << 4 & two)), (int)((b & four) | (c << 2 & two)),
+                                   (int)((a >> 4 & four) | (c & two)), (int)((b >> 4 & four) | (c >> 2 & two)));
         return _mm256_cvtepi8_epi16(_mm_sub_epi8(v, _mm_set1_epi8(32)));
     }
-    const uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, two = 0x30303030;    /* as tfm__unpack_k4_scales */
+    /* as tfm__unpack_k4_scales */
     __m128i s = _mm_setr_epi32((int)(a & six), (int)((c & four) | (a >> 2 & two)), 0, 0);
     __m128i m = _mm_setr_epi32((int)(b & six), (int)((c >> 4 & four) | (b >> 2 & two)), 0, 0);
     *mins = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(m, m));
@@ -3493,217 +3496,161 @@ TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m25
 TFM__INLINE int tfm__scale_at(tfm_type type) {
     return type == TFM_Q2_K ? 80 : type == TFM_Q3_K ? 108 : type == TFM_Q6_K ? 208 : 0;
 }
+/* The parts of a block of eight interleaved rows. */
+typedef struct tfm__eight { const uint8_t *d, *m, *sc, *mins, *bits; } tfm__eight;
+TFM__INLINE tfm__eight tfm__eight_at(tfm__form f, const uint8_t *p) {
+    const int scales = f.block == 256 ? 256 / f.group * TFM__ROWS : 0;
+    tfm__eight e = { p, p + 16, p + (f.has_min ? 32 : 16), NULL, NULL };
+    e.mins = f.has_min ? e.sc + scales : e.sc;
+    e.bits = e.mins + scales;
+    return e;
+}
+/* Their scale or minimum number i, a row to a lane; or numbers i and j, as pairs of 16 bits. */
+TFM__AVX2 TFM__INLINE __m256i tfm__lanes_of(const uint8_t *p, int i) {
+    return _mm256_srai_epi32(tfm__load256(p + i / 4 * 32 + i % 4 - 3), 24);
+}
+TFM__AVX2 TFM__INLINE __m256i tfm__pairs_of(const uint8_t *p, int i, int j) {
+    return _mm256_blend_epi16(tfm__lanes_of(p, i), _mm256_slli_epi32(tfm__lanes_of(p, j), 16), 0xaa);
+}
+/* A block's sum without the offset of its weights. msum: of activations, in blocks of 256 times scales. */
+TFM__AVX2 TFM__INLINE __m256i tfm__without_offset(tfm__form f, __m256i isum, __m256i msum) {
+    return f.offset ? _mm256_sub_epi32(isum, _mm256_slli_epi32(msum, __builtin_ctz((unsigned)f.offset))) : isum;
+}
 
 /* ---- one column ---- */
 
-enum { TFM__RUN = 4, TFM__AHEAD = 2048 };       /* rows at once; bytes to prefetch ahead in interleaved rows */
-
+/* acc += the sums of four products each, also of signed bytes. */
+TFM__AVX2 TFM__INLINE __m256i tfm__dot_taken(int isa, tfm__form f, __m256i acc, __m256i w, __m256i x) {
+    if (f.bits == 8 && isa == TFM__AVX2_SUMS) return tfm__dot4(isa, acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return tfm__dot4(isa, acc, w, x);
+}
 /* Four rows' registers to their four sums. */
-TFM__AVX2 TFM__INLINE __m128i tfm__sum_rows(const __m256i t[TFM__RUN]) {
+TFM__AVX2 TFM__INLINE __m256i tfm__sum_rows(const __m256i t[TFM__RUN]) {
     __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(t[0], t[1]), _mm256_unpackhi_epi32(t[0], t[1]));
     __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(t[2], t[3]), _mm256_unpackhi_epi32(t[2], t[3]));
     a = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
-    return _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    return _mm256_castsi128_si256(_mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
 }
-/* The scales d and m of four rows' blocks. */
-TFM__AVX2 TFM__INLINE __m128 tfm__scale_rows(tfm_type type, tfm__form f, const uint8_t *p, int64_t stride, __m128 *m) {
-    p += tfm__scale_at(type);
-    if (!f.has_min) {
-        __m128i v = _mm_cvtsi32_si128(tfm__load_u16(p));
-        v = _mm_insert_epi16(v, (int16_t)tfm__load_u16(p + stride), 1);
-        v = _mm_insert_epi16(v, (int16_t)tfm__load_u16(p + 2 * stride), 2);
-        return _mm_cvtph_ps(_mm_insert_epi16(v, (int16_t)tfm__load_u16(p + 3 * stride), 3));
-    }
+/* The scales d and m of four rows' blocks, as halves: d in the lower, m in the upper four. */
+TFM__AVX2 TFM__INLINE __m128i tfm__scale_rows(tfm__form f, const uint8_t *p, int64_t stride) {
+    const int at = tfm__scale_at(f.type), last = at + 2 == f.bytes ? 2 : 0;         /* d ends the block */
+    p += at - last;
     __m128i v = _mm_setr_epi32(tfm__load_i32(p), tfm__load_i32(p + stride), tfm__load_i32(p + 2 * stride),
                                tfm__load_i32(p + 3 * stride));
-    v = _mm_shuffle_epi8(v, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
-    *m = _mm_cvtph_ps(_mm_unpackhi_epi64(v, v));
-    if (f.block == 256) *m = _mm_xor_ps(*m, _mm_set1_ps(-0.0f));
-    return _mm_cvtph_ps(v);
-}
-TFM__AVX2 TFM__INLINE __m256i tfm__row_32(int isa, int bits, __m256i w, __m256i x) {
-    if (bits == 8 && isa == TFM__AVX2_SUMS) {
-        __m256i t = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-        return _mm256_madd_epi16(t, _mm256_set1_epi16(1));
-    }
-    if (bits == 8) w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-    return tfm__dot4(isa, _mm256_setzero_si256(), w, x);
+    if (last) v = _mm_srli_epi32(v, 16);
+    return _mm_shuffle_epi8(v, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
 }
 /* One row's block of 256: the sum in eight pieces. */
-TFM__AVX2 TFM__INLINE __m256i tfm__row_256(int isa, tfm_type type, int offset, const uint8_t *p, const int8_t *q,
-                                           __m256i sums, __m256i *msum) {
-    __m256i mins, sc = tfm__scales(type, p, &mins), acc = _mm256_setzero_si256();
+TFM__AVX2 TFM__INLINE __m256i tfm__row_256(int isa, tfm__form f, const uint8_t *p, const int8_t *q, __m256i sums,
+                                           __m256i *msum) {
+    __m256i mins, sc = tfm__scales(f.type, p, &mins), acc = _mm256_setzero_si256();
     __m256i both[2] = { _mm256_permute2x128_si256(sc, sc, 0x00), _mm256_permute2x128_si256(sc, sc, 0x11) };
     TFM__UNROLL
     for (int j = 0; j < 8; j++) {       /* words 2j and 2j + 1 to the two halves */
         int word = j % 4 * 4;
         __m256i pick = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_set1_epi16((int16_t)(word * 257 + 256))),
                                                _mm_set1_epi16((int16_t)(word * 257 + 256 + 514)), 1);
-        __m256i t = _mm256_maddubs_epi16(tfm__raw(type, p, j), tfm__load256(q + 32 * j));
+        __m256i t = _mm256_maddubs_epi16(tfm__raw(f.type, p, j), tfm__load256(q + 32 * j));
         acc = tfm__dot2(isa, acc, t, _mm256_shuffle_epi8(both[j / 4], pick));
     }
-    if (offset) {
-        __m256i t = _mm256_madd_epi16(sc, sums);
-        acc = _mm256_sub_epi32(acc, _mm256_slli_epi32(t, offset == 32 ? 5 : 2));
-    } else *msum = _mm256_madd_epi16(mins, sums);
+    *msum = _mm256_madd_epi16(f.has_min ? mins : sc, sums);
     return acc;
 }
-TFM__AVX2 TFM__INLINE void tfm__gemv_quantized(int isa, tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
-                                               int64_t begin, int64_t end) {
-    const tfm__form f = tfm__form_of(type);
-    const int offset = f.bits == 8 && isa != TFM__AVX2_SUMS ? 128 : f.offset;
-    tfm__act a = tfm__act_at(j->x, j->k, f.block);
-    const int64_t step = p->rows < TFM__RUN ? 1 : TFM__RUN, stride = step == 1 ? 0 : p->w_stride;
-    for (int64_t row = begin; row < end; row += step) {             /* of fewer rows, one is taken four times */
-        int64_t first = step == 1 ? row : tfm__min64(row, p->rows - TFM__RUN);
-        const uint8_t *w = (const uint8_t *)p->w + first * p->w_stride;
-        const char *ahead = (const char *)w + TFM__RUN * stride;
-        __m128 acc = _mm_setzero_ps(), m = _mm_setzero_ps();
-        for (int64_t b = 0; b < j->k / f.block; b++, w += f.bytes) {
-            __m256i isum[TFM__RUN], msum[TFM__RUN];
-            __m128 dx = _mm_set1_ps(a.d[b]), d = _mm_mul_ps(tfm__scale_rows(type, f, w, stride, &m), dx);
-            m = _mm_mul_ps(m, dx);
-            if (f.block == 32) {
-                __m256i x = tfm__load256(a.q + 32 * b);
-                TFM__UNROLL
-                for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
-                ahead += TFM__RUN * f.bytes;
-                TFM__UNROLL
-                for (int r = 0; r < TFM__RUN; r++)
-                    isum[r] = tfm__row_32(isa, f.bits, tfm__raw(type, w + r * stride, 0), x);
-                __m128i s = _mm_set1_epi32(tfm__load_i32(a.sums + 2 * b)), sum = tfm__sum_rows(isum);
-                s = _mm_madd_epi16(s, _mm_set1_epi16((int16_t)(f.has_min ? 1 : -offset)));
-                if (offset) sum = _mm_add_epi32(sum, s);
-                acc = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), d, acc);
-                if (f.has_min) acc = _mm_fmadd_ps(_mm_cvtepi32_ps(s), m, acc);
-            } else {
-                __m256i sums = tfm__load256(a.sums + 16 * b);
-                TFM__UNROLL
-                for (int r = 0; r < TFM__RUN; r++, ahead += f.bytes) {
-                    isum[r] = tfm__row_256(isa, type, offset, w + r * stride, a.q + 256 * b, sums, &msum[r]);
-                    TFM__UNROLL
-                    for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
-                }
-                acc = _mm_fmadd_ps(_mm_cvtepi32_ps(tfm__sum_rows(isum)), d, acc);
-                if (f.has_min) acc = _mm_fmadd_ps(_mm_cvtepi32_ps(tfm__sum_rows(msum)), m, acc);
-            }
+/* A block of four rows by the column at q: their sums, and those with the minimums. */
+TFM__AVX2 TFM__INLINE __m256i tfm__sum_run(int isa, tfm__form f, const uint8_t *w, int64_t stride, const char *ahead,
+                                           const int8_t *q, const int16_t *sums, __m256i *msum) {
+    __m256i isum[TFM__RUN], mins[TFM__RUN], zero = _mm256_setzero_si256();
+    if (f.block == 32)
+        TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T1);
+    TFM__UNROLL
+    for (int r = 0; r < TFM__RUN; r++, w += stride) {
+        if (f.block == 32) {
+            __m256i v = tfm__as_taken(isa, f, tfm__raw(f.type, w, 0));
+            isum[r] = tfm__dot_taken(isa, f, zero, v, tfm__load256(q));
+            continue;
         }
-        float out[TFM__RUN];
-        _mm_storeu_ps(out, acc);
-        for (int r = 0; r < TFM__RUN; r++)
-            if (first + r >= row && first + r < tfm__min64(end, row + step)) tfm__gemm_store(p, first + r, 0, out[r]);
+        isum[r] = tfm__row_256(isa, f, w, q, tfm__load256(sums), &mins[r]);
+        TFM__UNROLL
+        for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(ahead + r * f.bytes + i, _MM_HINT_T0);
     }
+    *msum = f.block == 32 ? _mm256_madd_epi16(tfm__four(sums), _mm256_set1_epi16(1)) : tfm__sum_rows(mins);
+    return tfm__sum_rows(isum);
 }
-
-/* Eight rows interleaved: a row to a lane, no sums across lanes. Quad i of 32 elements at p. */
-TFM__AVX2 TFM__INLINE __m256i tfm__raw_rows(tfm__form f, const uint8_t *p, int i) {
-    if (f.bits == 8) return tfm__load256(p + 32 * i);
-    __m256i v = tfm__bits(tfm__load256(p + 32 * (i % 4)), i / 4 * -4, 15);
-    if (f.bits == 5) v = _mm256_or_si256(v, tfm__bits(tfm__load256(p + 128), 4 - i, 16));
-    if (f.bits == 6) v = _mm256_or_si256(v, tfm__bits(tfm__load256(p + 128 + 32 * (i / 4)), 4 - i % 4 * 2, 0x30));
-    return v;
-}
-/* Eight bytes, one to a lane: as integers, or as pairs (v, v) of 16 bits. */
-TFM__AVX2 TFM__INLINE __m256i tfm__lanes_of(const uint8_t *p, bool has_sign, bool pairs) {
-    __m128i b = _mm_loadl_epi64((const __m128i *)(const void *)p);
-    __m256i v = has_sign ? _mm256_cvtepi8_epi32(b) : _mm256_cvtepu8_epi32(b);
-    return pairs ? _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa) : v;
-}
-/* The products of 8 rows' `quads` quads, from quad i of 32 elements on; sums of 16 bits if `narrow`. */
-TFM__AVX2 TFM__INLINE __m256i tfm__dot_rows(int isa, tfm__form f, int quads, const uint8_t *p, int i, const int8_t *x,
-                                            __m256i start) {
-    bool narrow = isa == TFM__AVX2_SUMS;
-    __m256i a = start, b = _mm256_setzero_si256();      /* two chains */
+/* The products of eight interleaved rows' `quads` quads, from quad i of 32 elements on; sums of 16 bits
+   if `narrow`. */
+TFM__AVX2 TFM__INLINE __m256i tfm__dot_rows(int isa, tfm__form f, bool narrow, int quads, const uint8_t *p, int i,
+                                            const int8_t *x) {
+    __m256i sum[2] = { _mm256_setzero_si256(), _mm256_setzero_si256() };       /* two chains */
     TFM__UNROLL
     for (int n = 0; n < 4 * f.bits * quads; n += 64)
         _mm_prefetch((const char *)p + TFM__AHEAD + 4 * f.bits * i + n, _MM_HINT_T0);
     TFM__UNROLL
-    for (int n = 0; n < quads; n += 2, i += 2) {
-        __m256i v = tfm__raw_rows(f, p, i), w = tfm__raw_rows(f, p, i + 1);
-        if (f.bits == 8) {              /* the sign bit turned: plus 128 */
-            v = _mm256_xor_si256(v, _mm256_set1_epi8(-128));
-            w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-        }
-        __m256i xv = _mm256_set1_epi32(tfm__load_i32(x + 4 * i)), xw = _mm256_set1_epi32(tfm__load_i32(x + 4 * i + 4));
-        a = narrow ? _mm256_add_epi16(a, _mm256_maddubs_epi16(v, xv)) : tfm__dot4(isa, a, v, xv);
-        b = narrow ? _mm256_add_epi16(b, _mm256_maddubs_epi16(w, xw)) : tfm__dot4(isa, b, w, xw);
+    for (int n = 0; n < quads; n++) {
+        __m256i w = tfm__as_taken(isa, f, tfm__raw_rows(f, p, i + n)), v = tfm__four(x + 4 * (i + n)), *s = sum + n % 2;
+        *s = narrow ? _mm256_add_epi16(*s, _mm256_maddubs_epi16(w, v)) : tfm__dot_taken(isa, f, *s, w, v);
     }
-    return narrow ? _mm256_add_epi16(a, b) : _mm256_add_epi32(a, b);
+    return narrow ? _mm256_add_epi16(sum[0], sum[1]) : _mm256_add_epi32(sum[0], sum[1]);
 }
-/* 32 elements of 8 rows, blocks of 32. */
-TFM__AVX2 TFM__INLINE __m256i tfm__rows_32(int isa, tfm__form f, const uint8_t *p, const int8_t *x, int32_t sum) {
-    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
-    __m256i start = _mm256_set1_epi32(-f.offset * sum);
-    if (f.bits == 8 && isa == TFM__AVX2_SUMS) {
-        TFM__UNROLL
-        for (int i = 0; i < 8; i++) {
-            __m256i w = tfm__load256(p + 32 * i), v = _mm256_set1_epi32(tfm__load_i32(x + 4 * i));
-            if (i % 2) _mm_prefetch((const char *)p + TFM__AHEAD + 32 * i, _MM_HINT_T0);
-            v = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(v, w));
-            start = _mm256_add_epi32(start, _mm256_madd_epi16(v, ones));
-        }
-        return start;
-    }
-    if (isa != TFM__AVX2_SUMS) return tfm__dot_rows(isa, f, 8, p, 0, x, start);
-    if (f.bits == 4) return _mm256_add_epi32(start, _mm256_madd_epi16(tfm__dot_rows(isa, f, 8, p, 0, x, zero), ones));
-    for (int i = 0; i < 8; i += 4)
-        start = _mm256_add_epi32(start, _mm256_madd_epi16(tfm__dot_rows(isa, f, 4, p, i, x, zero), ones));
-    return start;
-}
-/* A block of 256 of 8 rows; *msum: the sum with the minimums. */
-TFM__AVX2 TFM__INLINE __m256i tfm__rows_256(int isa, tfm__form f, const uint8_t *p, const int8_t *x, const int16_t *sums,
-                                            __m256i *msum) {
-    const uint8_t *sc = p + (f.has_min ? 4 : 2) * TFM__ROWS, *mins = sc + 256 / f.group * TFM__ROWS;
-    const bool narrow = isa == TFM__AVX2_SUMS;
+/* A block of eight interleaved rows, as tfm__sum_run. */
+TFM__AVX2 TFM__INLINE __m256i tfm__sum_eight(int isa, tfm__form f, tfm__eight w, const int8_t *q, const int16_t *sums,
+                                             __m256i *msum) {
+    const bool narrow = isa == TFM__AVX2_SUMS && f.bits < 8, large = f.block == 256;
     const int step = narrow && f.bits == 6 ? 2 : narrow && f.bits == 5 ? 4 : f.group / 4;       /* quads */
-    __m256i isum = _mm256_setzero_si256(), zero = isum;
-    *msum = zero;
-    p = f.has_min ? mins + 256 / f.group * TFM__ROWS : mins;
-    for (int j = 0; j < 8; j++, p += 32 * f.bits) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i isum = _mm256_setzero_si256();
+    *msum = isum;
+    for (int j = 0; j < f.block / 32; j++, w.bits += 32 * f.bits) {
         TFM__UNROLL
         for (int i = 0; i < 8; i += step) {
-            int sub = (32 * j + 4 * i) / f.group;
-            __m256i s = tfm__lanes_of(sc + TFM__ROWS * sub, f.bits == 6, narrow), start = zero;
-            if (f.offset && !narrow) start = _mm256_set1_epi32(-f.offset * sums[sub]);
-            __m256i t = tfm__dot_rows(isa, f, step, p, i, x + 32 * j, start);
-            isum = _mm256_add_epi32(isum, narrow ? _mm256_madd_epi16(t, s) : _mm256_mullo_epi32(t, s));
-            if (f.offset && narrow && 4 * i % f.group == 0)
-                isum = _mm256_sub_epi32(isum, _mm256_madd_epi16(s, _mm256_set1_epi16(
-                        (int16_t)(f.offset / 2 * sums[sub]))));
+            const int sub = (32 * j + 4 * i) / f.group;
+            __m256i t = tfm__dot_rows(isa, f, narrow, step, w.bits, i, q + 32 * j);
+            if (narrow) t = _mm256_madd_epi16(t, large ? tfm__pairs_of(w.sc, sub, sub) : ones);
+            else if (large) t = _mm256_mullo_epi32(t, tfm__lanes_of(w.sc, sub));
+            isum = _mm256_add_epi32(isum, t);
         }
-        if (f.has_min)
-            *msum = tfm__dot2(isa, *msum, tfm__lanes_of(mins + TFM__ROWS * j, false, true),
-                              _mm256_set1_epi32(tfm__load_i32(sums + 2 * j)));
+        const int sub = 32 * j / f.group, next = (32 * j + 16) / f.group;
+        *msum = tfm__dot2(isa, *msum, large ? tfm__pairs_of(w.mins, sub, next) : ones, tfm__four(sums + 2 * j));
     }
     return isum;
 }
-TFM__AVX2 TFM__INLINE void tfm__gemv_interleaved(int isa, tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
-                                                 int64_t begin, int64_t end) {
-    tfm__form f = tfm__form_of(type);
+TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, const tfm__gemm_job *j, const tfm__part *p,
+                                       int64_t begin, int64_t end) {
     if (f.bits == 8 && isa != TFM__AVX2_SUMS) f.offset = 128;
-    const size_t bytes = tfm__interleaved_bytes(p->type);
-    tfm__act a = tfm__act_at(j->x, j->k, f.block);
-    const uint8_t *w = (const uint8_t *)p->interleaved + (size_t)(begin / TFM__ROWS * (j->k / f.block)) * bytes;
-    for (int64_t row = begin; row < end; row += TFM__ROWS) {
+    const tfm__act a = tfm__act_at(j->x, j->k, f.block);
+    const int rows = by_eight ? (int)TFM__ROWS : (int)TFM__RUN;
+    const int64_t blocks = j->k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
+    const int64_t step = p->rows < rows ? 1 : rows, stride = step == 1 ? 0 : p->w_stride;
+    for (int64_t row = begin; row < end; row += step) {             /* of fewer rows, one is taken four times */
+        const int64_t first = step == 1 ? row : tfm__min64(row, p->rows - rows);
+        const char *w = by_eight ? p->interleaved + first / TFM__ROWS * blocks * bytes : p->w + first * p->w_stride;
+        const char *ahead = w + TFM__RUN * stride;
         __m256 acc = _mm256_setzero_ps();
-        for (int64_t b = 0; b < j->k / f.block; b++, w += bytes) {
-            __m256 dx = _mm256_broadcast_ss(a.d + b), d = _mm256_mul_ps(_mm256_cvtph_ps(tfm__load128(w)), dx), m = d;
+        for (int64_t b = 0; b < blocks; b++, w += bytes, ahead += TFM__RUN * bytes) {
+            const tfm__eight e = tfm__eight_at(f, (const uint8_t *)w);
+            const int8_t *q = a.q + f.block * b;
+            const int16_t *sums = a.sums + f.block / 16 * b;
             __m256i isum, msum;
-            if (f.has_min) m = _mm256_mul_ps(_mm256_cvtph_ps(tfm__load128(w + 16)), dx);
-            if (f.block == 32) {
-                int32_t sum = a.sums[2 * b] + a.sums[2 * b + 1];
-                isum = tfm__rows_32(isa, f, w + (f.has_min ? 32 : 16), a.q + 32 * b, sum);
-                msum = _mm256_set1_epi32(sum);
+            __m128i d, m;
+            if (by_eight) {
+                d = tfm__load128(e.d);
+                m = f.has_min ? tfm__load128(e.m) : d;
+                isum = tfm__sum_eight(isa, f, e, q, sums, &msum);
             } else {
-                isum = tfm__rows_256(isa, f, w, a.q + 256 * b, a.sums + 16 * b, &msum);
-                m = _mm256_xor_ps(m, _mm256_set1_ps(-0.0f));
+                d = tfm__scale_rows(f, (const uint8_t *)w, stride);
+                m = _mm_unpackhi_epi64(d, d);
+                d = _mm_move_epi64(d);
+                isum = tfm__sum_run(isa, f, (const uint8_t *)w, stride, ahead, q, sums, &msum);
             }
-            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), d, acc);
-            if (f.has_min) acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(msum), m, acc);
+            __m256 dx = _mm256_broadcast_ss(a.d + b), mx = _mm256_mul_ps(_mm256_cvtph_ps(m), dx);
+            isum = tfm__without_offset(f, isum, msum);
+            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), _mm256_mul_ps(_mm256_cvtph_ps(d), dx), acc);
+            if (f.block == 256) mx = tfm__negate_avx2(mx);
+            if (f.has_min) acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(msum), mx, acc);
         }
         float out[TFM__ROWS];
         _mm256_storeu_ps(out, acc);
-        for (int r = 0; r < TFM__ROWS; r++) tfm__gemm_store(p, row + r, 0, out[r]);
+        for (int r = 0; r < rows; r++)
+            if (first + r >= row && first + r < tfm__min64(end, row + step)) tfm__gemm_store(p, first + r, 0, out[r]);
     }
 }
 
@@ -3716,84 +3663,111 @@ TFM__AVX2 TFM__INLINE void tfm__gemv_interleaved(int isa, tfm_type type, const t
 typedef struct tfm__panel { uint8_t *q; char *scales; } tfm__panel;
 enum { TFM__PANEL_32 = 2 * TFM__PANEL * 4, TFM__PANEL_256 = 26 * TFM__PANEL * 4 };
 
+TFM__INLINE int tfm__panel_scales(int block) { return block == 32 ? TFM__PANEL_32 : TFM__PANEL_256; }
 static size_t tfm__panel_bytes(const tfm__type *t, int64_t k) {
-    return (size_t)(k * TFM__PANEL + k / t->block * (t->block == 32 ? TFM__PANEL_32 : TFM__PANEL_256));
+    return (size_t)(k * TFM__PANEL + k / t->block * tfm__panel_scales(t->block));
 }
-/* 4 rows of 32 bytes to 8 quads of [16 rows][4], at rows 4 g of the panel. */
-TFM__AVX2 TFM__INLINE void tfm__quads(uint8_t *q, int g, __m256i a, __m256i b, __m256i c, __m256i d) {
-    __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d), t[4];
+/* 4 rows of 32 bytes to 8 quads of [rows][4], `stride` bytes apart. */
+TFM__AVX2 TFM__INLINE void tfm__quads(uint8_t *q, int stride, const __m256i v[4]) {
+    __m256i ab = _mm256_unpacklo_epi32(v[0], v[1]), cd = _mm256_unpacklo_epi32(v[2], v[3]), t[4];
     t[0] = _mm256_unpacklo_epi64(ab, cd);
     t[1] = _mm256_unpackhi_epi64(ab, cd);
-    ab = _mm256_unpackhi_epi32(a, b);
-    cd = _mm256_unpackhi_epi32(c, d);
+    ab = _mm256_unpackhi_epi32(v[0], v[1]);
+    cd = _mm256_unpackhi_epi32(v[2], v[3]);
     t[2] = _mm256_unpacklo_epi64(ab, cd);
     t[3] = _mm256_unpackhi_epi64(ab, cd);
     TFM__UNROLL
     for (int i = 0; i < 4; i++) {
-        tfm__store128(q + 64 * i + 16 * g, _mm256_castsi256_si128(t[i]));
-        tfm__store128(q + 64 * (i + 4) + 16 * g, _mm256_extracti128_si256(t[i], 1));
+        tfm__store128(q + stride * i, _mm256_castsi256_si128(t[i]));
+        tfm__store128(q + stride * (i + 4), _mm256_extracti128_si256(t[i], 1));
     }
 }
-/* The sum of |w| over the negative of 32 signed bytes. */
-TFM__AVX2 TFM__INLINE int32_t tfm__negatives(__m256i w) {
-    __m256i t = _mm256_abs_epi8(_mm256_min_epi8(w, _mm256_setzero_si256()));
-    t = _mm256_sad_epu8(t, _mm256_setzero_si256());
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_unpackhi_epi64(s, s)));
-}
-/* d of 16 rows' blocks, and m. */
-TFM__AVX2 TFM__INLINE void tfm__panel_floats(tfm_type type, bool has_min, const uint8_t *const w[TFM__PANEL],
-                                             float *out) {
-    uint16_t h[2 * TFM__PANEL];
+/* The scales of eight rows' blocks, as in interleaved rows of groups of 16. */
+TFM__AVX2 TFM__INLINE void tfm__gather_scales(tfm__form f, const uint8_t *const *w, uint8_t *out) {
+    const int at = tfm__scale_at(f.type);
     TFM__UNROLL
-    for (int r = 0; r < TFM__PANEL; r++) {
-        h[r] = tfm__load_u16(w[r] + tfm__scale_at(type));
-        if (has_min) h[TFM__PANEL + r] = tfm__load_u16(w[r] + tfm__scale_at(type) + 2);
+    for (int r = 0; r < TFM__ROWS; r++) {
+        memcpy(out + 2 * r, w[r] + at, 2);
+        if (f.has_min) memcpy(out + 16 + 2 * r, w[r] + at + 2, 2);
     }
-    bool negative = has_min && tfm__form_of(type).block == 256;
-    for (int i = 0; i < (has_min ? 4 : 2); i++) {
-        __m256 v = _mm256_cvtph_ps(tfm__load128(h + 8 * i));
-        if (negative && i >= 2) v = _mm256_xor_ps(v, _mm256_set1_ps(-0.0f));
-        _mm256_storeu_ps(out + 8 * i, v);
+    for (int g = 0; f.block == 256 && g < 2; g++) {
+        __m256i v[4];
+        TFM__UNROLL
+        for (int r = 0; r < 4; r++) {
+            __m256i mins, sc = tfm__scales(f.type, w[4 * g + r], &mins);
+            v[r] = _mm256_permute4x64_epi64(_mm256_packs_epi16(sc, mins), 0xd8);
+        }
+        tfm__quads(out + (f.has_min ? 32 : 16) + 16 * g, 32, v);
     }
 }
-TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm_type type, const tfm__part *p, int64_t row, int64_t k,
-                                           tfm__panel out) {
-    const tfm__form f = tfm__form_of(type);
-    const uint8_t *w[TFM__PANEL];
-    for (int r = 0; r < TFM__PANEL; r++) w[r] = (const uint8_t *)p->w + tfm__min64(row + r, p->rows - 1) * p->w_stride;
-    for (int64_t b = 0; b < k / f.block; b++) {
-        tfm__panel_floats(type, f.has_min, w, (float *)(void *)out.scales);
-        int32_t *starts = (int32_t *)(void *)out.scales + TFM__PANEL;
+/* Scales of eight rows' block to their half of a panel. */
+TFM__AVX2 TFM__INLINE void tfm__panel_head(int isa, tfm__form f, tfm__eight e, char *out) {
+    _mm256_storeu_ps((float *)(void *)out, _mm256_cvtph_ps(tfm__load128(e.d)));
+    if (f.has_min) {
+        __m256 m = _mm256_cvtph_ps(tfm__load128(e.m));
+        _mm256_storeu_ps((float *)(void *)(out + 64), f.block == 256 ? tfm__negate_avx2(m) : m);
+    }
+    if (f.block == 32) return;
+    TFM__UNROLL
+    for (int i = 0; i < 16; i += 2) {
+        const int a = 16 * i / f.group, b = 16 * (i + 1) / f.group;
+        tfm__store256(out + 64 * (2 + i), isa ? tfm__lanes_of(e.sc, a) : tfm__pairs_of(e.sc, a, a));
+        tfm__store256(out + 64 * (3 + i), isa ? tfm__lanes_of(e.sc, b) : tfm__pairs_of(e.sc, b, b));
+        tfm__store256(out + 64 * (18 + i / 2), tfm__pairs_of(e.mins, a, b));
+    }
+}
+/* Signed bytes: where the sums start. */
+TFM__AVX2 TFM__INLINE void tfm__panel_starts(int64_t k, tfm__panel out) {
+    const __m256i zero = _mm256_setzero_si256();
+    for (int64_t i = 0; i < k / 16; i++) {
+        const uint8_t *q = out.q + i / 2 * 32 * TFM__PANEL + i % 2 * 32;
+        __m256i sum = zero;
         TFM__UNROLL
-        for (int j = 0; j < f.block / 32; j++, out.q += 32 * TFM__PANEL)
-            for (int g = 0; g < 4; g++) {
-                __m256i v[4];
-                TFM__UNROLL
-                for (int r = 0; r < 4; r++) {
-                    v[r] = tfm__raw(type, w[4 * g + r], j);
-                    if (isa == TFM__AMX) v[r] = _mm256_sub_epi8(v[r], _mm256_set1_epi8((char)f.offset));
-                    else if (f.bits == 8 && isa == TFM__AVX2_SUMS) starts[4 * g + r] = tfm__negatives(v[r]);
-                    else if (f.bits == 8) v[r] = _mm256_xor_si256(v[r], _mm256_set1_epi8(-128));
-                }
-                tfm__quads(out.q, g, v[0], v[1], v[2], v[3]);
+        for (int n = 0; n < 8; n++)
+            sum = tfm__dot4(TFM__AVX2_SUMS, sum, _mm256_set1_epi8(1), _mm256_min_epi8(tfm__load256(q + 64 * n), zero));
+        tfm__store256(out.scales + i / 2 * TFM__PANEL_32 + 64 + i % 2 * 32, _mm256_sub_epi32(zero, sum));
+    }
+}
+TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, bool by_eight, const tfm__part *p, int64_t row,
+                                           int64_t k, tfm__panel out) {
+    const int64_t blocks = k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
+    tfm__form g = f;
+    if (!by_eight) g.group = 16;        /* as tfm__gather_scales has them */
+    for (int h = 0; h < 2; h++) {       /* eight rows */
+        char *scales = out.scales + 32 * h;
+        uint8_t head[32 + 2 * 16 * TFM__ROWS], *q = out.q + 32 * h;
+        const uint8_t *rows[TFM__ROWS], *w[TFM__ROWS];
+        for (int r = 0; r < TFM__ROWS; r++) {
+            const int64_t at = tfm__min64(row + TFM__ROWS * h + r, p->rows - 1);
+            rows[r] = (const uint8_t *)p->w + at * p->w_stride;
+            if (by_eight) rows[r] = (const uint8_t *)p->interleaved + at / TFM__ROWS * blocks * bytes;
+        }
+        for (int64_t b = 0; b < blocks; b++, scales += tfm__panel_scales(f.block)) {
+            TFM__UNROLL
+            for (int r = 0; r < TFM__ROWS; r++) {
+                w[r] = rows[r] + b * bytes;
+                for (int i = 0; !by_eight && i < f.bytes; i += 64)         /* the next panel */
+                    _mm_prefetch((const char *)w[r] + TFM__PANEL * p->w_stride + i, _MM_HINT_T1);
             }
-        for (int r = 0; f.block == 256 && r < TFM__PANEL; r++) {
-            int16_t sc[16], mins[16];
-            int32_t *pairs = (int32_t *)(void *)out.scales + 2 * TFM__PANEL + r;
-            __m256i m, s = tfm__scales(type, w[r], &m);
-            tfm__store256(sc, s);
-            tfm__store256(mins, f.has_min ? m : s);
-            for (int i = 0; i < 16; i++) {
-                pairs[TFM__PANEL * i] = isa == TFM__AVX2_SUMS ? (sc[i] & 0xffff) | sc[i] * 65536 : sc[i];
-                if (i % 2 == 0) pairs[TFM__PANEL * (16 + i / 2)] = (mins[i] & 0xffff) | mins[i + 1] * 65536;
+            for (int i = 0; by_eight && i < TFM__ROWS * f.bytes; i += 64)
+                _mm_prefetch((const char *)w[0] + TFM__AHEAD + i, _MM_HINT_T0);
+            if (!by_eight) tfm__gather_scales(f, w, head);
+            tfm__eight e = tfm__eight_at(g, by_eight ? w[0] : head);
+            tfm__panel_head(isa, g, e, scales);
+            TFM__UNROLL
+            for (int j = 0; j < f.block / 32; j++, q += 32 * TFM__PANEL, e.bits += 32 * f.bits) {
+                __m256i v[8];
+                TFM__UNROLL
+                for (int i = 0; i < 8; i++) {
+                    v[i] = by_eight ? tfm__raw_rows(f, e.bits, i) : tfm__raw(f.type, w[i], j);
+                    v[i] = tfm__as_taken(isa, f, v[i]);
+                    if (by_eight) tfm__store256(q + 64 * i, v[i]);
+                    else if (i % 4 == 3) tfm__quads(q + i / 4 * 16, 64, v + i - 3);
+                }
             }
         }
-        out.scales += f.block == 32 ? TFM__PANEL_32 : TFM__PANEL_256;
-        for (int r = 0; r < TFM__PANEL; r++, w[r - 1] += f.bytes)      /* the next panel */
-            for (int i = 0; i < f.bytes; i += 64)
-                _mm_prefetch((const char *)w[r] + TFM__PANEL * p->w_stride + i, _MM_HINT_T1);
     }
+    if (f.bits == 8 && isa == TFM__AVX2_SUMS) tfm__panel_starts(k, out);
 }
 
 /* One tile of columns meets one panel. x is [k/group][C] d, [k/32][C] sums or starts, [k/4][C][4]. */
@@ -3805,157 +3779,97 @@ TFM__INLINE tfm__tile tfm__tile_at(const char *x, int64_t k, int group, int colu
     t.q = (const int8_t *)(x + (k / group * 4 + k / 8) * columns);
     return t;
 }
-
-enum { TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8, TFM__TILE_AMX = 16 };
-
-TFM__AVX2 TFM__INLINE __m256i tfm__four(const void *p) {           /* 4 bytes, eight times */
-    int32_t v;
-    memcpy(&v, p, sizeof v);
-    return _mm256_set1_epi32(v);
+/* To the next block of both. */
+TFM__INLINE void tfm__tile_next(int block, int columns, tfm__panel *w, tfm__tile *x) {
+    w->q += block * TFM__PANEL;
+    w->scales += tfm__panel_scales(block);
+    x->d += columns;
+    x->s += block / 32 * columns;
+    x->q += block * columns;
 }
-/* isum += products of `quads` quads, without VNNI: 16-bit sums, from start on, times mult. */
-TFM__AVX2 TFM__INLINE void tfm__tile_narrow(int quads, const uint8_t *w, const int8_t *x, const int32_t *start,
-                                            const __m256i mult[2], __m256i isum[TFM__TILE_AVX2][2]) {
+/* isum += products of `quads` quads, summed in 32 bits with VNNI, else in 16, then times mult. Bytes with
+   a sign have a quad each time. 16 bits of Q4_0 have room to begin at half its start. */
+TFM__AVX2 TFM__INLINE void tfm__tile_quads(int isa, tfm__form f, int quads, const uint8_t *w, const int8_t *x,
+                                           const int32_t *halves, const __m256i mult[2],
+                                           __m256i isum[TFM__TILE_AVX2][2]) {
+    const bool vnni = isa != TFM__AVX2_SUMS, is_signed = !vnni && f.bits == 8;
+    const __m256i zero = _mm256_setzero_si256();
     __m256i a[TFM__TILE_AVX2][2];
     TFM__UNROLL
-    for (int c = 0; c < TFM__TILE_AVX2; c++) a[c][0] = a[c][1] = start ? tfm__four(start + c) : _mm256_setzero_si256();
+    for (int i = 0; i < 2 * TFM__TILE_AVX2; i++)
+        a[i / 2][i % 2] = vnni && f.block == 32 ? isum[i / 2][i % 2]
+                          : !vnni && f.type == TFM_Q4_0 ? tfm__four(halves + i / 2) : zero;
     TFM__UNROLL
     for (int i = 0; i < quads; i++) {
-        __m256i w0 = tfm__load256(w + 64 * i), w1 = tfm__load256(w + 64 * i + 32);
+        __m256i v[2] = { tfm__load256(w + 64 * i), tfm__load256(w + 64 * i + 32) };
+        __m256i s[2] = { _mm256_cmpgt_epi8(zero, v[0]), _mm256_cmpgt_epi8(zero, v[1]) };
+        if (is_signed) v[0] = _mm256_abs_epi8(v[0]), v[1] = _mm256_abs_epi8(v[1]);
         TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX2; c++) {
-            __m256i v = tfm__four(x + 4 * (i * TFM__TILE_AVX2 + c));
-            a[c][0] = _mm256_add_epi16(a[c][0], _mm256_maddubs_epi16(w0, v));
-            a[c][1] = _mm256_add_epi16(a[c][1], _mm256_maddubs_epi16(w1, v));
-            __asm__("" : "+x"(a[c][0]), "+x"(a[c][1]));            /* gcc would reorder these sums, and spill */
+        for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) {
+            const int c = n / 2, h = n % 2;
+            __m256i u = tfm__four(x + 4 * (i * TFM__TILE_AVX2 + c));
+            if (is_signed) u = _mm256_xor_si256(u, s[h]);
+            if (vnni) { a[c][h] = tfm__dot4(isa, a[c][h], v[h], u); continue; }
+            a[c][h] = _mm256_add_epi16(a[c][h], _mm256_maddubs_epi16(v[h], u));
+            if (is_signed) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_madd_epi16(a[c][h], mult[h]));
+            if (is_signed) __asm__("" : "+x"(isum[c][h]));      /* gcc would reorder these sums, and spill */
+            else __asm__("" : "+x"(a[c][h]));
         }
     }
     TFM__UNROLL
-    for (int c = 0; c < TFM__TILE_AVX2; c++) {
-        isum[c][0] = _mm256_add_epi32(isum[c][0], _mm256_madd_epi16(a[c][0], mult[0]));
-        isum[c][1] = _mm256_add_epi32(isum[c][1], _mm256_madd_epi16(a[c][1], mult[1]));
+    for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) {
+        const int c = n / 2, h = n % 2;
+        if (vnni && f.block == 32) isum[c][h] = a[c][h];
+        else if (vnni) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_mullo_epi32(a[c][h], mult[h]));
+        else if (!is_signed) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_madd_epi16(a[c][h], mult[h]));
     }
 }
-/* The same for signed bytes: isum += products of one quad. */
-TFM__AVX2 TFM__INLINE void tfm__tile_signed(const uint8_t *w, const int8_t *x, __m256i isum[TFM__TILE_AVX2][2]) {
-    const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256();
-    __m256i w0 = tfm__load256(w), w1 = tfm__load256(w + 32);
-    __m256i s0 = _mm256_cmpgt_epi8(zero, w0), s1 = _mm256_cmpgt_epi8(zero, w1);
-    w0 = _mm256_abs_epi8(w0);
-    w1 = _mm256_abs_epi8(w1);
+/* out [columns][16] = the tile's products. */
+TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *out) {
+    const bool vnni = isa != TFM__AVX2_SUMS, large = f.block == 256, halves = !vnni && f.type == TFM_Q4_0;
+    const int step = vnni ? f.group / 4 : f.bits == 8 ? 1 : f.bits == 6 ? 2 : f.bits == 5 || f.group == 16 ? 4 : 8;
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    __m256 acc[2 * TFM__TILE_AVX2];     /* in memory */
     TFM__UNROLL
-    for (int c = 0; c < TFM__TILE_AVX2; c++) {
-        __m256i v = tfm__four(x + 4 * c);
-        __m256i t0 = _mm256_madd_epi16(_mm256_maddubs_epi16(w0, _mm256_xor_si256(v, s0)), ones);
-        __m256i t1 = _mm256_madd_epi16(_mm256_maddubs_epi16(w1, _mm256_xor_si256(v, s1)), ones);
-        isum[c][0] = _mm256_add_epi32(isum[c][0], t0);
-        isum[c][1] = _mm256_add_epi32(isum[c][1], t1);
-        __asm__("" : "+x"(isum[c][0]), "+x"(isum[c][1]));
-    }
-}
-/* isum += products of `quads` quads with VNNI. */
-TFM__AVX2 TFM__INLINE void tfm__tile_vnni(int isa, int quads, const uint8_t *w, const int8_t *x,
-                                          __m256i isum[TFM__TILE_AVX2][2]) {
-    TFM__UNROLL
-    for (int i = 0; i < quads; i++) {
-        __m256i w0 = tfm__load256(w + 64 * i), w1 = tfm__load256(w + 64 * i + 32);
+    for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
+    for (int64_t b = 0; b < k / f.block; b++, tfm__tile_next(f.block, TFM__TILE_AVX2, &w, &x)) {
+        const float *d = (const float *)(const void *)w.scales;
+        const char *sc = w.scales + 64 * 2;
+        __m256i isum[TFM__TILE_AVX2][2];
         TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX2; c++) {
-            __m256i v = tfm__four(x + 4 * (i * TFM__TILE_AVX2 + c));
-            isum[c][0] = tfm__dot4(isa, isum[c][0], w0, v);
-            isum[c][1] = tfm__dot4(isa, isum[c][1], w1, v);
+        for (int i = 0; i < 2 * TFM__TILE_AVX2; i++)
+            isum[i / 2][i % 2] = large || f.has_min || halves ? zero
+                                 : f.bits == 8 && !vnni ? tfm__load256(d + TFM__PANEL + i % 2 * 8)
+                                                        : tfm__four(x.s + i / 2);
+        for (int at = 0; at < f.block / 4; at += step) {
+            __m256i mult[2] = { ones, ones };
+            if (large) mult[0] = tfm__load256(sc + at / 4 * 64), mult[1] = tfm__load256(sc + at / 4 * 64 + 32);
+            tfm__tile_quads(isa, f, step, w.q + 64 * at, x.q + 16 * at, x.s, mult, isum);
         }
-    }
-}
-/* acc [C][16] += the tile's products, blocks of 32. */
-TFM__AVX2 TFM__INLINE void tfm__tile_32(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *acc) {
-    const __m256i ones[2] = { _mm256_set1_epi16(1), _mm256_set1_epi16(1) };
-    for (int64_t b = 0; b < k / 32; b++) {
-        const float *d = (const float *)(const void *)w.scales;
-        __m256i isum[TFM__TILE_AVX2][2];
-        bool narrow = isa == TFM__AVX2_SUMS && f.bits == 4, is_signed = isa == TFM__AVX2_SUMS && f.bits == 8;
         TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX2; c++)
-            TFM__UNROLL
-            for (int h = 0; h < 2; h++)
-                isum[c][h] = is_signed ? tfm__load256(d + TFM__PANEL + 8 * h)
-                             : narrow || f.has_min ? _mm256_setzero_si256() : tfm__four(x.s + c);
-        if (isa != TFM__AVX2_SUMS) tfm__tile_vnni(isa, 8, w.q, x.q, isum);
-        else if (is_signed) for (int i = 0; i < 8; i++) tfm__tile_signed(w.q + 64 * i, x.q + 16 * i, isum);
-        else if (narrow) tfm__tile_narrow(8, w.q, x.q, f.has_min ? NULL : x.s, ones, isum);
-        else for (int i = 0; i < 2; i++) tfm__tile_narrow(4, w.q + 256 * i, x.q + 64 * i, NULL, ones, isum);
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX2; c++)
-            TFM__UNROLL
-            for (int h = 0; h < 2; h++) {
-                __m256 dx = _mm256_broadcast_ss(x.d + c), *a = (__m256 *)(void *)(acc + 16 * c + 8 * h);
-                *a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[c][h]), _mm256_mul_ps(_mm256_loadu_ps(d + 8 * h), dx), *a);
-                if (f.has_min)
-                    *a = _mm256_fmadd_ps(_mm256_broadcast_ss((const float *)(const void *)(x.s + c)),
-                                         _mm256_mul_ps(_mm256_loadu_ps(d + TFM__PANEL + 8 * h), dx), *a);
-            }
-        w.q += 8 * 64;
-        w.scales += TFM__PANEL_32;
-        x.d += TFM__TILE_AVX2;
-        x.s += TFM__TILE_AVX2;
-        x.q += 8 * 4 * TFM__TILE_AVX2;
-    }
-}
-/* The sum of minimums times sums of activations: what blocks of 256 take off or add. */
-TFM__AVX2 TFM__INLINE __m256i tfm__tile_mins(int isa, const int32_t *pairs, const int32_t *s, int columns) {
-    __m256i t = _mm256_setzero_si256();
-    TFM__UNROLL
-    for (int i = 0; i < 8; i++)
-        t = tfm__dot2(isa, t, tfm__load256(pairs + (16 + i) * TFM__PANEL), tfm__four(s + i * columns));
-    return t;
-}
-TFM__AVX2 TFM__INLINE void tfm__tile_256(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *acc) {
-    const int widen = isa == TFM__AVX2_SUMS && f.bits == 6 ? 2 : f.group == 16 || f.bits == 5 ? 4 : 8;
-    for (int64_t b = 0; b < k / 256; b++) {
-        const float *d = (const float *)(const void *)w.scales;
-        const int32_t *sc = (const int32_t *)(const void *)w.scales + 2 * TFM__PANEL;
-        __m256i isum[TFM__TILE_AVX2][2];
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX2; c++) isum[c][0] = isum[c][1] = _mm256_setzero_si256();
-        for (int at = 0; at < 64; at += widen) {        /* in quads */
-            const int32_t *s = sc + at / 4 * TFM__PANEL;
-            __m256i mult[2] = { tfm__load256(s), tfm__load256(s + 8) };
-            if (isa == TFM__AVX2_SUMS) {
-                tfm__tile_narrow(widen, w.q + 64 * at, x.q + 16 * at, NULL, mult, isum);
-                continue;
-            }
-            __m256i part[TFM__TILE_AVX2][2];
-            TFM__UNROLL
-            for (int c = 0; c < TFM__TILE_AVX2; c++) part[c][0] = part[c][1] = _mm256_setzero_si256();
-            tfm__tile_vnni(isa, widen, w.q + 64 * at, x.q + 16 * at, part);
-            TFM__UNROLL
-            for (int c = 0; c < TFM__TILE_AVX2; c++)
+        for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) {
+            const int c = i / 2, h = i % 2;
+            __m256 dx = _mm256_broadcast_ss(x.d + c), a = acc[i];
+            __m256 msum = _mm256_broadcast_ss((const float *)(const void *)(x.s + c));
+            if (large) {
+                __m256i t = zero;
                 TFM__UNROLL
-                for (int h = 0; h < 2; h++)
-                    isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_mullo_epi32(part[c][h], mult[h]));
-        }
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX2; c++)
-            TFM__UNROLL
-            for (int h = 0; h < 2; h++) {
-                __m256 dx = _mm256_broadcast_ss(x.d + c), *a = (__m256 *)(void *)(acc + 16 * c + 8 * h);
-                __m256i mins = tfm__tile_mins(isa, sc + 8 * h, x.s + c, TFM__TILE_AVX2), v = isum[c][h];
-                if (f.offset) v = _mm256_sub_epi32(v, _mm256_slli_epi32(mins, f.offset == 32 ? 5 : 2));
-                *a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(v), _mm256_mul_ps(_mm256_loadu_ps(d + 8 * h), dx), *a);
-                if (f.has_min)
-                    *a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(mins),
-                                         _mm256_mul_ps(_mm256_loadu_ps(d + TFM__PANEL + 8 * h), dx), *a);
+                for (int n = 0; n < 8; n++)
+                    t = tfm__dot2(isa, t, tfm__load256(sc + 64 * (16 + n) + 32 * h), tfm__four(x.s + 4 * n + c));
+                isum[c][h] = tfm__without_offset(f, isum[c][h], t);
+                msum = _mm256_cvtepi32_ps(t);
             }
-        w.q += 64 * 64;
-        w.scales += TFM__PANEL_256;
-        x.d += TFM__TILE_AVX2;
-        x.s += 8 * TFM__TILE_AVX2;
-        x.q += 256 * TFM__TILE_AVX2;
+            a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[c][h]), _mm256_mul_ps(_mm256_loadu_ps(d + 8 * h), dx), a);
+            if (f.has_min) a = _mm256_fmadd_ps(msum, _mm256_mul_ps(_mm256_loadu_ps(d + TFM__PANEL + 8 * h), dx), a);
+            acc[i] = a;
+        }
     }
+    TFM__UNROLL
+    for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) _mm256_storeu_ps(out + 8 * i, acc[i]);
 }
 /* acc [columns][16] to its place, with the bias. */
-TFM__AVX2 TFM__INLINE void tfm__tile_store(const tfm__part *p, int64_t row, int64_t last, int64_t column, int64_t columns,
-                                           const float *acc) {
+TFM__AVX2 static void tfm__tile_store(const tfm__part *p, int64_t row, int64_t last, int64_t column, int64_t columns,
+                                      const float *acc) {
     for (int64_t c = 0; c < columns; c++, acc += TFM__PANEL) {
         if (p->y_row != 1 || row + TFM__PANEL > last) {
             for (int64_t r = row; r < last && r < row + TFM__PANEL; r++)
@@ -3967,89 +3881,6 @@ TFM__AVX2 TFM__INLINE void tfm__tile_store(const tfm__part *p, int64_t row, int6
             __m256 v = _mm256_loadu_ps(acc + 8 * h);
             if (p->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(p->bias + row + 8 * h));
             _mm256_storeu_ps(y + 8 * h, v);
-        }
-    }
-}
-/* The same from interleaved rows. */
-TFM__AVX2 TFM__INLINE void tfm__panel_from_rows(int isa, tfm_type type, const tfm__part *p, int64_t row, int64_t k,
-                                                tfm__panel out) {
-    const tfm__form f = tfm__form_of(type);
-    const size_t bytes = tfm__interleaved_bytes(p->type);
-    const int subs = f.block / f.group, floats = f.has_min ? 4 : 2;
-    const bool negative = f.block == 256;
-    for (int g = 0; g < 2; g++) {
-        int64_t first = tfm__min64(row + TFM__ROWS * g, p->rows - TFM__ROWS);
-        const uint8_t *w = (const uint8_t *)p->interleaved + (size_t)(first / TFM__ROWS * (k / f.block)) * bytes;
-        char *scales = out.scales + 32 * g;
-        uint8_t *q = out.q + 32 * g;
-        for (int64_t b = 0; b < k / f.block; b++, w += bytes) {
-            const uint8_t *sc = w + floats * TFM__ROWS, *mins = f.has_min ? sc + subs * TFM__ROWS : sc, *bits = sc;
-            for (int i = 0; i < TFM__ROWS * f.bytes; i += 64)
-                _mm_prefetch((const char *)w + TFM__AHEAD + i, _MM_HINT_T0);
-            _mm256_storeu_ps((float *)(void *)scales, _mm256_cvtph_ps(tfm__load128(w)));
-            if (f.has_min) {
-                __m256 m = _mm256_cvtph_ps(tfm__load128(w + 16));
-                if (negative) m = _mm256_xor_ps(m, _mm256_set1_ps(-0.0f));
-                _mm256_storeu_ps((float *)(void *)(scales + 64), m);
-            }
-            for (int i = 0; f.block == 256 && i < 16; i++) {
-                int sub = i * subs / 16, next = (i + 1) * subs / 16;
-                tfm__store256(scales + 64 * (2 + i),
-                              tfm__lanes_of(sc + TFM__ROWS * sub, !f.has_min, isa == TFM__AVX2_SUMS));
-                if (i % 2) continue;
-                __m256i low = tfm__lanes_of(mins + TFM__ROWS * sub, !f.has_min, false);
-                __m256i high = tfm__lanes_of(mins + TFM__ROWS * next, !f.has_min, false);
-                tfm__store256(scales + 64 * (18 + i / 2), _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa));
-            }
-            if (f.block == 256) bits = mins + subs * TFM__ROWS;
-            for (int n = 0; n < f.block / 32; n++, bits += 32 * f.bits, q += 32 * TFM__PANEL) {
-                __m256i negative_sum = _mm256_setzero_si256();
-                TFM__UNROLL
-                for (int i = 0; i < 8; i++) {
-                    __m256i v = tfm__raw_rows(f, bits, i);
-                    if (isa == TFM__AMX) v = _mm256_sub_epi8(v, _mm256_set1_epi8((char)f.offset));
-                    else if (f.bits == 8 && isa != TFM__AVX2_SUMS) v = _mm256_xor_si256(v, _mm256_set1_epi8(-128));
-                    else if (f.bits == 8)
-                        negative_sum = tfm__dot4(isa, negative_sum, _mm256_set1_epi8(1),
-                                                 _mm256_min_epi8(v, _mm256_setzero_si256()));
-                    tfm__store256(q + 64 * i, v);
-                }
-                if (f.bits == 8 && isa == TFM__AVX2_SUMS)
-                    tfm__store256(scales + 64, _mm256_sub_epi32(_mm256_setzero_si256(), negative_sum));
-            }
-            scales += f.block == 32 ? TFM__PANEL_32 : TFM__PANEL_256;
-        }
-    }
-}
-TFM__AVX2 TFM__INLINE void tfm__panel_of(int isa, tfm_type type, const tfm__part *p, int64_t row, int64_t k,
-                                         tfm__panel out) {
-    bool interleaves = type == TFM_Q8_0 || (tfm__form_of(type).bits >= 4 && tfm__form_of(type).bits <= 6);
-    if (interleaves && p->interleaved) tfm__panel_from_rows(isa, type, p, row, k, out);
-    else tfm__panel_fill(isa, type, p, row, k, out);
-}
-TFM__AVX2 TFM__INLINE void tfm__gemv(int isa, tfm_type type, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
-                                     int64_t end) {
-    bool interleaves = type == TFM_Q8_0 || (tfm__form_of(type).bits >= 4 && tfm__form_of(type).bits <= 6);
-    if (interleaves && p->interleaved) tfm__gemv_interleaved(isa, type, j, p, begin, end);
-    else tfm__gemv_quantized(isa, type, j, p, begin, end);
-}
-TFM__AVX2 TFM__INLINE void tfm__gemm_quantized_avx2(int isa, tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
-                                                    int64_t begin, int64_t end, char *scratch) {
-    const tfm__form f = tfm__form_of(type);
-    tfm__panel w;
-    if (j->n == 1) { tfm__gemv(isa, type, j, p, begin, end); return; }
-    w.q = (uint8_t *)scratch;
-    w.scales = scratch + j->k * TFM__PANEL;
-    for (int64_t row = begin; row < end; row += TFM__PANEL) {
-        tfm__panel_of(isa, type, p, row, j->k, w);
-        for (int64_t c = 0; c < j->n; c += TFM__TILE_AVX2) {
-            __m256 acc[2 * TFM__TILE_AVX2];
-            for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
-            tfm__tile x = tfm__tile_at(j->x + (size_t)(c / TFM__TILE_AVX2) * j->x_stride, j->k, f.block,
-                                       TFM__TILE_AVX2);
-            if (f.block == 32) tfm__tile_32(isa, f, w, x, j->k, (float *)acc);
-            else tfm__tile_256(isa, f, w, x, j->k, (float *)acc);
-            tfm__tile_store(p, row, end, c, tfm__min64(TFM__TILE_AVX2, j->n - c), (const float *)acc);
         }
     }
 }
@@ -4094,320 +3925,217 @@ TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, i
     }
 }
 
-/* Each type's body, compiled for it. */
-#define TFM__EACH_QUANTIZED(X) X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(IQ4_NL) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
-#define TFM__X(type)                                                                                            \
-    TFM__AVX2 static void tfm__gemm_##type##_avx2(int isa, const tfm__gemm_job *j, const tfm__part *p, int64_t begin, \
-                                                  int64_t end, char *scratch) {                                   \
-        if (isa == TFM__AVX2_SUMS) tfm__gemm_quantized_avx2(TFM__AVX2_SUMS, TFM_##type, j, p, begin, end, scratch); \
-        else tfm__gemm_quantized_avx2(TFM__VEX_VNNI, TFM_##type, j, p, begin, end, scratch);                      \
+/* ---- AVX-512 ------------------------------------------------------------------- [KERNELS.AVX512]
+   Quantized products with VNNI: a panel's quad of 16 rows is one register, and meets eight columns
+   broadcast from memory: 8 integer sums, 8 integer sums times scales (blocks of 256), 8 float sums,
+   the weights and a few to spare, of 32. Orders are those of the AVX2 part, whose panels these are.
+
+   AMX [KERNELS.AMX]: one instruction multiplies 16 columns by a panel's 16 rows, 32 of k (16 for types
+   whose scales stand for 16): a tile of 16 x 16 integers, the sum of one scale block, which goes through
+   memory to the vector registers; there 16 columns' sums are multiplied by their scales as ever. Weights
+   are signed, so nothing is taken off. Tile register 0 holds the sums, 1 the columns [16][32 bytes], 2
+   the rows [8 quads][16][4]; 3 and 4 the same for 16 of k.                                          */
+
+#define TFM__DOT512(op, acc, w, p) \
+    __asm__(op " %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)(p)))
+
+/* Through masks that keep all: g++ 12 warns of its own unmasked forms. */
+TFM__AVX512VNNI TFM__INLINE __m512 tfm__to_floats(__m512i v) { return _mm512_maskz_cvtepi32_ps((__mmask16)0xffff, v); }
+TFM__AVX512VNNI TFM__INLINE __m512i tfm__to_ints(__m512 v) { return _mm512_maskz_cvtps_epi32((__mmask16)0xffff, v); }
+TFM__AVX512VNNI TFM__INLINE __m512 tfm__broadcast512(const void *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return _mm512_set1_ps(v);
+}
+/* out [16 columns][16 rows] = products of `depth` of k */
+TFM__INLINE void tfm__amx_dot(int depth, const int8_t *x, const uint8_t *w, int32_t *out) {
+#if TFM__SIMD_2021
+#define TFM__AMX_DOT(x_tile, w_tile)                                                                            \
+    __asm__ volatile("tilezero %%tmm0\n\ttileloadd (%0,%3,1), %%" x_tile "\n\ttileloadd (%1,%4,1), %%" w_tile "\n\t" \
+                     "tdpbssd %%" w_tile ", %%" x_tile ", %%tmm0\n\ttilestored %%tmm0, (%2,%4,1)"                \
+                     : : "r"(x), "r"(w), "r"(out), "r"(32L), "r"(64L) : "memory")
+    if (depth == 32) TFM__AMX_DOT("tmm1", "tmm2");
+    else TFM__AMX_DOT("tmm3", "tmm4");
+#undef TFM__AMX_DOT
+#else
+    (void)depth, (void)x, (void)w, (void)out;
+#endif
+}
+/* acc + a column's sum over one block, times its scales. */
+TFM__AVX512VNNI TFM__INLINE __m512 tfm__add_block_512(tfm__form f, const char *scales, const float *d, const int32_t *s,
+                                                      int columns, __m512i isum, __m512 acc) {
+    __m512 dx = tfm__broadcast512(d), msum = tfm__broadcast512(s);
+    if (f.block == 256 && (f.has_min || f.offset)) {
+        __m512i t = _mm512_setzero_si512();
+        TFM__UNROLL
+        for (int i = 0; i < 8; i++)
+            TFM__DOT512("vpdpwssd", t, _mm512_loadu_si512(scales + 64 * (18 + i)), s + i * columns);
+        if (f.offset) isum = _mm512_sub_epi32(isum, _mm512_mullo_epi32(t, _mm512_set1_epi32(f.offset)));
+        msum = tfm__to_floats(t);
+    }
+    acc = _mm512_fmadd_ps(tfm__to_floats(isum), _mm512_mul_ps(_mm512_loadu_ps(scales), dx), acc);
+    return f.has_min ? _mm512_fmadd_ps(msum, _mm512_mul_ps(_mm512_loadu_ps(scales + 64), dx), acc) : acc;
+}
+/* out [columns][16] = the tile's products. AMX: the integers of a block of 256 times integer scales are
+   summed as floats while they are exact, that is below 2^24: over 128 of k for Q4_K (15 * 127 * 63 *
+   128), 64 for Q5_K, 32 for Q6_K (32 * 127 * 128 * 32), else over all. */
+TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *out) {
+    const bool amx = isa == TFM__AMX, large = f.block == 256;
+    const int columns = amx ? TFM__TILE_AMX : TFM__TILE_AVX512;
+    const int exact = f.bits == 6 ? 32 : f.bits == 5 ? 64 : f.bits == 4 ? 128 : 256;
+    int32_t sums[2][TFM__TILE_AMX * TFM__PANEL];        /* AMX fills one while the other is read */
+    __m512 acc[TFM__TILE_AMX], part[TFM__TILE_AMX];
+    __m512i isum[TFM__TILE_AMX];
+    if (amx) f.offset = 0;
+    if (amx && k) tfm__amx_dot(f.group, x.q, w.q, sums[0]);
+    TFM__UNROLL
+    for (int c = 0; c < columns; c++) acc[c] = part[c] = _mm512_setzero_ps();
+    for (int64_t b = 0, n = 0; b < k / f.block; b++, tfm__tile_next(f.block, columns, &w, &x)) {
+        TFM__UNROLL
+        for (int c = 0; c < columns; c++)
+            isum[c] = large || f.has_min || amx ? _mm512_setzero_si512() : _mm512_set1_epi32(x.s[c]);
+        for (int at = 0, next = f.group; at < f.block; at = next, next += f.group, n++) {
+            const int32_t *o = sums[n % 2];
+            __m512i v[TFM__TILE_AMX], s = _mm512_loadu_si512(w.scales + (2 + at / 16) * 64 * large);
+            if (amx && f.block * b + next < k)
+                tfm__amx_dot(f.group, x.q + next / 32 * 32 * columns + next % 32, w.q + next * TFM__PANEL,
+                             sums[(n + 1) % 2]);
+            TFM__UNROLL
+            for (int c = 0; c < columns; c++)
+                v[c] = amx ? _mm512_loadu_si512(o + TFM__PANEL * c) : large ? _mm512_setzero_si512() : isum[c];
+            TFM__UNROLL
+            for (int i = 0; i < f.group; i += 4) {
+                if (amx) break;
+                __m512i quad = _mm512_loadu_si512(w.q + TFM__PANEL * (at + i));
+                TFM__UNROLL
+                for (int c = 0; c < columns; c++) TFM__DOT512("vpdpbusd", v[c], quad, x.q + columns * (at + i) + 4 * c);
+            }
+            TFM__UNROLL
+            for (int c = 0; c < columns; c++) {
+                if (!large) isum[c] = v[c];
+                else if (!amx) isum[c] = _mm512_add_epi32(isum[c], _mm512_mullo_epi32(v[c], s));
+                else part[c] = _mm512_fmadd_ps(tfm__to_floats(v[c]), tfm__to_floats(s), part[c]);
+            }
+            if (!amx || !large || next % exact) continue;
+            TFM__UNROLL
+            for (int c = 0; c < columns; c++) {
+                isum[c] = _mm512_add_epi32(isum[c], tfm__to_ints(part[c]));
+                part[c] = _mm512_setzero_ps();
+            }
+        }
+        TFM__UNROLL
+        for (int c = 0; c < columns; c++)
+            acc[c] = tfm__add_block_512(f, w.scales, x.d + c, x.s + c, columns, isum[c], acc[c]);
+    }
+    TFM__UNROLL
+    for (int c = 0; c < columns; c++) _mm512_storeu_ps(out + TFM__PANEL * c, acc[c]);
+}
+
+/* ---- Integer products of all levels: each type's bodies, compiled for it and for each isa ---- */
+
+TFM__INLINE bool tfm__by_eight(tfm__form f, const tfm__part *p) {
+    return (f.type == TFM_Q8_0 || (f.bits >= 4 && f.bits <= 6)) && p->interleaved;      /* as tfm__interleaves */
+}
+TFM__AVX2 TFM__INLINE void tfm__column_of(int isa, tfm__form f, const tfm__gemm_job *j, const tfm__part *p,
+                                          int64_t begin, int64_t end) {
+    if (tfm__by_eight(f, p)) tfm__column(isa, f, true, j, p, begin, end);
+    else tfm__column(isa, f, false, j, p, begin, end);
+}
+TFM__AVX2 TFM__INLINE void tfm__panel_of(int isa, tfm__form f, const tfm__part *p, int64_t row, int64_t k,
+                                         tfm__panel out) {
+    if (tfm__by_eight(f, p)) tfm__panel_fill(isa, f, true, p, row, k, out);
+    else tfm__panel_fill(isa, f, false, p, row, k, out);
+}
+#define TFM__X(type, ...)                                                                                           \
+    TFM__AVX2 static void tfm__column_##type(int isa, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,    \
+                                             int64_t end) {                                                         \
+        if (isa == TFM__AVX2_SUMS) tfm__column_of(TFM__AVX2_SUMS, tfm__form_##type, j, p, begin, end);              \
+        else if (isa == TFM__VEX_VNNI) tfm__column_of(TFM__VEX_VNNI, tfm__form_##type, j, p, begin, end);           \
+        else tfm__column_of(TFM__EVEX_VNNI, tfm__form_##type, j, p, begin, end);                                    \
+    }                                                                                                               \
+    TFM__AVX2 static void tfm__panel_##type(int isa, const tfm__part *p, int64_t row, int64_t k, tfm__panel out) {  \
+        if (isa == TFM__AVX2_SUMS) tfm__panel_of(TFM__AVX2_SUMS, tfm__form_##type, p, row, k, out);                 \
+        else if (isa == TFM__AMX) tfm__panel_of(TFM__AMX, tfm__form_##type, p, row, k, out);                        \
+        else tfm__panel_of(TFM__EVEX_VNNI, tfm__form_##type, p, row, k, out);                                       \
+    }                                                                                                               \
+    TFM__AVX2 static void tfm__tile_##type(int isa, tfm__panel w, tfm__tile x, int64_t k, float *out) {             \
+        if (isa == TFM__AVX2_SUMS) tfm__tile_avx2(TFM__AVX2_SUMS, tfm__form_##type, w, x, k, out);                  \
+        else tfm__tile_avx2(TFM__VEX_VNNI, tfm__form_##type, w, x, k, out);                                         \
+    }                                                                                                               \
+    TFM__AVX512VNNI static void tfm__tile_##type##_512(int isa, tfm__panel w, tfm__tile x, int64_t k, float *out) { \
+        if (isa == TFM__AMX) tfm__tile_512(TFM__AMX, tfm__form_##type, w, x, k, out);                               \
+        else tfm__tile_512(TFM__EVEX_VNNI, tfm__form_##type, w, x, k, out);                                         \
     }
 TFM__EACH_QUANTIZED(TFM__X)
 #undef TFM__X
-TFM__AVX2 static void tfm__gemm_avx2_run(int isa, const tfm__float_kernel *floats, const tfm__gemm_job *j, int64_t begin,
-                                         int64_t end, int thread) {
+
+static void tfm__gemm_integers(int isa, const tfm__gemm_job *j, const tfm__part *p, int64_t begin, int64_t end,
+                               char *scratch) {
+    void (*column)(int, const tfm__gemm_job *, const tfm__part *, int64_t, int64_t);
+    void (*panel)(int, const tfm__part *, int64_t, int64_t, tfm__panel);
+    void (*tile)(int, tfm__panel, tfm__tile, int64_t, float *);
+    switch (p->type->type) {
+#define TFM__X(type, ...)                                                                  \
+        case TFM_##type:                                                                   \
+            column = tfm__column_##type;                                                   \
+            panel = tfm__panel_##type;                                                     \
+            tile = isa < TFM__EVEX_VNNI ? tfm__tile_##type : tfm__tile_##type##_512;       \
+            break;
+        TFM__EACH_QUANTIZED(TFM__X)
+#undef TFM__X
+        default: return;
+    }
+    if (j->n == 1) { column(isa, j, p, begin, end); return; }
+    const tfm__panel w = { (uint8_t *)scratch, scratch + j->k * TFM__PANEL };
+    for (int64_t row = begin; row < end; row += TFM__PANEL) {
+        panel(isa, p, row, j->k, w);
+        for (int64_t c = 0; c < j->n; c += j->width) {
+            const char *x = j->x + (size_t)(c / j->width) * j->x_stride;
+            __attribute__((aligned(64))) float out[TFM__TILE_AMX * TFM__PANEL];
+            tile(isa, w, tfm__tile_at(x, j->k, p->type->block, j->width), j->k, out);
+            tfm__tile_store(p, row, end, c, tfm__min64(j->width, j->n - c), out);
+        }
+    }
+}
+static void tfm__gemm_x86(int isa, const tfm__float_kernel *floats, const void *job, int64_t begin, int64_t end,
+                          int thread) {
+    const tfm__gemm_job *j = (const tfm__gemm_job *)job;
     const tfm__part *p;
     char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
     for (int64_t first, last; begin < end;) {
         begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
-        switch (p->type->type) {
-#define TFM__X(type) case TFM_##type: tfm__gemm_##type##_avx2(isa, j, p, first, last, scratch); break;
-            TFM__EACH_QUANTIZED(TFM__X)
-#undef TFM__X
-            default: tfm__gemm_float_avx2(floats, j, p, first, last, thread);
-        }
+        if (p->type->unpack) tfm__gemm_integers(isa, j, p, first, last, scratch);
+        else tfm__gemm_float_avx2(floats, j, p, first, last, thread);
     }
 }
-TFM__AVX2 static void tfm__gemm_avx2(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_avx2_run(TFM__AVX2_SUMS, &tfm__float_avx2, (const tfm__gemm_job *)job, begin, end, thread);
+static void tfm__gemm_avx2(void *job, int64_t begin, int64_t end, int thread) {
+    tfm__gemm_x86(TFM__AVX2_SUMS, &tfm__float_avx2, job, begin, end, thread);
 }
-TFM__AVX2 static void tfm__gemm_avxvnni(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_avx2_run(TFM__VEX_VNNI, &tfm__float_avx2, (const tfm__gemm_job *)job, begin, end, thread);
+static void tfm__gemm_avx512(void *job, int64_t begin, int64_t end, int thread) {
+    tfm__gemm_x86(TFM__AVX2_SUMS, &tfm__float_avx512, job, begin, end, thread);
 }
-TFM__AVX2 static void tfm__gemm_avx512(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_avx2_run(TFM__AVX2_SUMS, &tfm__float_avx512, (const tfm__gemm_job *)job, begin, end, thread);
+static void tfm__gemm_avx512vnni(void *job, int64_t begin, int64_t end, int thread) {
+    tfm__gemm_x86(TFM__EVEX_VNNI, &tfm__float_avx512, job, begin, end, thread);
 }
+#if TFM__SIMD_2021
+static void tfm__gemm_avxvnni(void *job, int64_t begin, int64_t end, int thread) {
+    tfm__gemm_x86(TFM__VEX_VNNI, &tfm__float_avx2, job, begin, end, thread);
+}
+static void tfm__gemm_amx(void *job, int64_t begin, int64_t end, int thread) {
+    static const struct { uint8_t palette, zeros[15]; uint16_t bytes[16]; uint8_t rows[16]; } shapes = {
+        1, { 0 }, { 64, 32, 64, 16, 64 }, { 16, 16, 8, 16, 4 } };
+    if (((const tfm__gemm_job *)job)->n == 1) { tfm__gemm_avx512vnni(job, begin, end, thread); return; }
+    __asm__ volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");
+    tfm__gemm_x86(TFM__AMX, &tfm__float_avx512, job, begin, end, thread);
+    __asm__ volatile("tilerelease");
+}
+#endif
 static size_t tfm__scratch_avx2(const tfm__type *type, int64_t k) {
     return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(&tfm__float_avx2, k);
 }
 static size_t tfm__scratch_avx512(const tfm__type *type, int64_t k) {
     return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(&tfm__float_avx512, k);
 }
-/* ---- AVX-512 ------------------------------------------------------------------- [KERNELS.AVX512]
-   Quantized products with VNNI: a panel's quad of 16 rows is one register, and meets eight columns
-   broadcast from memory: 8 integer sums, 8 integer sums times scales (blocks of 256), 8 float sums,
-   the weights and a few to spare, of 32. Orders are those of the AVX2 part, whose panels these are. */
-
-#define TFM__DOT512(op, acc, w, p) \
-    __asm__(op " %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)(p)))
-
-/* Through masks that keep all: g++ 12 warns of its own unmasked forms. */
-TFM__AVX512 TFM__INLINE __m512 tfm__to_floats(__m512i v) { return _mm512_maskz_cvtepi32_ps((__mmask16)0xffff, v); }
-TFM__AVX512 TFM__INLINE __m512i tfm__to_ints(__m512 v) { return _mm512_maskz_cvtps_epi32((__mmask16)0xffff, v); }
-TFM__AVX512VNNI TFM__INLINE __m512 tfm__broadcast512(const void *p) {
-    float v;
-    memcpy(&v, p, sizeof v);
-    return _mm512_set1_ps(v);
-}
-/* isum[c] += products of `quads` quads */
-TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_quads(int quads, const uint8_t *w, const int8_t *x,
-                                                        __m512i isum[TFM__TILE_AVX512]) {
-    TFM__UNROLL
-    for (int i = 0; i < quads; i++) {
-        __m512i v = _mm512_loadu_si512(w + 64 * i);
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX512; c++)
-            TFM__DOT512("vpdpbusd", isum[c], v, x + 4 * (i * TFM__TILE_AVX512 + c));
-    }
-}
-TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_32(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
-                                                     __m512 acc[TFM__TILE_AVX512]) {
-    for (int64_t b = 0; b < k / 32; b++) {
-        __m512i isum[TFM__TILE_AVX512];
-        __m512 d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX512; c++)
-            isum[c] = f.has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(x.s[c]);
-        tfm__tile_avx512_quads(8, w.q, x.q, isum);
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX512; c++) {
-            __m512 dx = tfm__broadcast512(x.d + c);
-            acc[c] = _mm512_fmadd_ps(tfm__to_floats(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
-            if (f.has_min) acc[c] = _mm512_fmadd_ps(tfm__broadcast512(x.s + c), _mm512_mul_ps(m, dx), acc[c]);
-        }
-        w.q += 8 * 64;
-        w.scales += TFM__PANEL_32;
-        x.d += TFM__TILE_AVX512;
-        x.s += TFM__TILE_AVX512;
-        x.q += 32 * TFM__TILE_AVX512;
-    }
-}
-TFM__AVX512VNNI TFM__INLINE void tfm__tile_avx512_256(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
-                                                      __m512 acc[TFM__TILE_AVX512]) {
-    const int quads = f.group / 4;
-    for (int64_t b = 0; b < k / 256; b++) {
-        const char *sc = w.scales + 8 * TFM__PANEL;
-        __m512i isum[TFM__TILE_AVX512], mins[TFM__TILE_AVX512];
-        __m512 d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX512; c++) isum[c] = mins[c] = _mm512_setzero_si512();
-        for (int at = 0; at < 64; at += quads) {
-            __m512i part[TFM__TILE_AVX512], s = _mm512_loadu_si512(sc + at * TFM__PANEL);
-            TFM__UNROLL
-            for (int c = 0; c < TFM__TILE_AVX512; c++) part[c] = _mm512_setzero_si512();
-            tfm__tile_avx512_quads(quads, w.q + 64 * at, x.q + 4 * TFM__TILE_AVX512 * at, part);
-            TFM__UNROLL
-            for (int c = 0; c < TFM__TILE_AVX512; c++)
-                isum[c] = _mm512_add_epi32(isum[c], _mm512_mullo_epi32(part[c], s));
-        }
-        for (int i = 0; i < 8; i++) {
-            __m512i pair = _mm512_loadu_si512(sc + 64 * (16 + i));
-            TFM__UNROLL
-            for (int c = 0; c < TFM__TILE_AVX512; c++)
-                TFM__DOT512("vpdpwssd", mins[c], pair, x.s + i * TFM__TILE_AVX512 + c);
-        }
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AVX512; c++) {
-            __m512 dx = tfm__broadcast512(x.d + c);
-            if (f.offset) isum[c] = _mm512_sub_epi32(isum[c], _mm512_mullo_epi32(mins[c], _mm512_set1_epi32(f.offset)));
-            acc[c] = _mm512_fmadd_ps(tfm__to_floats(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
-            if (f.has_min) acc[c] = _mm512_fmadd_ps(tfm__to_floats(mins[c]), _mm512_mul_ps(m, dx), acc[c]);
-        }
-        w.q += 64 * 64;
-        w.scales += TFM__PANEL_256;
-        x.d += TFM__TILE_AVX512;
-        x.s += 8 * TFM__TILE_AVX512;
-        x.q += 256 * TFM__TILE_AVX512;
-    }
-}
-TFM__AVX512VNNI TFM__INLINE void tfm__gemm_quantized_avx512(tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
-                                                            int64_t begin, int64_t end, char *scratch) {
-    const tfm__form f = tfm__form_of(type);
-    tfm__panel w;
-    if (j->n == 1) { tfm__gemv(TFM__EVEX_VNNI, type, j, p, begin, end); return; }
-    w.q = (uint8_t *)scratch;
-    w.scales = scratch + j->k * TFM__PANEL;
-    for (int64_t row = begin; row < end; row += TFM__PANEL) {
-        tfm__panel_of(TFM__EVEX_VNNI, type, p, row, j->k, w);
-        for (int64_t c = 0; c < j->n; c += TFM__TILE_AVX512) {
-            __m512 acc[TFM__TILE_AVX512];
-            float out[TFM__TILE_AVX512 * TFM__PANEL];
-            TFM__UNROLL
-            for (int i = 0; i < TFM__TILE_AVX512; i++) acc[i] = _mm512_setzero_ps();
-            tfm__tile x = tfm__tile_at(j->x + (size_t)(c / TFM__TILE_AVX512) * j->x_stride, j->k, f.block,
-                                       TFM__TILE_AVX512);
-            if (f.block == 32) tfm__tile_avx512_32(f, w, x, j->k, acc);
-            else tfm__tile_avx512_256(f, w, x, j->k, acc);
-            TFM__UNROLL
-            for (int i = 0; i < TFM__TILE_AVX512; i++) _mm512_storeu_ps(out + TFM__PANEL * i, acc[i]);
-            tfm__tile_store(p, row, end, c, tfm__min64(TFM__TILE_AVX512, j->n - c), out);
-        }
-    }
-}
-#define TFM__X(type)                                                                                             \
-    TFM__AVX512VNNI static void tfm__gemm_##type##_avx512(const tfm__gemm_job *j, const tfm__part *p, int64_t begin, \
-                                                          int64_t end, char *scratch) {                            \
-        tfm__gemm_quantized_avx512(TFM_##type, j, p, begin, end, scratch);                                         \
-    }
-TFM__EACH_QUANTIZED(TFM__X)
-#undef TFM__X
-TFM__AVX512VNNI static void tfm__gemm_avx512vnni(void *job, int64_t begin, int64_t end, int thread) {
-    const tfm__gemm_job *j = (const tfm__gemm_job *)job;
-    const tfm__part *p;
-    char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
-    for (int64_t first, last; begin < end;) {
-        begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
-        switch (p->type->type) {
-#define TFM__X(type) case TFM_##type: tfm__gemm_##type##_avx512(j, p, first, last, scratch); break;
-            TFM__EACH_QUANTIZED(TFM__X)
-#undef TFM__X
-            default: tfm__gemm_float_avx2(&tfm__float_avx512, j, p, first, last, thread);
-        }
-    }
-}
-
-/* ---- AMX ------------------------------------------------------------------------- [KERNELS.AMX]
-   One instruction multiplies 16 columns by a panel's 16 rows, 32 of k (16 for types whose scales stand
-   for 16): a tile of 16 x 16 integers, the sum of one scale block, which goes through memory to the
-   vector registers; there 16 columns' sums are multiplied by their scales as ever. Weights are signed
-   here, so nothing is taken off. Tile 0 holds the sums, 1 the columns [16][32 bytes], 2 the rows
-   [8 quads][16][4]. */
-#if TFM__SIMD_2021
-
-/* Which shapes the tiles have: palette 1; bytes per row from byte 16 on, rows from byte 48 on. */
-static void tfm__amx_begin(int depth) {
-    uint8_t config[64] = { 1 };
-    config[16] = 64;
-    config[18] = (uint8_t)depth;
-    config[20] = 64;
-    config[48] = config[49] = 16;
-    config[50] = (uint8_t)(depth / 4);
-    __asm__ volatile("ldtilecfg (%0)" : : "r"(config) : "memory");
-}
-/* out [16 columns][16 rows] = products of `depth` of k */
-TFM__INLINE void tfm__amx_dot(const int8_t *x, const uint8_t *w, int32_t *out) {
-    __asm__ volatile("tilezero %%tmm0\n\ttileloadd (%0,%3,1), %%tmm1\n\ttileloadd (%1,%4,1), %%tmm2\n\t"
-                     "tdpbssd %%tmm2, %%tmm1, %%tmm0\n\ttilestored %%tmm0, (%2,%4,1)"
-                     : : "r"(x), "r"(w), "r"(out), "r"(32L), "r"(64L) : "memory");
-}
-TFM__AVX512VNNI TFM__INLINE void tfm__amx_32(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
-                                              __m512 acc[TFM__TILE_AMX]) {
-    int32_t out[2][TFM__TILE_AMX * TFM__PANEL];         /* one is filled while the other is read */
-    if (k) tfm__amx_dot(x.q, w.q, out[0]);
-    for (int64_t b = 0; b < k / 32; b++) {
-        const int32_t *o = out[b % 2];
-        w.q += 32 * TFM__PANEL;
-        x.q += 32 * TFM__TILE_AMX;
-        if (b + 1 < k / 32) tfm__amx_dot(x.q, w.q, out[(b + 1) % 2]);
-        __m512 d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AMX; c++) {
-            __m512 dx = tfm__broadcast512(x.d + c), v = tfm__to_floats(_mm512_loadu_si512(o + TFM__PANEL * c));
-            acc[c] = _mm512_fmadd_ps(v, _mm512_mul_ps(d, dx), acc[c]);
-            if (f.has_min) acc[c] = _mm512_fmadd_ps(tfm__broadcast512(x.s + c), _mm512_mul_ps(m, dx), acc[c]);
-        }
-        w.scales += TFM__PANEL_32;
-        x.d += TFM__TILE_AMX;
-        x.s += TFM__TILE_AMX;
-    }
-}
-/* Integers times integer scales are summed as floats while they are exact, that is below 2^24: over 128
-   of k for Q4_K (15 * 127 * 63 * 128), 64 for Q5_K, 32 for Q6_K (32 * 127 * 128 * 32), else over all. */
-TFM__AVX512VNNI TFM__INLINE void tfm__amx_256(tfm__form f, tfm__panel w, tfm__tile x, int64_t k,
-                                              __m512 acc[TFM__TILE_AMX]) {
-    const int exact = f.bits == 6 ? 32 : f.bits == 5 ? 64 : f.bits == 4 ? 128 : 256;
-    int32_t out[2][TFM__TILE_AMX * TFM__PANEL];
-    if (k) tfm__amx_dot(x.q, w.q, out[0]);
-    for (int64_t b = 0; b < k / 256; b++) {
-        const char *sc = w.scales + 8 * TFM__PANEL;
-        __m512i isum[TFM__TILE_AMX];
-        __m512 part[TFM__TILE_AMX], d = _mm512_loadu_ps(w.scales), m = _mm512_loadu_ps(w.scales + 4 * TFM__PANEL);
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AMX; c++) isum[c] = _mm512_setzero_si512(), part[c] = _mm512_setzero_ps();
-        for (int i = 0; i < 256; i += f.group) {
-            const int32_t *o = out[i / f.group % 2];
-            const int next = i + f.group;
-            if (256 * b + next < k)
-                tfm__amx_dot(x.q + next / 32 * 32 * TFM__TILE_AMX + next % 32, w.q + next * TFM__PANEL,
-                             out[next / f.group % 2]);
-            __m512 s = tfm__to_floats(_mm512_loadu_si512(sc + i / 16 * 64));
-            TFM__UNROLL
-            for (int c = 0; c < TFM__TILE_AMX; c++) {
-                __m512 v = tfm__to_floats(_mm512_loadu_si512(o + TFM__PANEL * c));
-                part[c] = _mm512_fmadd_ps(v, s, i % exact ? part[c] : _mm512_setzero_ps());
-            }
-            if (next % exact) continue;
-            TFM__UNROLL
-            for (int c = 0; c < TFM__TILE_AMX; c++) isum[c] = _mm512_add_epi32(isum[c], tfm__to_ints(part[c]));
-        }
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AMX; c++) {
-            __m512 dx = tfm__broadcast512(x.d + c);
-            acc[c] = _mm512_fmadd_ps(tfm__to_floats(isum[c]), _mm512_mul_ps(d, dx), acc[c]);
-        }
-        TFM__UNROLL
-        for (int c = 0; c < TFM__TILE_AMX; c++) {
-            if (!f.has_min) break;
-            __m512i t = _mm512_setzero_si512();
-            TFM__UNROLL
-            for (int i = 0; i < 8; i++)
-                TFM__DOT512("vpdpwssd", t, _mm512_loadu_si512(sc + 64 * (16 + i)), x.s + i * TFM__TILE_AMX + c);
-            acc[c] = _mm512_fmadd_ps(tfm__to_floats(t), _mm512_mul_ps(m, tfm__broadcast512(x.d + c)), acc[c]);
-        }
-        w.q += 256 * TFM__PANEL;
-        w.scales += TFM__PANEL_256;
-        x.d += TFM__TILE_AMX;
-        x.s += 8 * TFM__TILE_AMX;
-        x.q += 256 * TFM__TILE_AMX;
-    }
-}
-TFM__AVX512VNNI TFM__INLINE void tfm__gemm_quantized_amx(tfm_type type, const tfm__gemm_job *j, const tfm__part *p,
-                                                         int64_t begin, int64_t end, char *scratch) {
-    const tfm__form f = tfm__form_of(type);
-    tfm__panel w;
-    w.q = (uint8_t *)scratch;
-    w.scales = scratch + j->k * TFM__PANEL;
-    tfm__amx_begin(f.group);
-    for (int64_t row = begin; row < end; row += TFM__PANEL) {
-        tfm__panel_of(TFM__AMX, type, p, row, j->k, w);
-        for (int64_t c = 0; c < j->n; c += TFM__TILE_AMX) {
-            __m512 acc[TFM__TILE_AMX];
-            float out[TFM__TILE_AMX * TFM__PANEL];
-            TFM__UNROLL
-            for (int i = 0; i < TFM__TILE_AMX; i++) acc[i] = _mm512_setzero_ps();
-            tfm__tile x = tfm__tile_at(j->x + (size_t)(c / TFM__TILE_AMX) * j->x_stride, j->k, f.block, TFM__TILE_AMX);
-            if (f.block == 32) tfm__amx_32(f, w, x, j->k, acc);
-            else tfm__amx_256(f, w, x, j->k, acc);
-            TFM__UNROLL
-            for (int i = 0; i < TFM__TILE_AMX; i++) _mm512_storeu_ps(out + TFM__PANEL * i, acc[i]);
-            tfm__tile_store(p, row, end, c, tfm__min64(TFM__TILE_AMX, j->n - c), out);
-        }
-    }
-    __asm__ volatile("tilerelease");
-}
-#define TFM__X(type)                                                                                             \
-    TFM__AVX512VNNI static void tfm__gemm_##type##_amx(const tfm__gemm_job *j, const tfm__part *p, int64_t begin, \
-                                                       int64_t end, char *scratch) {                            \
-        tfm__gemm_quantized_amx(TFM_##type, j, p, begin, end, scratch);                                         \
-    }
-TFM__EACH_QUANTIZED(TFM__X)
-#undef TFM__X
-TFM__AVX512VNNI static void tfm__gemm_amx(void *job, int64_t begin, int64_t end, int thread) {
-    const tfm__gemm_job *j = (const tfm__gemm_job *)job;
-    const tfm__part *p;
-    if (j->n == 1) { tfm__gemm_avx512vnni(job, begin, end, thread); return; }
-    char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
-    for (int64_t first, last; begin < end;) {
-        begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
-        switch (p->type->type) {
-#define TFM__X(type) case TFM_##type: tfm__gemm_##type##_amx(j, p, first, last, scratch); break;
-            TFM__EACH_QUANTIZED(TFM__X)
-#undef TFM__X
-            default: tfm__gemm_float_avx2(&tfm__float_avx512, j, p, first, last, thread);
-        }
-    }
-}
-#endif
 
 /* ---- Attention ----
    A unit takes its queries, up to 96 rows, through the blocks of 64 keys; K and V of a block are
