@@ -1871,8 +1871,7 @@ TFM__INLINE float tfm__erf(int fma, float x) {
     p = tfm__fma(fma, p, t, 0.635585248f);
     p = tfm__fma(fma, p, t, 1.12856042f);
     p = 1.0f - tfm__exp(fma, -(t * p));
-    uint32_t mask = near_zero ? 0xffffffffu : 0;
-    return tfm__from_bits((tfm__to_bits(y) & mask) | ((tfm__to_bits(p) | sign) & ~mask));
+    return near_zero ? y : tfm__from_bits(tfm__to_bits(p) | sign);
 }
 
 /* Double functions for angles, frequencies and logarithms: plain operations, never fused, series of
@@ -2185,26 +2184,26 @@ TFM__INLINE float tfm__activate(int fma, tfm__unary op, float x) {
     }
     return x;
 }
-/* Loops that a compiler may turn into vectors, here and below: their results go through an array of
-   their own, since y may be an operand. */
-TFM__INLINE void tfm__unary_loop(int fma, tfm__unary op, const tfm__unary_job *j, int64_t begin, int64_t end) {
+TFM__INLINE void tfm__unary_loop(int fma, tfm__unary op, const float *x, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = tfm__activate(fma, op, x[i]);
+}
+/* Loops that a compiler can turn into vectors, here and below: what they make goes into an array of
+   its own first, since y may be an operand. */
+TFM__INLINE void tfm__unary_run(int fma, const tfm__unary_job *j, int64_t begin, int64_t end) {
     float y[TFM__CHUNK];
     for (int64_t n; begin < end; begin += n) {
         const float *x = j->x + begin, *times = j->times ? j->times + begin : NULL;
         n = tfm__min64(TFM__CHUNK, end - begin);
-        for (int64_t i = 0; i < n; i++) y[i] = tfm__activate(fma, op, x[i]);
+        switch (j->op) {                /* a loop for each, its function a constant */
+            case TFM__RELU: tfm__unary_loop(fma, TFM__RELU, x, y, n); break;
+            case TFM__GELU: tfm__unary_loop(fma, TFM__GELU, x, y, n); break;
+            case TFM__GELU_TANH: tfm__unary_loop(fma, TFM__GELU_TANH, x, y, n); break;
+            case TFM__SILU: tfm__unary_loop(fma, TFM__SILU, x, y, n); break;
+            case TFM__TANH: tfm__unary_loop(fma, TFM__TANH, x, y, n); break;
+            case TFM__SIGMOID: tfm__unary_loop(fma, TFM__SIGMOID, x, y, n); break;
+        }
         for (int64_t i = 0; times && i < n; i++) y[i] *= times[i];
         memcpy(j->y + begin, y, (size_t)n * sizeof *y);
-    }
-}
-TFM__INLINE void tfm__unary_run(int fma, const tfm__unary_job *j, int64_t begin, int64_t end) {
-    switch (j->op) {                    /* a loop for each, its function a constant */
-        case TFM__RELU: tfm__unary_loop(fma, TFM__RELU, j, begin, end); break;
-        case TFM__GELU: tfm__unary_loop(fma, TFM__GELU, j, begin, end); break;
-        case TFM__GELU_TANH: tfm__unary_loop(fma, TFM__GELU_TANH, j, begin, end); break;
-        case TFM__SILU: tfm__unary_loop(fma, TFM__SILU, j, begin, end); break;
-        case TFM__TANH: tfm__unary_loop(fma, TFM__TANH, j, begin, end); break;
-        case TFM__SIGMOID: tfm__unary_loop(fma, TFM__SIGMOID, j, begin, end); break;
     }
 }
 
@@ -2229,31 +2228,23 @@ TFM__INLINE float tfm__row_sum(const float *x, int64_t d) {
 TFM__INLINE float tfm__row_max(const float *x, int64_t d) {
     enum { LANES = 2 * TFM__LANES };
     float m[LANES], most = -TFM__INF;
-    uint32_t nans[LANES] = { 0 }, nan = d == 0;
+    uint32_t nan = d == 0;
     int64_t k = 0;
     for (int i = 0; i < LANES; i++) m[i] = most;
     for (; k + LANES <= d; k += LANES)
-        for (int i = 0; i < LANES; i++) {
-            m[i] = tfm__maxf(x[k + i], m[i]);
-            nans[i] |= x[k + i] != x[k + i];
-        }
-    for (int i = 0; k < d; k++, i++) {
-        m[i] = tfm__maxf(x[k], m[i]);
-        nans[i] |= x[k] != x[k];
-    }
-    for (int i = 0; i < LANES; i++) {
-        most = tfm__maxf(m[i], most);
-        nan |= nans[i];
-    }
-    for (int64_t i = 0; most == 0; i++) if (x[i] == 0) { most = x[i]; break; }
-    return nan ? TFM__NAN : most;
+        for (int i = 0; i < LANES; i++) m[i] = tfm__maxf(x[k + i], m[i]);
+    for (; k < d; k++) m[0] = tfm__maxf(x[k], m[0]);
+    for (int i = 0; i < LANES; i++) most = tfm__maxf(m[i], most);
+    for (int64_t i = 0; i < d; i++) nan |= x[i] != x[i];
+    if (nan) return TFM__NAN;
+    for (int64_t i = 0; most == 0; i++) if (x[i] == 0) return x[i];
+    return most;
 }
-TFM__INLINE void tfm__row_norm(int fma, const tfm__rows_job *j, const float *x, float *y) {
-    float t[TFM__LANES] = { 0 }, v[TFM__CHUNK], mean = 0;
+TFM__INLINE void tfm__row_norm(int fma, const tfm__rows_job *j, const float *x, float mean, float *y) {
+    float t[TFM__LANES] = { 0 }, v[TFM__CHUNK];
     int lanes = tfm__lanes(j->d);
-    if (j->op == TFM__ROW_LAYERNORM) mean = tfm__row_sum(x, j->d) / (float)j->d;
-    else tfm__dot_lanes(fma, x, x, j->d, lanes, t);
-    for (int64_t at = 0, n; j->op == TFM__ROW_LAYERNORM && at < j->d; at += n) {
+    if (j->op == TFM__ROW_RMSNORM) tfm__dot_lanes(fma, x, x, j->d, lanes, t);
+    else for (int64_t at = 0, n; at < j->d; at += n) {
         n = tfm__min64(TFM__CHUNK, j->d - at);
         for (int64_t i = 0; i < n; i++) v[i] = x[at + i] - mean;
         tfm__dot_lanes(fma, v, v, n, lanes, t);
@@ -2268,8 +2259,8 @@ TFM__INLINE void tfm__row_norm(int fma, const tfm__rows_job *j, const float *x, 
         memcpy(y + at, v, (size_t)n * sizeof *v);
     }
 }
-TFM__INLINE void tfm__row_softmax(int fma, const tfm__rows_job *j, const float *x, float *y) {
-    float t[TFM__LANES] = { 0 }, e[TFM__CHUNK], max = tfm__row_max(x, j->d);
+TFM__INLINE void tfm__row_softmax(int fma, const tfm__rows_job *j, const float *x, float max, float *y) {
+    float t[TFM__LANES] = { 0 }, e[TFM__CHUNK];
     int lanes = tfm__lanes(j->d);
     bool log = j->op == TFM__ROW_LOG_SOFTMAX;
     if (max == -TFM__INF) {             /* nothing to choose from */
@@ -2294,12 +2285,13 @@ TFM__INLINE void tfm__rows_run(int fma, const tfm__rows_job *j, int64_t begin, i
     for (int64_t r = begin; r < end; r++) {
         const float *x = j->d ? j->x + r * j->d : NULL;
         float *y = j->d ? j->y + r * j->d : NULL;
-        switch (j->op) {
-            case TFM__ROW_LAYERNORM: case TFM__ROW_RMSNORM: tfm__row_norm(fma, j, x, y); break;
-            case TFM__ROW_SOFTMAX: case TFM__ROW_LOG_SOFTMAX: tfm__row_softmax(fma, j, x, y); break;
-            case TFM__ROW_SUM: j->y[r] = tfm__row_sum(x, j->d); break;
-            case TFM__ROW_MAX: j->y[r] = tfm__row_max(x, j->d); break;
-        }
+        bool sums = j->op == TFM__ROW_SUM || j->op == TFM__ROW_LAYERNORM;
+        bool norm = j->op == TFM__ROW_RMSNORM || j->op == TFM__ROW_LAYERNORM;
+        float sum = sums ? tfm__row_sum(x, j->d) : 0, max = sums || norm ? 0 : tfm__row_max(x, j->d);
+        if (norm) tfm__row_norm(fma, j, x, sum / (float)j->d, y);
+        else if (j->op == TFM__ROW_SUM) j->y[r] = sum;
+        else if (j->op == TFM__ROW_MAX) j->y[r] = max;
+        else tfm__row_softmax(fma, j, x, max, y);
     }
 }
 
@@ -2567,12 +2559,12 @@ TFM__INLINE void tfm__binary_run(int fma, const tfm__binary_job *j, int64_t begi
     (void)fma;
     while (begin < end) {
         const float *x = tfm__operand(&j->a, begin), *z = tfm__operand(&j->b, begin);
-        int64_t row_end = tfm__min64(end, begin + d - begin % d);
+        int64_t row_end = tfm__min64(end, begin + d - begin % d), most = tfm__min64(TFM__CHUNK, row_end - begin);
+        for (int64_t i = 0; !sx && i < most; i++) u[i] = *x;
+        for (int64_t i = 0; !sz && i < most; i++) v[i] = *z;
         for (int64_t n; begin < row_end; begin += n, x += n * sx, z += n * sz) {
             const float *a = sx ? x : u, *b = sz ? z : v;
             n = tfm__min64(TFM__CHUNK, row_end - begin);
-            for (int64_t i = 0; !sx && i < n; i++) u[i] = *x;
-            for (int64_t i = 0; !sz && i < n; i++) v[i] = *z;
             switch (j->op) {
                 case TFM__ADD: for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i]; break;
                 case TFM__SUB: for (int64_t i = 0; i < n; i++) y[i] = a[i] - b[i]; break;
@@ -2594,9 +2586,16 @@ static void tfm__weigh(const float *logits, const int32_t *ids, int64_t n, float
     }
 }
 /* The first of i..n-1 whose value is above the limit; n if there is none. */
-static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit) {
+TFM__INLINE int64_t tfm__find_above(const float *x, int64_t i, int64_t n, float limit) {
+    for (uint32_t any = 0; i + 32 <= n; i += 32) {
+        for (int k = 0; k < 32; k++) any |= x[i + k] > limit;
+        if (any) break;
+    }
     while (i < n && !(x[i] > limit)) i++;
     return i;
+}
+static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit) {
+    return tfm__find_above(x, i, n, limit);
 }
 
 /* ---- Vector kernels for x86-64 ----------------------------------------------------- [KERNELS.AVX2]
@@ -2607,11 +2606,12 @@ static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit
 #define TFM__AVX512 TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
 #define TFM__AVX512VNNI TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 
-/* A portable body whose loops become vectors; gcc does so by itself only at -O3. */
+/* A portable body whose loops become vectors. gcc needs -O3 for it, and must not turn selects into
+   branches before it looks at the loops. */
 #if defined(__clang__)
 #define TFM__AVX2_LOOPS TFM__AVX2
 #else
-#define TFM__AVX2_LOOPS TFM__AVX2 __attribute__((optimize("O3", "no-thread-jumps", "fp-contract=off")))
+#define TFM__AVX2_LOOPS TFM__AVX2 __attribute__((optimize("O3", "no-thread-jumps", "no-tree-sink", "fp-contract=off")))
 #endif
 
 /* The next loop has a constant count: unroll it whole, so that arrays of registers stay in registers. */
@@ -2630,7 +2630,7 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_tail_avx2(__m256 r) {
     return _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r);
 }
 
-/* ---- Small ops ---- */
+/* ---- Small ops: the portable bodies, but for what no compiler makes of them ---- */
 
 /* 32 values times `inverse`, rounded: the numbers and the sums of 16. */
 TFM__AVX2 TFM__INLINE void tfm__quantize_32_avx2(const float *x, __m256 inverse, int16_t *sums, int8_t *q) {
@@ -2697,16 +2697,8 @@ TFM__AVX2 static void tfm__weigh_avx2(const float *logits, const int32_t *ids, i
     }
     tfm__weigh(logits, ids + i, n - i, best, temperature, p + i);
 }
-TFM__AVX2 static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
-    __m256 v = _mm256_set1_ps(limit);
-    for (; i + 32 <= n; i += 32) {
-        __m256 a = _mm256_cmp_ps(_mm256_loadu_ps(x + i), v, _CMP_GT_OQ);
-        __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(x + i + 8), v, _CMP_GT_OQ);
-        a = _mm256_or_ps(a, _mm256_cmp_ps(_mm256_loadu_ps(x + i + 16), v, _CMP_GT_OQ));
-        b = _mm256_or_ps(b, _mm256_cmp_ps(_mm256_loadu_ps(x + i + 24), v, _CMP_GT_OQ));
-        if (_mm256_movemask_ps(_mm256_or_ps(a, b))) break;
-    }
-    return tfm__next_above(x, i, n, limit);
+TFM__AVX2_LOOPS static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
+    return tfm__find_above(x, i, n, limit);
 }
 
 /* ---- Float products on AVX2, and what AVX-512 shares with them ----
