@@ -1818,9 +1818,9 @@ TFM__INLINE float tfm__maxf(float a, float b) { return a > b ? a : b; }
 TFM__INLINE bool tfm__finite(float x) { return (tfm__to_bits(x) & 0x7f800000u) != 0x7f800000u; }
 
 /* x = n ln 2 + r, |r| <= ln 2 / 2: the large constant pushes the integer into the low bits. */
-TFM__INLINE float tfm__exp_reduce(int fma, float x, int32_t *n) {
+TFM__INLINE float tfm__exp_reduce(int fma, float x, uint32_t *n) {
     float t = tfm__fma(fma, x, 1.44269504f, 12582912.0f), k = t - 12582912.0f;
-    *n = (int32_t)(tfm__to_bits(t) - 0x4b400000u);
+    *n = tfm__to_bits(t) - 0x4b400000u;
     return tfm__fma(fma, k, -1.4286068e-06f, tfm__fma(fma, k, -0.693145752f, x));
 }
 /* e^r - 1 for such an r */
@@ -1831,42 +1831,39 @@ TFM__INLINE float tfm__exp_tail(int fma, float r) {
     p = tfm__fma(fma, p, r, 0.5f);
     return tfm__fma(fma, r * r, p, r);
 }
-TFM__INLINE float tfm__pow2(int32_t n) { return tfm__from_bits((uint32_t)(n + 127) << 23); }
 
+/* No branches, and integers that may wrap: a NaN passes, whatever n becomes. */
 TFM__INLINE float tfm__exp(int fma, float x) {
-    int32_t n;
-    x = x > 89.0f ? 89.0f : x;          /* written so that NaN passes */
+    uint32_t n;
+    x = x > 89.0f ? 89.0f : x;
     x = x < -104.0f ? -104.0f : x;
     float y = 1.0f + tfm__exp_tail(fma, tfm__exp_reduce(fma, x, &n));
-    n = n < -160 || n > 160 ? 0 : n;    /* only for NaN */
-    int32_t half = (n + 512) / 2 - 256; /* 2^n in two factors: n reaches from -150 to 128 */
-    return y * tfm__pow2(half) * tfm__pow2(n - half);
+    uint32_t biased = n + 2 * 127, half = biased / 2;       /* 2^n in two factors: n reaches from -150 to 128 */
+    return y * tfm__from_bits(half << 23) * tfm__from_bits((biased - half) << 23);
 }
 TFM__INLINE float tfm__sigmoid(int fma, float x) { return 1.0f / (1.0f + tfm__exp(fma, -x)); }
 
 /* (e^2a - 1) / (e^2a + 1) of a = |x|, with e^2a - 1 = 2^n q + (2^n - 1) exact near 0. */
 TFM__INLINE float tfm__tanh(int fma, float x) {
-    int32_t n;
-    uint32_t sign = tfm__to_bits(x) & 0x80000000u;
-    float a = tfm__from_bits(tfm__to_bits(x) ^ sign);
-    a = a > 10.0f ? 10.0f : a;
-    float q = tfm__exp_tail(fma, tfm__exp_reduce(fma, 2.0f * a, &n));
-    n = n < 0 || n > 60 ? 0 : n;
-    float s = tfm__pow2(n), m = tfm__fma(fma, s, q, s - 1.0f), y = m / (m + 2.0f);
+    uint32_t n, sign = tfm__to_bits(x) & 0x80000000u;
+    float a = 2.0f * tfm__from_bits(tfm__to_bits(x) ^ sign);
+    a = a > 20.0f ? 20.0f : a;
+    float q = tfm__exp_tail(fma, tfm__exp_reduce(fma, a, &n));
+    float s = tfm__from_bits((n + 127) << 23), m = tfm__fma(fma, s, q, s - 1.0f), y = m / (m + 2.0f);
     return tfm__from_bits(tfm__to_bits(y) | sign);
 }
+/* A polynomial near 0; elsewhere 1 - e^-(t p(t)) of t = |x|. */
 TFM__INLINE float tfm__erf(int fma, float x) {
     uint32_t sign = tfm__to_bits(x) & 0x80000000u;
-    float t = tfm__from_bits(tfm__to_bits(x) ^ sign), s = x * x, p, y;
-    if (t < 0.9375f) {
-        p = tfm__fma(fma, 8.29282944e-05f, s, -0.000812489423f);
-        p = tfm__fma(fma, p, s, 0.00519951805f);
-        p = tfm__fma(fma, p, s, -0.0268588178f);
-        p = tfm__fma(fma, p, s, 0.11283686f);
-        p = tfm__fma(fma, p, s, -0.376126319f);
-        p = tfm__fma(fma, p, s, 0.128379166f);
-        return tfm__fma(fma, p, x, x);
-    }
+    float t = tfm__from_bits(tfm__to_bits(x) ^ sign), s = x * x;
+    bool near_zero = t < 0.9375f;
+    float p = tfm__fma(fma, 8.29282944e-05f, s, -0.000812489423f);
+    p = tfm__fma(fma, p, s, 0.00519951805f);
+    p = tfm__fma(fma, p, s, -0.0268588178f);
+    p = tfm__fma(fma, p, s, 0.11283686f);
+    p = tfm__fma(fma, p, s, -0.376126319f);
+    p = tfm__fma(fma, p, s, 0.128379166f);
+    float y = tfm__fma(fma, p, x, x);
     t = t > 4.0f ? 4.0f : t;
     p = tfm__fma(fma, 4.63925471e-06f, t, -4.19465396e-05f);
     p = tfm__fma(fma, p, t, -6.80659286e-05f);
@@ -1875,8 +1872,8 @@ TFM__INLINE float tfm__erf(int fma, float x) {
     p = tfm__fma(fma, p, t, 0.105340555f);
     p = tfm__fma(fma, p, t, 0.635585248f);
     p = tfm__fma(fma, p, t, 1.12856042f);
-    y = 1.0f - tfm__exp(fma, -(t * p));
-    return tfm__from_bits(tfm__to_bits(y) | sign);
+    p = 1.0f - tfm__exp(fma, -(t * p));
+    return near_zero ? y : tfm__from_bits(tfm__to_bits(p) | sign);
 }
 
 /* Double functions for angles, frequencies and logarithms: plain operations, never fused, series of
@@ -1948,16 +1945,30 @@ TFM__INLINE float tfm__join(float *t, int lanes) {
 }
 /* t += a . b over n elements, the first of which belongs to lane 0. */
 TFM__INLINE void tfm__dot_lanes(int fma, const float *a, const float *b, int64_t n, int lanes, float *t) {
+    int64_t k = 0;
     if (lanes == 1) {
         float s = t[0];
-        for (int64_t k = 0; k < n; k++) s = tfm__fma(fma, a[k], b[k], s);
+        for (; k < n; k++) s = tfm__fma(fma, a[k], b[k], s);
         t[0] = s;
         return;
     }
-    int64_t k = 0;
     for (; k + TFM__LANES <= n; k += TFM__LANES)
         for (int i = 0; i < TFM__LANES; i++) t[i] = tfm__fma(fma, a[k + i], b[k + i], t[i]);
     for (int i = 0; k < n; k++, i++) t[i] = tfm__fma(fma, a[k], b[k], t[i]);
+}
+
+/* t += the sum of x, likewise. */
+TFM__INLINE void tfm__sum_lanes(const float *x, int64_t n, int lanes, float *t) {
+    int64_t k = 0;
+    if (lanes == 1) {
+        float s = t[0];
+        for (; k < n; k++) s += x[k];
+        t[0] = s;
+        return;
+    }
+    for (; k + TFM__LANES <= n; k += TFM__LANES)
+        for (int i = 0; i < TFM__LANES; i++) t[i] += x[k + i];
+    for (int i = 0; k < n; k++, i++) t[i] += x[k];
 }
 
 /* Activations for quantized weights: per group of 32 or 256, d = amax/127 and q = round(x/d). One
@@ -2000,30 +2011,38 @@ typedef struct tfm__columns_job {
     size_t scratch_stride;
 } tfm__columns_job;
 
+/* The scales of a row; NaN in all of them, and false, if it has a NaN or an infinity. The bits of |x|
+   are ordered like |x|, infinity and NaN above all. */
+TFM__INLINE bool tfm__quantize_scales(const float *x, int64_t k, int group, float *d) {
+    uint32_t most_of_all = 0;
+    for (int64_t g = 0; g < k / group; g++) {
+        uint32_t most = 0;
+        for (int part = 0; part < group; part += 32)
+            for (int i = 0; i < 32; i++) {
+                uint32_t bits = tfm__to_bits(x[g * group + part + i]) & 0x7fffffffu;
+                most = bits > most ? bits : most;
+            }
+        float scale = tfm__from_bits(most) / 127.0f;
+        d[g] = scale > 0x1p-128f ? scale : 0;       /* zeros, or too small: 1/d would be infinite */
+        most_of_all = most > most_of_all ? most : most_of_all;
+    }
+    if (most_of_all < 0x7f800000u) return true;
+    for (int64_t g = 0; g < k / group; g++) d[g] = TFM__NAN;
+    return false;
+}
+TFM__INLINE float tfm__quantize_factor(float d) { return d > 0 ? 1.0f / d : 0; }
 static void tfm__quantize_row(const float *x, int64_t k, int group, char *row) {
     float *d = (float *)(void *)row;
     int16_t *sums = (int16_t *)(void *)(row + k / group * 4);
     int8_t *q = (int8_t *)(row + k / group * 4 + k / 8);
-    bool finite = true;
-    for (int64_t i = 0; i < k; i++) finite &= tfm__finite(x[i]);
-    for (int64_t g = 0; g < k / group; g++) {
-        const float *xg = x + g * group;
-        float amax = 0;
-        for (int i = 0; i < group; i++) amax = tfm__maxf(tfm__from_bits(tfm__to_bits(xg[i]) & 0x7fffffffu), amax);
-        float scale = finite ? amax / 127.0f : TFM__NAN, inverse = 1.0f / scale;
-        if (!tfm__finite(inverse)) {    /* zeros, or too small to divide by; or a NaN row */
-            if (finite) scale = 0;
-            inverse = 0;
-        }
-        d[g] = scale;
-        for (int i = 0; i < group; i++) {           /* |x/d| <= 127.0001: it rounds to at most 127 */
-            float v = inverse != 0 ? xg[i] * inverse : 0;
-            q[g * group + i] = (int8_t)(int32_t)(v + 12582912.0f - 12582912.0f);
-        }
-    }
+    if (!tfm__quantize_scales(x, k, group, d)) { memset(sums, 0, (size_t)(k / 8 + k)); return; }
     for (int64_t s = 0; s < k / 16; s++) {
+        float factor = tfm__quantize_factor(d[s * 16 / group]);
         int sum = 0;
-        for (int i = 0; i < 16; i++) sum += q[s * 16 + i];
+        for (int64_t i = s * 16; i < s * 16 + 16; i++) {        /* |x/d| <= 127.0001: */
+            q[i] = (int8_t)(uint8_t)tfm__to_bits(x[i] * factor + 12582912.0f);  /* the low byte is the integer */
+            sum += q[i];
+        }
         sums[s] = (int16_t)sum;
     }
 }
@@ -2167,10 +2186,26 @@ TFM__INLINE float tfm__activate(int fma, tfm__unary op, float x) {
     }
     return x;
 }
+TFM__INLINE void tfm__unary_loop(int fma, tfm__unary op, const float *x, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = tfm__activate(fma, op, x[i]);
+}
+/* Loops that a compiler can turn into vectors, here and below: what they make goes into an array of
+   its own first, since y may be an operand. */
 TFM__INLINE void tfm__unary_run(int fma, const tfm__unary_job *j, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-        float y = tfm__activate(fma, j->op, j->x[i]);
-        j->y[i] = j->times ? y * j->times[i] : y;
+    float y[TFM__CHUNK];
+    for (int64_t n; begin < end; begin += n) {
+        const float *x = j->x + begin, *times = j->times ? j->times + begin : NULL;
+        n = tfm__min64(TFM__CHUNK, end - begin);
+        switch (j->op) {                /* a loop for each, its function a constant */
+            case TFM__RELU: tfm__unary_loop(fma, TFM__RELU, x, y, n); break;
+            case TFM__GELU: tfm__unary_loop(fma, TFM__GELU, x, y, n); break;
+            case TFM__GELU_TANH: tfm__unary_loop(fma, TFM__GELU_TANH, x, y, n); break;
+            case TFM__SILU: tfm__unary_loop(fma, TFM__SILU, x, y, n); break;
+            case TFM__TANH: tfm__unary_loop(fma, TFM__TANH, x, y, n); break;
+            case TFM__SIGMOID: tfm__unary_loop(fma, TFM__SIGMOID, x, y, n); break;
+        }
+        for (int64_t i = 0; times && i < n; i++) y[i] *= times[i];
+        memcpy(j->y + begin, y, (size_t)n * sizeof *y);
     }
 }
 
@@ -2188,61 +2223,77 @@ typedef struct tfm__rows_job {
 
 TFM__INLINE float tfm__row_sum(const float *x, int64_t d) {
     float t[TFM__LANES] = { 0 };
-    int lanes = tfm__lanes(d);
-    for (int64_t i = 0; i < d; i++) t[i % lanes] += x[i];
-    return tfm__join(t, lanes);
+    tfm__sum_lanes(x, d, tfm__lanes(d), t);
+    return tfm__join(t, tfm__lanes(d));
 }
-static float tfm__row_max(const float *x, int64_t d) {
-    float m = -TFM__INF;
-    bool nan = d == 0;
-    for (int64_t i = 0; i < d; i++) {
-        m = tfm__maxf(x[i], m);
-        nan |= x[i] != x[i];
-    }
-    return nan ? TFM__NAN : m;
+/* The first of the largest, for the sign of a zero; NaN if there is one, or no element. */
+TFM__INLINE float tfm__row_max(const float *x, int64_t d) {
+    enum { LANES = 2 * TFM__LANES };
+    float m[LANES], most = -TFM__INF;
+    uint32_t nan = d == 0;
+    int64_t k = 0;
+    for (int i = 0; i < LANES; i++) m[i] = most;
+    for (; k + LANES <= d; k += LANES)
+        for (int i = 0; i < LANES; i++) m[i] = tfm__maxf(x[k + i], m[i]);
+    for (; k < d; k++) m[0] = tfm__maxf(x[k], m[0]);
+    for (int i = 0; i < LANES; i++) most = tfm__maxf(m[i], most);
+    for (int64_t i = 0; i < d; i++) nan |= x[i] != x[i];
+    if (nan) return TFM__NAN;
+    for (int64_t i = 0; most == 0; i++) if (x[i] == 0) return x[i];
+    return most;
 }
-TFM__INLINE void tfm__row_norm(int fma, const tfm__rows_job *j, const float *x, float *y) {
-    float t[TFM__LANES] = { 0 }, mean = 0;
+TFM__INLINE void tfm__row_norm(int fma, const tfm__rows_job *j, const float *x, float mean, float *y) {
+    float t[TFM__LANES] = { 0 }, v[TFM__CHUNK];
     int lanes = tfm__lanes(j->d);
-    if (j->op == TFM__ROW_LAYERNORM) mean = tfm__row_sum(x, j->d) / (float)j->d;
-    for (int64_t i = 0; i < j->d; i++) {
-        float v = x[i] - mean;
-        y[i] = v;
-        t[i % lanes] = tfm__fma(fma, v, v, t[i % lanes]);
+    if (j->op == TFM__ROW_RMSNORM) tfm__dot_lanes(fma, x, x, j->d, lanes, t);
+    else for (int64_t at = 0, n; at < j->d; at += n) {
+        n = tfm__min64(TFM__CHUNK, j->d - at);
+        for (int64_t i = 0; i < n; i++) v[i] = x[at + i] - mean;
+        tfm__dot_lanes(fma, v, v, n, lanes, t);
     }
     float scale = 1.0f / sqrtf(tfm__join(t, lanes) / (float)j->d + j->eps);
-    for (int64_t i = 0; i < j->d; i++) {
-        float v = y[i] * scale;
-        if (j->w) v *= j->w[i];
-        y[i] = j->b ? v + j->b[i] : v;
+    for (int64_t at = 0, n; at < j->d; at += n) {
+        const float *w = j->w ? j->w + at : NULL;
+        n = tfm__min64(TFM__CHUNK, j->d - at);
+        if (w) for (int64_t i = 0; i < n; i++) v[i] = (x[at + i] - mean) * scale * w[i];
+        else for (int64_t i = 0; i < n; i++) v[i] = (x[at + i] - mean) * scale;
+        for (int64_t i = 0; j->b && i < n; i++) v[i] += j->b[at + i];
+        memcpy(y + at, v, (size_t)n * sizeof *v);
     }
 }
-TFM__INLINE void tfm__row_softmax(int fma, const tfm__rows_job *j, const float *x, float *y) {
-    float t[TFM__LANES] = { 0 }, max = tfm__row_max(x, j->d);
+TFM__INLINE void tfm__row_softmax(int fma, const tfm__rows_job *j, const float *x, float max, float *y) {
+    float t[TFM__LANES] = { 0 }, e[TFM__CHUNK];
     int lanes = tfm__lanes(j->d);
     bool log = j->op == TFM__ROW_LOG_SOFTMAX;
     if (max == -TFM__INF) {             /* nothing to choose from */
         for (int64_t i = 0; i < j->d; i++) y[i] = log ? max : 0;
         return;
     }
-    for (int64_t i = 0; i < j->d; i++) {
-        float e = tfm__exp(fma, x[i] - max);
-        y[i] = log ? x[i] - max : e;
-        t[i % lanes] += e;
+    for (int64_t at = 0, n; at < j->d; at += n) {
+        n = tfm__min64(TFM__CHUNK, j->d - at);
+        for (int64_t i = 0; i < n; i++) e[i] = tfm__exp(fma, x[at + i] - max);
+        tfm__sum_lanes(e, n, lanes, t);
+        if (!log) memcpy(y + at, e, (size_t)n * sizeof *e);
     }
-    float sum = tfm__join(t, lanes), shift = log ? (float)tfm__log((double)sum) : 0, scale = 1.0f / sum;
-    for (int64_t i = 0; i < j->d; i++) y[i] = log ? y[i] - shift : y[i] * scale;
+    float sum = tfm__join(t, lanes), scale = 1.0f / sum;
+    if (log) {
+        float shift = (float)tfm__log((double)sum);
+        for (int64_t i = 0; i < j->d; i++) y[i] = x[i] - max - shift;
+    } else {
+        for (int64_t i = 0; i < j->d; i++) y[i] *= scale;
+    }
 }
 TFM__INLINE void tfm__rows_run(int fma, const tfm__rows_job *j, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
         const float *x = j->d ? j->x + r * j->d : NULL;
         float *y = j->d ? j->y + r * j->d : NULL;
-        switch (j->op) {
-            case TFM__ROW_LAYERNORM: case TFM__ROW_RMSNORM: tfm__row_norm(fma, j, x, y); break;
-            case TFM__ROW_SOFTMAX: case TFM__ROW_LOG_SOFTMAX: tfm__row_softmax(fma, j, x, y); break;
-            case TFM__ROW_SUM: j->y[r] = tfm__row_sum(x, j->d); break;
-            case TFM__ROW_MAX: j->y[r] = tfm__row_max(x, j->d); break;
-        }
+        bool sums = j->op == TFM__ROW_SUM || j->op == TFM__ROW_LAYERNORM;
+        bool norm = j->op == TFM__ROW_RMSNORM || j->op == TFM__ROW_LAYERNORM;
+        float sum = sums ? tfm__row_sum(x, j->d) : 0, max = sums || norm ? 0 : tfm__row_max(x, j->d);
+        if (norm) tfm__row_norm(fma, j, x, sum / (float)j->d, y);
+        else if (j->op == TFM__ROW_SUM) j->y[r] = sum;
+        else if (j->op == TFM__ROW_MAX) j->y[r] = max;
+        else tfm__row_softmax(fma, j, x, max, y);
     }
 }
 
@@ -2256,17 +2307,22 @@ typedef struct tfm__rope_job {
     bool half_split;
 } tfm__rope_job;
 
+/* Turns n pairs, those `step` apart. */
+TFM__INLINE void tfm__rope_row(int fma, float *a, float *b, int step, const float *angle, int n) {
+    for (int i = 0; i < n; i++) {
+        float u = a[step * i], v = b[step * i], cosine = angle[2 * i], sine = angle[2 * i + 1];
+        a[step * i] = tfm__fma(fma, u, cosine, -(v * sine));
+        b[step * i] = tfm__fma(fma, u, sine, v * cosine);
+    }
+}
 TFM__INLINE void tfm__rope_run(int fma, const tfm__rope_job *j, int64_t begin, int64_t end) {
+    int half = j->n / 2;
     for (int64_t r = begin; r < end; r++) {
         const float *x = j->x + r * j->d, *angle = j->table + r / j->heads * j->n;
         float *y = j->y + r * j->d;
-        for (int i = 0; i < j->n / 2; i++) {
-            int a = j->half_split ? i : 2 * i, b = j->half_split ? i + j->n / 2 : 2 * i + 1;
-            float u = x[a], v = x[b], cosine = angle[2 * i], sine = angle[2 * i + 1];
-            y[a] = tfm__fma(fma, u, cosine, -(v * sine));
-            y[b] = tfm__fma(fma, u, sine, v * cosine);
-        }
-        for (int64_t i = j->n; i < j->d; i++) y[i] = x[i];
+        if (x != y) memcpy(y, x, (size_t)j->d * sizeof *y);
+        if (j->half_split) tfm__rope_row(fma, y, y + half, 1, angle, half);
+        else tfm__rope_row(fma, y, y + 1, 2, angle, half);
     }
 }
 
@@ -2465,23 +2521,26 @@ typedef struct tfm__cell_job {
 } tfm__cell_job;
 
 TFM__INLINE void tfm__cell_run(int fma, const tfm__cell_job *j, int64_t begin, int64_t end) {
-    int64_t n = j->hidden;
-    for (int64_t u = begin; u < end; u++) {
-        int64_t row = u / n, i = u % n;
-        const float *x = j->x + row * n * (j->gru ? 3 : 4) + i, *h = j->h + row * n * (j->gru ? 3 : 4) + i;
-        float y;
-        if (j->gru) {                   /* r, z, n */
-            float r = tfm__sigmoid(fma, x[0] + h[0]), z = tfm__sigmoid(fma, x[n] + h[n]);
-            float g = tfm__tanh(fma, tfm__fma(fma, r, h[2 * n], x[2 * n]));
-            y = tfm__fma(fma, z, j->h_old[u] - g, g);
-        } else {                        /* i, f, g, o */
-            float in = tfm__sigmoid(fma, x[0] + h[0]), forget = tfm__sigmoid(fma, x[n] + h[n]);
-            float g = tfm__tanh(fma, x[2 * n] + h[2 * n]), o = tfm__sigmoid(fma, x[3 * n] + h[3 * n]);
-            j->c[u] = tfm__fma(fma, forget, j->c[u], in * g);
-            y = o * tfm__tanh(fma, j->c[u]);
+    int64_t n = j->hidden, gates = j->gru ? 3 : 4;
+    float y[TFM__CHUNK], c[TFM__CHUNK];
+    for (int64_t u = begin, count; u < end; u += count) {
+        int64_t row = u / n, at = u % n;
+        const float *x = j->x + row * n * gates + at, *h = j->h + row * n * gates + at;
+        count = tfm__min64(tfm__min64(TFM__CHUNK, n - at), end - u);
+        for (int64_t i = 0; j->gru && i < count; i++) {         /* r, z, n */
+            float r = tfm__sigmoid(fma, x[i] + h[i]), z = tfm__sigmoid(fma, x[n + i] + h[n + i]);
+            float g = tfm__tanh(fma, tfm__fma(fma, r, h[2 * n + i], x[2 * n + i]));
+            y[i] = tfm__fma(fma, z, j->h_old[u + i] - g, g);
         }
-        j->h_new[u] = y;
-        j->out[row * j->out_stride + i] = y;
+        for (int64_t i = 0; !j->gru && i < count; i++) {        /* i, f, g, o */
+            float in = tfm__sigmoid(fma, x[i] + h[i]), forget = tfm__sigmoid(fma, x[n + i] + h[n + i]);
+            float g = tfm__tanh(fma, x[2 * n + i] + h[2 * n + i]), o = tfm__sigmoid(fma, x[3 * n + i] + h[3 * n + i]);
+            c[i] = tfm__fma(fma, forget, j->c[u + i], in * g);
+            y[i] = o * tfm__tanh(fma, c[i]);
+        }
+        if (!j->gru) memcpy(j->c + u, c, (size_t)count * sizeof *c);
+        memcpy(j->h_new + u, y, (size_t)count * sizeof *y);
+        memcpy(j->out + row * j->out_stride + at, y, (size_t)count * sizeof *y);
     }
 }
 
@@ -2496,19 +2555,25 @@ TFM__INLINE const float *tfm__operand(const tfm_tensor *t, int64_t i) {
     for (int d = 3; d >= 0; i /= t->dim[d--]) p += i % t->dim[d] * t->stride[d];
     return (const float *)(const void *)p;
 }
-static void tfm__binary_run(void *arg, int64_t begin, int64_t end, int thread) {
-    const tfm__binary_job *j = (const tfm__binary_job *)arg;
-    int64_t n = j->a.dim[3], sx = j->a.stride[3] / 4, sz = j->b.stride[3] / 4;
-    (void)thread;
-    for (int64_t count; begin < end; begin += count) {
+TFM__INLINE void tfm__binary_run(int fma, const tfm__binary_job *j, int64_t begin, int64_t end) {
+    int64_t d = j->a.dim[3], sx = j->a.stride[3] / 4, sz = j->b.stride[3] / 4;
+    float y[TFM__CHUNK], u[TFM__CHUNK], v[TFM__CHUNK];
+    (void)fma;
+    while (begin < end) {
         const float *x = tfm__operand(&j->a, begin), *z = tfm__operand(&j->b, begin);
-        float *y = j->y + begin;
-        count = tfm__min64(end - begin, n - begin % n);
-        switch (j->op) {
-            case TFM__ADD: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] + z[k * sz]; break;
-            case TFM__SUB: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] - z[k * sz]; break;
-            case TFM__MUL: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] * z[k * sz]; break;
-            case TFM__DIV: for (int64_t k = 0; k < count; k++) y[k] = x[k * sx] / z[k * sz]; break;
+        int64_t row_end = tfm__min64(end, begin + d - begin % d), most = tfm__min64(TFM__CHUNK, row_end - begin);
+        for (int64_t i = 0; !sx && i < most; i++) u[i] = *x;
+        for (int64_t i = 0; !sz && i < most; i++) v[i] = *z;
+        for (int64_t n; begin < row_end; begin += n, x += n * sx, z += n * sz) {
+            const float *a = sx ? x : u, *b = sz ? z : v;
+            n = tfm__min64(TFM__CHUNK, row_end - begin);
+            switch (j->op) {
+                case TFM__ADD: for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i]; break;
+                case TFM__SUB: for (int64_t i = 0; i < n; i++) y[i] = a[i] - b[i]; break;
+                case TFM__MUL: for (int64_t i = 0; i < n; i++) y[i] = a[i] * b[i]; break;
+                case TFM__DIV: for (int64_t i = 0; i < n; i++) y[i] = a[i] / b[i]; break;
+            }
+            memcpy(j->y + begin, y, (size_t)n * sizeof *y);
         }
     }
 }
@@ -2523,9 +2588,16 @@ static void tfm__weigh(const float *logits, const int32_t *ids, int64_t n, float
     }
 }
 /* The first of i..n-1 whose value is above the limit; n if there is none. */
-static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit) {
+TFM__INLINE int64_t tfm__find_above(const float *x, int64_t i, int64_t n, float limit) {
+    for (uint32_t any = 0; i + 32 <= n; i += 32) {
+        for (int k = 0; k < 32; k++) any |= x[i + k] > limit;
+        if (any) break;
+    }
     while (i < n && !(x[i] > limit)) i++;
     return i;
+}
+static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit) {
+    return tfm__find_above(x, i, n, limit);
 }
 
 /* ---- Vector kernels for x86-64 ----------------------------------------------------- [KERNELS.AVX2]
@@ -2536,6 +2608,14 @@ static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit
 #define TFM__AVX512 TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
 #define TFM__AVX512VNNI TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 
+/* A portable body whose loops become vectors. gcc needs -O3 for it, and must not turn selects into
+   branches before it looks at the loops. */
+#if defined(__clang__)
+#define TFM__AVX2_LOOPS TFM__AVX2
+#else
+#define TFM__AVX2_LOOPS TFM__AVX2 __attribute__((optimize("O3", "no-thread-jumps", "no-tree-sink", "fp-contract=off")))
+#endif
+
 /* The next loop has a constant count: unroll it whole, so that arrays of registers stay in registers. */
 #if defined(__clang__)
 #define TFM__UNROLL _Pragma("clang loop unroll(full)")
@@ -2543,7 +2623,7 @@ static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit
 #define TFM__UNROLL _Pragma("GCC unroll 64")
 #endif
 
-/* tfm__exp_tail and tfm__exp for eight. */
+/* tfm__exp_tail for eight. */
 TFM__AVX2 TFM__INLINE __m256 tfm__exp_tail_avx2(__m256 r) {
     __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(0.00139506022f), r, _mm256_set1_ps(0.00836895313f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.041666206f));
@@ -2551,47 +2631,9 @@ TFM__AVX2 TFM__INLINE __m256 tfm__exp_tail_avx2(__m256 r) {
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
     return _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r);
 }
-TFM__AVX2 TFM__INLINE __m256 tfm__exp_reduce_avx2(__m256 x, __m256i *n) {
-    __m256 magic = _mm256_set1_ps(12582912.0f);
-    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504f), magic), k = _mm256_sub_ps(t, magic);
-    *n = _mm256_sub_epi32(_mm256_castps_si256(t), _mm256_set1_epi32(0x4b400000));
-    return _mm256_fmadd_ps(k, _mm256_set1_ps(-1.4286068e-06f), _mm256_fmadd_ps(k, _mm256_set1_ps(-0.693145752f), x));
-}
-TFM__AVX2 TFM__INLINE __m256 tfm__pow2_avx2(__m256i n) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
-}
-TFM__AVX2 TFM__INLINE __m256 tfm__exp_avx2(__m256 x) {
-    __m256i n;
-    x = _mm256_min_ps(_mm256_set1_ps(89.0f), x);            /* min and max give x if it is NaN */
-    x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
-    __m256 y = _mm256_add_ps(_mm256_set1_ps(1.0f), tfm__exp_tail_avx2(tfm__exp_reduce_avx2(x, &n)));
-    __m256i half = _mm256_srai_epi32(n, 1);
-    return _mm256_mul_ps(_mm256_mul_ps(y, tfm__pow2_avx2(half)), tfm__pow2_avx2(_mm256_sub_epi32(n, half)));
-}
 
-/* ---- Small ops: eight elements at a time, what is left over through masked loads and stores. ---- */
+/* ---- Small ops: the portable bodies, but for what no compiler makes of them ---- */
 
-/* The first n of eight lanes; all of them for n >= 8. */
-TFM__AVX2 TFM__INLINE __m256i tfm__first_avx2(int64_t n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)tfm__min64(n, 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-TFM__AVX2 TFM__INLINE void tfm__store_avx2(float *p, int64_t n, __m256 v) {
-    if (n >= 8) _mm256_storeu_ps(p, v);
-    else _mm256_maskstore_ps(p, tfm__first_avx2(n), v);     /* slow on some CPUs */
-}
-TFM__AVX2 TFM__INLINE __m256 tfm__negate_avx2(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
-
-/* Integer maximums of eight registers of numbers >= 0, lane i of the result that of v[i]. */
-TFM__AVX2 TFM__INLINE __m256i tfm__maximums_avx2(const __m256i *v) {
-    __m256i a[4], b[2];
-    TFM__UNROLL for (int i = 0; i < 4; i++)
-        a[i] = _mm256_max_epi32(_mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
-                                _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
-    TFM__UNROLL for (int i = 0; i < 2; i++)
-        b[i] = _mm256_max_epi32(_mm256_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
-                                _mm256_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
-    return _mm256_max_epi32(_mm256_permute2x128_si256(b[0], b[1], 0x20), _mm256_permute2x128_si256(b[0], b[1], 0x31));
-}
 /* 32 values times `inverse`, rounded: the numbers and the sums of 16. */
 TFM__AVX2 TFM__INLINE void tfm__quantize_32_avx2(const float *x, __m256 inverse, int16_t *sums, int8_t *q) {
     __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), inverse));
@@ -2606,301 +2648,14 @@ TFM__AVX2 TFM__INLINE void tfm__quantize_32_avx2(const float *x, __m256 inverse,
     int pair = _mm_cvtsi128_si32(_mm_unpacklo_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
     memcpy(sums, &pair, sizeof pair);
 }
-/* One row as tfm__quantize_row makes it, 256 values at a time. The bits of |x| as integers are
-   ordered like |x|, infinity and NaN above all. */
-TFM__AVX2 static void tfm__quantize_row_avx2(const float *x, int64_t k, int group, float *d, int16_t *sums, int8_t *q) {
-    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    for (int64_t at = 0; at < k; at += 256) {
-        int groups = (int)tfm__min64((k - at) / 32, 8);
-        float scales[8], inverses[8];
-        __m256i v[8];
-        TFM__UNROLL for (int g = 0; g < 8; g++) {
-            const float *p = x + at + (g < groups ? 32 * g : 0);
-            __m256i a = _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p), magnitude));
-            __m256i b = _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p + 8), magnitude));
-            a = _mm256_max_epi32(a, _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p + 16), magnitude)));
-            b = _mm256_max_epi32(b, _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(p + 24), magnitude)));
-            v[g] = _mm256_max_epi32(a, b);
-        }
-        __m256i most = tfm__maximums_avx2(v);
-        if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(most, _mm256_set1_epi32(0x7f7fffff)))) {
-            for (int64_t g = 0; g < k / group; g++) d[g] = TFM__NAN;
-            memset(sums, 0, (size_t)k / 8);
-            memset(q, 0, (size_t)k);
-            return;
-        }
-        if (group == 256) {             /* one maximum, in all lanes */
-            most = _mm256_max_epi32(most, _mm256_permute2x128_si256(most, most, 1));
-            most = _mm256_max_epi32(most, _mm256_shuffle_epi32(most, 0x4e));
-            most = _mm256_max_epi32(most, _mm256_shuffle_epi32(most, 0xb1));
-        }
-        __m256 scale = _mm256_div_ps(_mm256_castsi256_ps(most), _mm256_set1_ps(127.0f));
-        __m256 inverse = _mm256_div_ps(_mm256_set1_ps(1.0f), scale);
-        __m256 usable = _mm256_cmp_ps(inverse, _mm256_set1_ps(TFM__INF), _CMP_LT_OQ);
-        _mm256_storeu_ps(scales, _mm256_and_ps(scale, usable));
-        _mm256_storeu_ps(inverses, _mm256_and_ps(inverse, usable));
-        memcpy(d + at / group, scales, (size_t)(group == 256 ? 1 : groups) * sizeof *d);
-        for (int g = 0; g < groups; g++)
-            tfm__quantize_32_avx2(x + at + 32 * g, _mm256_broadcast_ss(inverses + g), sums + at / 16 + 2 * g,
-                                  q + at + 32 * g);
-    }
-}
-TFM__AVX2 static void tfm__quantize_avx2(const float *x, int64_t k, int group, char *row) {
+TFM__AVX2_LOOPS static void tfm__quantize_avx2(const float *x, int64_t k, int group, char *row) {
+    float *d = (float *)(void *)row;
     char *sums = row + k / group * 4, *q = sums + k / 8;
-    tfm__quantize_row_avx2(x, k, group, (float *)(void *)row, (int16_t *)(void *)sums, (int8_t *)q);
-}
-
-/* tfm__tanh, tfm__erf and tfm__activate for eight. */
-TFM__AVX2 TFM__INLINE __m256 tfm__tanh_avx2(__m256 x) {
-    const __m256 one = _mm256_set1_ps(1.0f);
-    __m256i n;
-    __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f));
-    __m256 a = _mm256_min_ps(_mm256_set1_ps(10.0f), _mm256_xor_ps(x, sign));
-    __m256 q = tfm__exp_tail_avx2(tfm__exp_reduce_avx2(_mm256_add_ps(a, a), &n)), s = tfm__pow2_avx2(n);
-    __m256 m = _mm256_fmadd_ps(s, q, _mm256_sub_ps(s, one));
-    return _mm256_or_ps(_mm256_div_ps(m, _mm256_add_ps(m, _mm256_set1_ps(2.0f))), sign);
-}
-TFM__AVX2 TFM__INLINE __m256 tfm__erf_avx2(__m256 x) {
-    __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f)), t = _mm256_xor_ps(x, sign), s = _mm256_mul_ps(x, x);
-    __m256 near_zero = _mm256_cmp_ps(t, _mm256_set1_ps(0.9375f), _CMP_LT_OQ);
-    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(8.29282944e-05f), s, _mm256_set1_ps(-0.000812489423f));
-    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(0.00519951805f));
-    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(-0.0268588178f));
-    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(0.11283686f));
-    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(-0.376126319f));
-    p = _mm256_fmadd_ps(p, s, _mm256_set1_ps(0.128379166f));
-    __m256 y = _mm256_fmadd_ps(p, x, x);
-    t = _mm256_min_ps(_mm256_set1_ps(4.0f), t);
-    p = _mm256_fmadd_ps(_mm256_set1_ps(4.63925471e-06f), t, _mm256_set1_ps(-4.19465396e-05f));
-    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-6.80659286e-05f));
-    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.00298109907f));
-    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0.0227564014f));
-    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.105340555f));
-    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.635585248f));
-    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(1.12856042f));
-    p = _mm256_sub_ps(_mm256_set1_ps(1.0f), tfm__exp_avx2(tfm__negate_avx2(_mm256_mul_ps(t, p))));
-    return _mm256_blendv_ps(_mm256_or_ps(p, sign), y, near_zero);
-}
-TFM__AVX2 TFM__INLINE __m256 tfm__sigmoid_avx2(__m256 x) {
-    const __m256 one = _mm256_set1_ps(1.0f);
-    return _mm256_div_ps(one, _mm256_add_ps(one, tfm__exp_avx2(tfm__negate_avx2(x))));
-}
-TFM__AVX2 TFM__INLINE __m256 tfm__activate_avx2(tfm__unary op, __m256 x) {
-    const __m256 one = _mm256_set1_ps(1.0f), half = _mm256_mul_ps(_mm256_set1_ps(0.5f), x);
-    __m256 t;
-    switch (op) {
-        case TFM__RELU: return _mm256_max_ps(_mm256_setzero_ps(), x);
-        case TFM__GELU:
-            t = tfm__erf_avx2(_mm256_mul_ps(x, _mm256_set1_ps(0.707106781f)));
-            return _mm256_mul_ps(half, _mm256_add_ps(one, t));
-        case TFM__GELU_TANH:
-            t = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_set1_ps(0.044715f), x), x, one);
-            t = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(0.797884561f), x), t);
-            return _mm256_mul_ps(half, _mm256_add_ps(one, tfm__tanh_avx2(t)));
-        case TFM__SILU: return _mm256_div_ps(x, _mm256_add_ps(one, tfm__exp_avx2(tfm__negate_avx2(x))));
-        case TFM__TANH: return tfm__tanh_avx2(x);
-        case TFM__SIGMOID: return tfm__sigmoid_avx2(x);
-    }
-    return x;
-}
-TFM__AVX2 TFM__INLINE void tfm__unary_loop_avx2(tfm__unary op, const tfm__unary_job *j, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += 8) {
-        __m256i lanes = tfm__first_avx2(end - i);
-        __m256 y = tfm__activate_avx2(op, _mm256_maskload_ps(j->x + i, lanes));
-        if (j->times) y = _mm256_mul_ps(y, _mm256_maskload_ps(j->times + i, lanes));
-        tfm__store_avx2(j->y + i, end - i, y);
-    }
-}
-TFM__AVX2 static void tfm__unary_avx2(void *arg, int64_t begin, int64_t end, int thread) {
-    const tfm__unary_job *j = (const tfm__unary_job *)arg;
-    (void)thread;
-    switch (j->op) {                    /* a loop for each, its function a constant */
-        case TFM__RELU: tfm__unary_loop_avx2(TFM__RELU, j, begin, end); break;
-        case TFM__GELU: tfm__unary_loop_avx2(TFM__GELU, j, begin, end); break;
-        case TFM__GELU_TANH: tfm__unary_loop_avx2(TFM__GELU_TANH, j, begin, end); break;
-        case TFM__SILU: tfm__unary_loop_avx2(TFM__SILU, j, begin, end); break;
-        case TFM__TANH: tfm__unary_loop_avx2(TFM__TANH, j, begin, end); break;
-        case TFM__SIGMOID: tfm__unary_loop_avx2(TFM__SIGMOID, j, begin, end); break;
-    }
-}
-
-/* Rows. From 256 elements on, sixteen lanes in two registers: a masked element adds +0 to its lane,
-   which keeps a sum that began at +0. Below, a chain over what was computed eight at a time. */
-TFM__AVX2 TFM__INLINE float tfm__join_avx2(__m256 a, __m256 b) {
-    a = _mm256_add_ps(a, b);
-    __m128 t = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
-    return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
-}
-/* The sum of x, or of the squares of x - mean. */
-TFM__AVX2 TFM__INLINE float tfm__row_sum_avx2(const float *x, int64_t d, bool squares, float mean) {
-    __m256 t[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() }, m = _mm256_set1_ps(mean);
-    float chain = 0;
-    if (tfm__lanes(d) == 1) {
-        for (int64_t i = 0; i < d; i++) {
-            float v = x[i] - mean;
-            chain = squares ? tfm__fma(TFM__FMA_HARD, v, v, chain) : chain + x[i];
-        }
-        return chain;
-    }
-    for (int64_t i = 0; i < d; i += 16)
-        TFM__UNROLL for (int h = 0; h < 2; h++) {
-            __m256i lanes = tfm__first_avx2(d - i - 8 * h);
-            __m256 v = _mm256_maskload_ps(x + i + 8 * h, lanes);
-            if (squares) v = _mm256_and_ps(_mm256_sub_ps(v, m), _mm256_castsi256_ps(lanes));
-            t[h] = squares ? _mm256_fmadd_ps(v, v, t[h]) : _mm256_add_ps(t[h], v);
-        }
-    return tfm__join_avx2(t[0], t[1]);
-}
-/* The first of the largest, for the sign of a zero; NaN if there is one, or no element. */
-TFM__AVX2 TFM__INLINE float tfm__row_max_avx2(const float *x, int64_t d) {
-    __m256 m[4], nan = _mm256_setzero_ps();
-    float t[8], most = -TFM__INF;
-    TFM__UNROLL for (int h = 0; h < 4; h++) m[h] = _mm256_set1_ps(-TFM__INF);
-    for (int64_t i = 0; i < d; i += 32)
-        TFM__UNROLL for (int h = 0; h < 4; h++) {
-            __m256i lanes = tfm__first_avx2(d - i - 8 * h);
-            __m256 v = _mm256_blendv_ps(m[h], _mm256_maskload_ps(x + i + 8 * h, lanes), _mm256_castsi256_ps(lanes));
-            nan = _mm256_or_ps(nan, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-            m[h] = _mm256_max_ps(v, m[h]);
-        }
-    if (d == 0 || _mm256_movemask_ps(nan)) return TFM__NAN;
-    _mm256_storeu_ps(t, _mm256_max_ps(_mm256_max_ps(m[0], m[1]), _mm256_max_ps(m[2], m[3])));
-    for (int i = 0; i < 8; i++) most = tfm__maxf(t[i], most);
-    for (int64_t i = 0; most == 0; i++) if (x[i] == 0) return x[i];
-    return most;
-}
-TFM__AVX2 TFM__INLINE void tfm__row_norm_avx2(const tfm__rows_job *j, const float *x, float *y) {
-    float mean = j->op == TFM__ROW_LAYERNORM ? tfm__row_sum_avx2(x, j->d, false, 0) / (float)j->d : 0;
-    float squares = tfm__row_sum_avx2(x, j->d, true, mean) / (float)j->d;
-    __m256 scale = _mm256_set1_ps(1.0f / sqrtf(squares + j->eps)), m = _mm256_set1_ps(mean);
-    for (int64_t i = 0; i < j->d; i += 8) {
-        __m256i lanes = tfm__first_avx2(j->d - i);
-        __m256 v = _mm256_mul_ps(_mm256_sub_ps(_mm256_maskload_ps(x + i, lanes), m), scale);
-        if (j->w) v = _mm256_mul_ps(v, _mm256_maskload_ps(j->w + i, lanes));
-        if (j->b) v = _mm256_add_ps(v, _mm256_maskload_ps(j->b + i, lanes));
-        tfm__store_avx2(y + i, j->d - i, v);
-    }
-}
-TFM__AVX2 TFM__INLINE void tfm__row_softmax_avx2(const tfm__rows_job *j, const float *x, float *y) {
-    bool log = j->op == TFM__ROW_LOG_SOFTMAX, chain = tfm__lanes(j->d) == 1;
-    float max = tfm__row_max_avx2(x, j->d), small[256], *e = chain ? small : y;
-    __m256 t[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() }, m = _mm256_set1_ps(max);
-    if (max == -TFM__INF) {             /* nothing to choose from */
-        for (int64_t i = 0; i < j->d; i++) y[i] = log ? max : 0;
-        return;
-    }
-    for (int64_t i = 0; i < j->d; i += 16)
-        TFM__UNROLL for (int h = 0; h < 2; h++) {
-            __m256i lanes = tfm__first_avx2(j->d - i - 8 * h);
-            __m256 v = _mm256_sub_ps(_mm256_maskload_ps(x + i + 8 * h, lanes), m), w = tfm__exp_avx2(v);
-            t[h] = _mm256_add_ps(t[h], _mm256_and_ps(w, _mm256_castsi256_ps(lanes)));
-            if (chain || !log) tfm__store_avx2(e + i + 8 * h, j->d - i - 8 * h, w);
-        }
-    float sum = 0;
-    if (!chain) sum = tfm__join_avx2(t[0], t[1]);
-    for (int64_t i = 0; chain && i < j->d; i++) sum += e[i];
-    __m256 shift = _mm256_set1_ps(log ? (float)tfm__log((double)sum) : 0), scale = _mm256_set1_ps(1.0f / sum);
-    for (int64_t i = 0; i < j->d; i += 8) {
-        __m256i lanes = tfm__first_avx2(j->d - i);
-        __m256 v = _mm256_maskload_ps(log ? x + i : e + i, lanes);
-        v = log ? _mm256_sub_ps(_mm256_sub_ps(v, m), shift) : _mm256_mul_ps(v, scale);
-        tfm__store_avx2(y + i, j->d - i, v);
-    }
-}
-TFM__AVX2 static void tfm__rows_avx2(void *arg, int64_t begin, int64_t end, int thread) {
-    const tfm__rows_job *j = (const tfm__rows_job *)arg;
-    (void)thread;
-    for (int64_t r = begin; r < end; r++) {
-        const float *x = j->d ? j->x + r * j->d : NULL;
-        float *y = j->d ? j->y + r * j->d : NULL;
-        switch (j->op) {
-            case TFM__ROW_LAYERNORM: case TFM__ROW_RMSNORM: tfm__row_norm_avx2(j, x, y); break;
-            case TFM__ROW_SOFTMAX: case TFM__ROW_LOG_SOFTMAX: tfm__row_softmax_avx2(j, x, y); break;
-            case TFM__ROW_SUM: j->y[r] = tfm__row_sum_avx2(x, j->d, false, 0); break;
-            case TFM__ROW_MAX: j->y[r] = tfm__row_max_avx2(x, j->d); break;
-        }
-    }
-}
-
-/* Four pairs that lie side by side: even lanes u*c - v*s, odd ones u*s + v*c. */
-TFM__AVX2 TFM__INLINE __m256 tfm__rope_pairs_avx2(__m256 x, __m256 angle) {
-    __m256 turned = _mm256_mul_ps(_mm256_movehdup_ps(x), _mm256_permute_ps(angle, 0xb1));
-    return _mm256_fmaddsub_ps(_mm256_moveldup_ps(x), angle, turned);
-}
-TFM__AVX2 static void tfm__rope_avx2(void *arg, int64_t begin, int64_t end, int thread) {
-    const tfm__rope_job *j = (const tfm__rope_job *)arg;
-    int half = j->n / 2;
-    (void)thread;
-    for (int64_t r = begin; r < end; r++) {
-        const float *x = j->x + r * j->d, *angle = j->table + r / j->heads * j->n;
-        float *y = j->y + r * j->d;
-        for (int i = 0; i < j->n && !j->half_split; i += 8) {
-            __m256i lanes = tfm__first_avx2(j->n - i);
-            __m256 v = tfm__rope_pairs_avx2(_mm256_maskload_ps(x + i, lanes), _mm256_maskload_ps(angle + i, lanes));
-            tfm__store_avx2(y + i, j->n - i, v);
-        }
-        for (int i = 0; i < half && j->half_split; i += 8) {
-            __m256i lanes = tfm__first_avx2(half - i);
-            __m256 a = _mm256_maskload_ps(angle + 2 * i, tfm__first_avx2(j->n - 2 * i));
-            __m256 b = _mm256_maskload_ps(angle + 2 * i + 8, tfm__first_avx2(j->n - 2 * i - 8));
-            __m256 u = _mm256_maskload_ps(x + i, lanes), v = _mm256_maskload_ps(x + half + i, lanes);
-            __m256 t = _mm256_permute2f128_ps(a, b, 0x20);
-            b = _mm256_permute2f128_ps(a, b, 0x31);
-            a = _mm256_shuffle_ps(t, b, 0x88);          /* cosines */
-            b = _mm256_shuffle_ps(t, b, 0xdd);          /* sines */
-            tfm__store_avx2(y + i, half - i, _mm256_fmsub_ps(u, a, _mm256_mul_ps(v, b)));
-            tfm__store_avx2(y + half + i, half - i, _mm256_fmadd_ps(u, b, _mm256_mul_ps(v, a)));
-        }
-        if (x != y && j->d > j->n) memcpy(y + j->n, x + j->n, (size_t)(j->d - j->n) * sizeof *y);
-    }
-}
-
-TFM__AVX2 TFM__INLINE __m256 tfm__gate_avx2(const float *x, const float *h, int64_t at, __m256i lanes) {
-    return _mm256_add_ps(_mm256_maskload_ps(x + at, lanes), _mm256_maskload_ps(h + at, lanes));
-}
-TFM__AVX2 static void tfm__cell_avx2(void *arg, int64_t begin, int64_t end, int thread) {
-    const tfm__cell_job *j = (const tfm__cell_job *)arg;
-    int64_t n = j->hidden, gates = j->gru ? 3 : 4;
-    (void)thread;
-    for (int64_t u = begin, count; u < end; u += count) {
-        int64_t row = u / n, i = u % n;
-        const float *x = j->x + row * n * gates + i, *h = j->h + row * n * gates + i;
-        count = tfm__min64(tfm__min64(8, n - i), end - u);
-        __m256i lanes = tfm__first_avx2(count);
-        __m256 a = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, 0, lanes));
-        __m256 b = tfm__sigmoid_avx2(tfm__gate_avx2(x, h, n, lanes)), y;
-        if (j->gru) {                   /* r, z, n */
-            __m256 g = _mm256_fmadd_ps(a, _mm256_maskload_ps(h + 2 * n, lanes), _mm256_maskload_ps(x + 2 * n, lanes));
-            g = tfm__tanh_avx2(g);
-            y = _mm256_fmadd_ps(b, _mm256_sub_ps(_mm256_maskload_ps(j->h_old + u, lanes), g), g);
-        } else {                        /* i, f, g, o */
-            __m256 g = tfm__tanh_avx2(tfm__gate_avx2(x, h, 2 * n, lanes));
-            __m256 c = _mm256_fmadd_ps(b, _mm256_maskload_ps(j->c + u, lanes), _mm256_mul_ps(a, g));
-            tfm__store_avx2(j->c + u, count, c);
-            y = _mm256_mul_ps(tfm__sigmoid_avx2(tfm__gate_avx2(x, h, 3 * n, lanes)), tfm__tanh_avx2(c));
-        }
-        tfm__store_avx2(j->h_new + u, count, y);
-        tfm__store_avx2(j->out + row * j->out_stride + i, count, y);
-    }
-}
-
-TFM__AVX2 static void tfm__binary_avx2(void *arg, int64_t begin, int64_t end, int thread) {
-    const tfm__binary_job *j = (const tfm__binary_job *)arg;
-    int64_t n = j->a.dim[3];
-    (void)thread;
-    for (int64_t count; begin < end; begin += count) {
-        const float *x = tfm__operand(&j->a, begin), *z = tfm__operand(&j->b, begin);
-        __m256 u = _mm256_set1_ps(*x), v = _mm256_set1_ps(*z);
-        count = tfm__min64(end - begin, n - begin % n);
-        for (int64_t i = 0; i < count; i += 8) {
-            __m256i lanes = tfm__first_avx2(count - i);
-            if (j->a.stride[3]) u = _mm256_maskload_ps(x + i, lanes);
-            if (j->b.stride[3]) v = _mm256_maskload_ps(z + i, lanes);
-            __m256 y = j->op == TFM__ADD ? _mm256_add_ps(u, v) : j->op == TFM__SUB ? _mm256_sub_ps(u, v) :
-                       j->op == TFM__MUL ? _mm256_mul_ps(u, v) : _mm256_div_ps(u, v);
-            tfm__store_avx2(j->y + begin + i, count - i, y);
-        }
+    if (!tfm__quantize_scales(x, k, group, d)) { memset(sums, 0, (size_t)(k / 8 + k)); return; }
+    for (int64_t g = 0; g < k / group; g++) {
+        __m256 factor = _mm256_set1_ps(tfm__quantize_factor(d[g]));
+        for (int64_t at = g * group; at < (g + 1) * group; at += 32)
+            tfm__quantize_32_avx2(x + at, factor, (int16_t *)(void *)(sums + at / 8), (int8_t *)q + at);
     }
 }
 TFM__AVX2 static void tfm__decode_avx2(tfm_type type, const void *src, float *dst, int64_t n) {
@@ -2944,16 +2699,8 @@ TFM__AVX2 static void tfm__weigh_avx2(const float *logits, const int32_t *ids, i
     }
     tfm__weigh(logits, ids + i, n - i, best, temperature, p + i);
 }
-TFM__AVX2 static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
-    __m256 v = _mm256_set1_ps(limit);
-    for (; i + 32 <= n; i += 32) {
-        __m256 a = _mm256_cmp_ps(_mm256_loadu_ps(x + i), v, _CMP_GT_OQ);
-        __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(x + i + 8), v, _CMP_GT_OQ);
-        a = _mm256_or_ps(a, _mm256_cmp_ps(_mm256_loadu_ps(x + i + 16), v, _CMP_GT_OQ));
-        b = _mm256_or_ps(b, _mm256_cmp_ps(_mm256_loadu_ps(x + i + 24), v, _CMP_GT_OQ));
-        if (_mm256_movemask_ps(_mm256_or_ps(a, b))) break;
-    }
-    return tfm__next_above(x, i, n, limit);
+TFM__AVX2_LOOPS static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
+    return tfm__find_above(x, i, n, limit);
 }
 
 /* ---- Float products on AVX2, and what AVX-512 shares with them ----
@@ -4672,10 +4419,11 @@ typedef struct tfm__kernels {
     TFM__INSTANCE(target, rope, suffix, fma)                                           \
     TFM__INSTANCE(target, attention, suffix, fma)                                      \
     TFM__INSTANCE(target, cell, suffix, fma)                                           \
+    TFM__INSTANCE(target, binary, suffix, fma)                                         \
     static const tfm__kernels tfm__kernels_##suffix = {                                \
         level, 1, 1, false, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
-        tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_run, NULL,            \
+        tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_##suffix, NULL,       \
         tfm__decode, tfm__halves, tfm__next_above, tfm__weigh, 0, NULL                 \
     };
 
@@ -4691,9 +4439,13 @@ TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 #endif
 #endif
 #undef TFM__PORTABLE
-#undef TFM__INSTANCE
 
 #if TFM__SIMD_X86
+TFM__INSTANCE(TFM__AVX2_LOOPS, unary, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2_LOOPS, rows, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2_LOOPS, rope, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2_LOOPS, cell, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2_LOOPS, binary, avx2, TFM__FMA_HARD)
 #define TFM__X86_ROW(suffix, level, width, float_width, vnni, bits, gemm, panel)                    \
     static const tfm__kernels tfm__kernels_##suffix = {                                             \
         level, width, float_width, vnni, tfm__scratch_avx##bits, gemm, tfm__columns_avx2,           \
@@ -4710,6 +4462,7 @@ TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, 12, true, 512, tfm__gemm_amx, 32
 #endif
 #undef TFM__X86_ROW
 #endif
+#undef TFM__INSTANCE
 
 /* The rows of this build, the best first. */
 static const tfm__kernels *const tfm__kernel_rows[] = {
