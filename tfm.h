@@ -1932,8 +1932,9 @@ static double tfm__exp_double(double x) {
 #ifndef TFM_HEAD_MAX
 #define TFM_HEAD_MAX 1024
 #endif
-enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__UNIT = 32, TFM__CHUNK = 256, TFM__KEYS = 64, TFM__SEGMENT = 16 * 64,
-       TFM__QUERY_TILE = 12, TFM__QUERIES = 96, TFM__HEAD_MAX = TFM_HEAD_MAX };
+enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__UNIT = 32, TFM__PANEL = 16, TFM__CHUNK = 256, TFM__KEYS = 64,
+       TFM__SEGMENT = 16 * 64, TFM__QUERY_TILE = 12, TFM__QUERIES = 96, TFM__ATTENTION_STACK = 64 * 1024,
+       TFM__HEAD_MAX = TFM_HEAD_MAX };
 
 /* Sums over a row run in `lanes` chains, element k in chain k % lanes: one below 256 elements, else
    16, joined by a tree. */
@@ -1993,6 +1994,11 @@ TFM__INLINE int64_t tfm__lane_rows(int64_t k) {
 }
 TFM__INLINE size_t tfm__float_panel(int64_t k, int width) {
     return (size_t)(tfm__lanes(k) * tfm__lane_rows(k) * width);
+}
+/* Tiles of `width` columns are such panels if there are several lanes to keep apart, else rows as they lie. */
+TFM__INLINE bool tfm__float_packs(int64_t k, int width) { return width > 1 && tfm__lanes(k) > 1; }
+static size_t tfm__float_tile_bytes(int64_t k, int width) {
+    return sizeof(float) * (tfm__float_packs(k, width) ? tfm__float_panel(k, width) : (size_t)(k * width));
 }
 
 /* Four bytes for each 32 of a column: the two sums of 16; -offset times their sum, as one integer or as
@@ -2619,7 +2625,9 @@ static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit
 /* The next loop has a constant count: unroll it whole, so that arrays of registers stay in registers. */
 #if defined(__clang__)
 #define TFM__UNROLL _Pragma("clang loop unroll(full)")
+#define TFM__LOOPS
 #else
+#define TFM__LOOPS __attribute__((optimize("O3", "no-trapping-math", "fp-contract=off")))
 #define TFM__UNROLL _Pragma("GCC unroll 64")
 #endif
 
@@ -2703,35 +2711,34 @@ TFM__AVX2_LOOPS static int64_t tfm__next_above_avx2(const float *x, int64_t i, i
     return tfm__find_above(x, i, n, limit);
 }
 
-/* ---- Float products on AVX2, and what AVX-512 shares with them ----
-   Many columns: rows of w are unpacked into panels of 16 (AVX-512: 32) rows in the thread's scratch,
-   columns once per product into tiles of 6 (12); both are panels as tfm__float_panel has them. The
-   kernel holds 16 x 6 (32 x 12) sums in 12 (24) registers and runs over one lane's k/16 steps; after
-   each lane it joins what the tree of tfm__join joins next, so that four tiles at most wait in memory.
-   Long panels are run through twice, the tree's halves being the lanes of even and of odd k, so that
-   what is in use fits in the cache.
-   One column: as the rows lie, one to four at once, lanes 0-7 and 8-15 in a register each; below 256 elements
-   (one lane) and for other layouts through panels, four of them at once to hide the latency.         */
+/* ---- Float products on AVX2 and AVX-512 ----
+   Products and attention have one kernel, c = a b: it holds 6 rows x 16 columns of c (AVX-512: 12 x 32;
+   fewer rows by more columns) in 12 (24) registers and multiplies a row of b by an element of each row
+   of a, step by step, so that every sum is one chain, ascending.
+   For many columns of x, these are a, and rows of w are the columns of b. Rows of w are unpacked into
+   panels of 16 in the thread's scratch, columns of x once per product into tiles of 6 (12); both are panels
+   as tfm__float_panel has them. The kernel runs over one lane's k/16 steps and adds what the tree of
+   tfm__join joins next, so that four tiles at most wait in memory. Long panels are run through twice, the
+   tree's halves being the lanes of even and of odd k, so that what is in use fits in the cache. Below 256
+   elements there is one lane: columns are used as they lie, and so is a small w that lies transposed.
+   One column: rows as they lie, one to four at once, lanes 0-7 and 8-15 in a register each; below 256
+   elements and for other layouts through panels, four of them at once to hide the latency.          */
 
-typedef struct tfm__float_tile {              /* one call of the kernel */
-    const float *w, *x;                 /* the first panel; a tile of columns, or a plain row */
-    bool plain;
-    int64_t k, w_panel;                 /* floats from panel to panel */
-    const float *bias;                  /* of these rows, or NULL */
-    float *y;                           /* results, rows next to each other */
-    int64_t y_column;
-    int columns;                        /* that are wanted */
-    int first, last;                    /* the lanes, in their order: all, or one half at a time */
-    bool add;                           /* y holds the first half's sums */
-} tfm__float_tile;
+enum { TFM__TILE = 12 * 32 };           /* floats of c that are in registers, at most */
 
-typedef struct tfm__float_kernel {
-    int rows, columns;                  /* of a panel, of a tile */
-    void (*tile)(const tfm__float_tile *t, int panels);       /* one panel; four with a plain row */
-} tfm__float_kernel;
-
-/* Lane number i of a panel holds the elements k with k % 16 equal to this, which is its own inverse. */
-static const int8_t tfm__lane_order[TFM__LANES] = { 0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15 };
+typedef struct tfm__product {           /* c [rows, columns] = a [rows, n] b [n, columns] */
+    float *c;
+    const float *a;
+    const char *b;
+    int64_t c_row, a_row, a_step;       /* floats from row to row, and of a along n */
+    int64_t b_row, b_step;              /* bytes from row to row, and from 16 columns to the next 16 */
+    int64_t n, rows, columns;           /* rows: at most 12; columns: a multiple of 16 */
+    bool half, add;                     /* b is f16, then rows: at most 4; c += */
+    const char *next;                   /* with half: as much as b, read soon, so prefetched */
+    const float *waiting;               /* the end of tiles [rows, columns], TFM__TILE floats apart, */
+    int joins;                          /* of which so many are added to the sums, the last one first */
+} tfm__product;
+typedef void tfm__product_kernel(const tfm__product *t);
 
 /* Eight elements, widened. */
 TFM__AVX2 TFM__INLINE __m256 tfm__load8_avx2(tfm_type type, const char *p) {
@@ -2739,6 +2746,152 @@ TFM__AVX2 TFM__INLINE __m256 tfm__load8_avx2(tfm_type type, const char *p) {
     __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
     if (type == TFM_F16) return _mm256_cvtph_ps(h);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+TFM__AVX512 TFM__INLINE __m512 tfm__load16_avx512(bool half, const char *p) {
+    return half ? _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)p))
+                : _mm512_loadu_ps((const float *)(const void *)p);
+}
+
+TFM__AVX2 TFM__INLINE void tfm__hold_avx2(int rows, int vectors, bool half, const tfm__product *t, int64_t row,
+                                          int64_t column) {
+    __m256 acc[6][8], x[6], w[8];
+    int64_t n = t->n, a_row = t->a_row, a_step = t->a_step, b_row = t->b_row, b_step = t->b_step, c_row = t->c_row;
+    const float *a = t->a + row * a_row, *more = a + 3 * a_row;
+    const char *b = t->b + column / 16 * b_step, *next = row ? b : t->next + column * n * 2;
+    float *c = t->c + row * c_row + column;
+    TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
+        TFM__UNROLL for (int v = 0; v < vectors; v++)
+            acc[i][v] = t->add ? _mm256_loadu_ps(c + 8 * v) : _mm256_setzero_ps();
+    for (int64_t k = 0; k < n; k++, a += a_step, more += a_step, b += b_row, next += 16 * vectors) {
+        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 4) __builtin_prefetch(next + 16 * v);
+        else if (rows > 4) __builtin_prefetch(b + 32 * b_row);
+        TFM__UNROLL for (int i = 0; i < rows && rows <= vectors; i++) x[i] = _mm256_broadcast_ss(a + i * a_row);
+        TFM__UNROLL for (int v = 0; v < vectors; v++) {
+            w[v] = tfm__load8_avx2(half ? TFM_F16 : TFM_F32, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
+            TFM__UNROLL for (int i = 0; i < rows && rows <= vectors; i++)
+                acc[i][v] = _mm256_fmadd_ps(x[i], w[v], acc[i][v]);
+        }
+        TFM__UNROLL for (int i = 0; i < rows && rows > vectors; i++) {
+            x[i] = _mm256_broadcast_ss(i < 3 ? a + i * a_row : more + (i - 3) * a_row);
+            TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm256_fmadd_ps(x[i], w[v], acc[i][v]);
+        }
+    }
+    for (int j = 1; j <= t->joins; j++) {
+        const float *p = t->waiting - j * TFM__TILE + row * t->columns + column;
+        TFM__UNROLL for (int i = 0; i < rows; i++, p += t->columns)
+            TFM__UNROLL for (int v = 0; v < vectors; v++)
+                acc[i][v] = _mm256_add_ps(_mm256_loadu_ps(p + 8 * v), acc[i][v]);
+    }
+    c = t->c + row * c_row + column;
+    TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
+        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm256_storeu_ps(c + 8 * v, acc[i][v]);
+}
+/* How many of the rows left a kernel takes at once. */
+static int64_t tfm__rows_at_once(int64_t left, int64_t most) {
+    if (left >= most) return most;
+    return left == 6 || left >= 9 ? 6 : left == 5 ? 3 : left == 7 ? 4 : tfm__min64(left, 4);
+}
+TFM__AVX2 TFM__INLINE void tfm__strip_avx2(int rows, int vectors, bool half, const tfm__product *t, int64_t row) {
+    int64_t x = 0;
+    for (; x + 8 * vectors <= t->columns; x += 8 * vectors) tfm__hold_avx2(rows, vectors, half, t, row, x);
+    if (vectors > 2) for (; x < t->columns; x += 16) tfm__hold_avx2(rows, 2, half, t, row, x);
+}
+TFM__AVX2 static void tfm__product_avx2(const tfm__product *t) {
+    for (int64_t r = 0, rows; r < t->rows; r += rows) {
+        rows = tfm__rows_at_once(t->rows - r, 6);
+        if (rows == 6) tfm__strip_avx2(6, 2, false, t, r);
+        else if (rows == 4 && t->half) tfm__strip_avx2(4, 2, true, t, r);
+        else if (rows == 4) tfm__strip_avx2(4, 2, false, t, r);
+        else if (rows == 3 && t->half) tfm__strip_avx2(3, 2, true, t, r);
+        else if (rows == 3) tfm__strip_avx2(3, 4, false, t, r);
+        else if (rows == 2 && t->half) tfm__strip_avx2(2, 4, true, t, r);
+        else if (rows == 2) tfm__strip_avx2(2, 4, false, t, r);
+        else if (t->half) tfm__strip_avx2(1, 8, true, t, r);
+        else tfm__strip_avx2(1, 8, false, t, r);
+    }
+}
+/* The same on registers of 16. */
+TFM__AVX512 TFM__INLINE void tfm__hold_avx512(int rows, int vectors, bool half, const tfm__product *t, int64_t row,
+                                              int64_t column) {
+    __m512 acc[12][4], w[4], x;
+    int64_t n = t->n, a_row = t->a_row, a_step = t->a_step, b_row = t->b_row, b_step = t->b_step, c_row = t->c_row;
+    const float *a[4];
+    const char *b = t->b + column / 16 * b_step, *next = row ? b : t->next + column * n * 2;
+    float *c = t->c + row * c_row + column;
+    TFM__UNROLL for (int i = 0; 3 * i < rows; i++) a[i] = t->a + (row + 3 * i) * a_row;
+    TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
+        TFM__UNROLL for (int v = 0; v < vectors; v++)
+            acc[i][v] = t->add ? _mm512_loadu_ps(c + 16 * v) : _mm512_setzero_ps();
+    for (int64_t k = 0; k < n; k++, b += b_row, next += 32 * vectors) {
+        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 2) __builtin_prefetch(next + 32 * v);
+        TFM__UNROLL for (int v = 0; v < vectors; v++) {
+            if (rows > 4) __builtin_prefetch(b + 16 * b_row + v * b_step);
+            w[v] = tfm__load16_avx512(half, b + v * b_step);
+        }
+        TFM__UNROLL for (int i = 0; i < rows; i++) {
+            x = _mm512_set1_ps(a[i / 3][i % 3 * a_row]);
+            TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_fmadd_ps(x, w[v], acc[i][v]);
+        }
+        TFM__UNROLL for (int i = 0; 3 * i < rows; i++) a[i] += a_step;
+    }
+    for (int j = 1; j <= t->joins; j++) {
+        const float *p = t->waiting - j * TFM__TILE + row * t->columns + column;
+        TFM__UNROLL for (int i = 0; i < rows; i++, p += t->columns)
+            TFM__UNROLL for (int v = 0; v < vectors; v++)
+                acc[i][v] = _mm512_add_ps(_mm512_loadu_ps(p + 16 * v), acc[i][v]);
+    }
+    c = t->c + row * c_row + column;
+    TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
+        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm512_storeu_ps(c + 16 * v, acc[i][v]);
+}
+/* Columns from x; up to 31 are left. */
+TFM__AVX512 TFM__INLINE void tfm__strip_avx512(int rows, int vectors, bool half, const tfm__product *t, int64_t row) {
+    int64_t x = 0;
+    for (; x + 16 * vectors <= t->columns; x += 16 * vectors) tfm__hold_avx512(rows, vectors, half, t, row, x);
+    if (vectors > 2) for (; x + 32 <= t->columns; x += 32) tfm__hold_avx512(rows, 2, half, t, row, x);
+}
+TFM__AVX512 static void tfm__product_avx512(const tfm__product *t) {
+    int64_t whole = t->columns / 32 * 32;
+    if (t->rows == 1) { tfm__product_avx2(t); return; }     /* eight chains instead of four */
+    for (int64_t r = 0, rows; whole && r < t->rows; r += rows) {
+        rows = tfm__rows_at_once(t->rows - r, 12);
+        if (rows == 12) tfm__strip_avx512(12, 2, false, t, r);
+        else if (rows == 6) tfm__strip_avx512(6, 2, false, t, r);
+        else if (rows == 4 && t->half) tfm__strip_avx512(4, 4, true, t, r);
+        else if (rows == 4) tfm__strip_avx512(4, 4, false, t, r);
+        else if (rows == 3 && t->half) tfm__strip_avx512(3, 4, true, t, r);
+        else if (rows == 3) tfm__strip_avx512(3, 4, false, t, r);
+        else if (t->half) tfm__strip_avx512(2, 4, true, t, r);
+        else tfm__strip_avx512(2, 4, false, t, r);
+    }
+    if (whole == t->columns) return;
+    tfm__product rest = *t;             /* 16 columns */
+    rest.c += whole;
+    rest.b += whole / 16 * t->b_step;
+    rest.next += 2 * whole * t->n;
+    rest.columns = 16;
+    tfm__product_avx2(&rest);
+}
+
+/* Lane number i of a panel holds the elements k with k % 16 equal to this, which is its own inverse. */
+static const int8_t tfm__lane_order[TFM__LANES] = { 0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15 };
+
+/* Rows of a matrix on their way into panels. Rows missing in the last panel hold anything: nobody reads
+   their sums. */
+typedef struct tfm__pack {
+    tfm_type type;                      /* F32, F16, BF16 */
+    const char *w;
+    int64_t stride, step, rows, k;      /* bytes along rows and along k */
+    int lanes, width;                   /* of a panel */
+    float *out;
+} tfm__pack;
+
+/* Element k of a panel's rows goes to its at[k % 16] + k / 16 * *group. Returns the floats of a panel. */
+static int64_t tfm__pack_places(const tfm__pack *p, int64_t *at, int64_t *group) {
+    int64_t lane = ((p->k + p->lanes - 1) / p->lanes + 1) * p->width;
+    for (int i = 0; i < TFM__LANES; i++) at[i] = p->lanes == 1 ? i * p->width : tfm__lane_order[i] * lane;
+    *group = TFM__LANES / p->lanes * p->width;
+    return p->lanes * lane;
 }
 /* Registers of rows become registers of columns. */
 TFM__AVX2 TFM__INLINE void tfm__transpose8_avx2(__m256 *v) {
@@ -2758,61 +2911,41 @@ TFM__AVX2 TFM__INLINE void tfm__transpose8_avx2(__m256 *v) {
         v[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
     }
 }
-
-/* Rows of a matrix on their way into panels. Rows missing in the last panel hold anything: nobody reads
-   their sums. */
-typedef struct tfm__pack {
-    const tfm__type *type;
-    const char *w;
-    int64_t stride, step, rows, k;      /* bytes along rows and along k */
-    int width;                          /* of a panel */
-    float *out;
-} tfm__pack;
-
-/* Element k of a panel's rows goes to its at[k % 16] + k / 16 * the result. */
-static int64_t tfm__pack_places(const tfm__pack *p, int64_t *at) {
-    bool single = tfm__lanes(p->k) == 1;
-    for (int i = 0; i < TFM__LANES; i++)
-        at[i] = (single ? i : tfm__lane_order[i] * tfm__lane_rows(p->k)) * p->width;
-    return (single ? TFM__LANES : 1) * p->width;
-}
-/* Elements from `begin` of one panel, one by one: tails, other types, odd strides. */
-static void tfm__pack_plainly(const tfm__pack *p, int64_t row, float *out, int64_t begin) {
-    int64_t at[TFM__LANES], group = tfm__pack_places(p, at), rows = tfm__min64(p->width, p->rows - row);
-    for (int64_t k = begin; k < p->k; k++)
-        for (int64_t i = 0; i < rows; i++)
-            tfm__decode(p->type->type, p->w + (row + i) * p->stride + k * p->step,
-                        out + at[k % TFM__LANES] + k / TFM__LANES * group + i, 1);
-}
-/* One panel of rows that lie as such, 8 x 8 at a time. A width of 6 writes 8 values; the next step, or
-   the one to spare, takes the two too many. */
-TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, int bytes, const tfm__pack *p, int64_t row, float *to) {
-    int64_t whole = p->k & ~(int64_t)7, at[TFM__LANES], group = tfm__pack_places(p, at);
-    for (int64_t chunk = 0, next; chunk < whole; chunk = next) {        /* so that what is written stays in L1 */
-        next = tfm__min64(whole, chunk + 128);
-        for (int r = 0; r < p->width; r += 8) {
-            const char *w[8];
-            bool half = p->width - r == 4;
-            for (int i = 0; i < 8; i++) w[i] = p->w + tfm__min64(row + r + i, p->rows - 1) * p->stride;
-            for (int64_t k = chunk; k < next; k += 8) {
-                __m256 v[8];
-                float *out = to + k / TFM__LANES * group + r;
-                const int64_t *place = at + k % TFM__LANES;
-                TFM__UNROLL for (int i = 0; i < 8; i++) v[i] = tfm__load8_avx2(type, w[i] + k * bytes);
-                tfm__transpose8_avx2(v);
-                TFM__UNROLL for (int i = 0; i < 8; i++) {
-                    if (half) _mm_storeu_ps(out + place[i], _mm256_castps256_ps128(v[i]));
-                    else _mm256_storeu_ps(out + place[i], v[i]);
+/* Rows that lie as such, 8 x 8 at a time, what is left one by one. A width of 6 writes 8 values; the
+   next step, or the one to spare, takes the two too many. */
+TFM__AVX2 TFM__INLINE void tfm__pack_rows_avx2(tfm_type type, int bytes, const tfm__pack *p) {
+    int64_t whole = p->step == bytes ? p->k & ~(int64_t)7 : 0, at[TFM__LANES], group;
+    int64_t panel = tfm__pack_places(p, at, &group);
+    float *to = p->out;
+    for (int64_t row = 0; row < p->rows; row += p->width, to += panel) {
+        for (int64_t chunk = 0, next; chunk < whole; chunk = next) {    /* so that what is written stays in L1 */
+            next = tfm__min64(whole, chunk + 128);
+            for (int r = 0; r < p->width; r += 8) {
+                const char *w[8];
+                bool half = p->width - r == 4;
+                for (int i = 0; i < 8; i++) w[i] = p->w + tfm__min64(row + r + i, p->rows - 1) * p->stride;
+                for (int64_t k = chunk; k < next; k += 8) {
+                    __m256 v[8];
+                    float *out = to + k / TFM__LANES * group + r;
+                    const int64_t *place = at + k % TFM__LANES;
+                    TFM__UNROLL for (int i = 0; i < 8; i++) v[i] = tfm__load8_avx2(type, w[i] + k * bytes);
+                    tfm__transpose8_avx2(v);
+                    TFM__UNROLL for (int i = 0; i < 8; i++) {
+                        if (half) _mm_storeu_ps(out + place[i], _mm256_castps256_ps128(v[i]));
+                        else _mm256_storeu_ps(out + place[i], v[i]);
+                    }
                 }
             }
         }
+        for (int64_t k = whole; k < p->k; k++)
+            for (int64_t i = 0; i < p->width && row + i < p->rows; i++)
+                tfm__decode(type, p->w + (row + i) * p->stride + k * p->step,
+                            to + at[k % TFM__LANES] + k / TFM__LANES * group + i, 1);
     }
-    tfm__pack_plainly(p, row, to, whole);
 }
-/* All panels of a matrix that lies transposed, in the order of its addresses. */
+/* A matrix that lies transposed, in the order of its addresses. */
 TFM__AVX2 TFM__INLINE void tfm__pack_columns_avx2(tfm_type type, int bytes, const tfm__pack *p) {
-    int64_t at[TFM__LANES], group = tfm__pack_places(p, at);
-    int64_t panel = (int64_t)tfm__float_panel(p->k, p->width), whole = p->rows & ~(int64_t)7;
+    int64_t at[TFM__LANES], group, panel = tfm__pack_places(p, at, &group), whole = p->rows & ~(int64_t)7;
     for (int64_t k = 0; k < p->k; k++) {
         const char *w = p->w + k * p->step;
         float *out = p->out + at[k % TFM__LANES] + k / TFM__LANES * group;
@@ -2828,97 +2961,27 @@ TFM__AVX2 TFM__INLINE void tfm__pack_columns_avx2(tfm_type type, int bytes, cons
         _mm256_storeu_ps(out, tfm__load8_avx2(type, rest));
     }
 }
+TFM__AVX2 TFM__INLINE void tfm__pack_as_avx2(tfm_type type, int bytes, const tfm__pack *p) {
+    if (p->step != bytes && p->stride == bytes) tfm__pack_columns_avx2(type, bytes, p);
+    else tfm__pack_rows_avx2(type, bytes, p);
+}
 TFM__AVX2 static void tfm__pack_avx2(const tfm__pack *p) {
-    tfm_type type = p->type->type;
-    bool known = type == TFM_F32 || type == TFM_F16 || type == TFM_BF16, rows = known && p->step == p->type->bytes;
-    if (known && !rows && p->stride == p->type->bytes) {
-        if (type == TFM_F32) tfm__pack_columns_avx2(TFM_F32, 4, p);
-        else if (type == TFM_F16) tfm__pack_columns_avx2(TFM_F16, 2, p);
-        else tfm__pack_columns_avx2(TFM_BF16, 2, p);
-        return;
-    }
-    float *out = p->out;
-    for (int64_t r = 0; r < p->rows; r += p->width, out += tfm__float_panel(p->k, p->width)) {
-        if (rows && type == TFM_F32) tfm__pack_rows_avx2(TFM_F32, 4, p, r, out);
-        else if (rows && type == TFM_F16) tfm__pack_rows_avx2(TFM_F16, 2, p, r, out);
-        else if (rows) tfm__pack_rows_avx2(TFM_BF16, 2, p, r, out);
-        else tfm__pack_plainly(p, r, out, 0);
-    }
+    if (p->type == TFM_F32) tfm__pack_as_avx2(TFM_F32, 4, p);
+    else if (p->type == TFM_F16) tfm__pack_as_avx2(TFM_F16, 2, p);
+    else tfm__pack_as_avx2(TFM_BF16, 2, p);
 }
 /* Rows begin..end-1 of a part. */
-static void tfm__pack_part_avx2(const tfm__part *part, int64_t k, int64_t begin, int64_t end, int width, float *out) {
-    tfm__pack p;
-    p.type = part->type;
-    p.w = part->w + begin * part->w_stride;
-    p.stride = part->w_stride;
-    p.step = part->w_step;
-    p.rows = end - begin;
-    p.k = k;
-    p.width = width;
-    p.out = out;
+static void tfm__pack_part_avx2(const tfm__part *part, int64_t k, int64_t begin, int64_t end, float *out) {
+    tfm__pack p = { part->type->type, part->w + begin * part->w_stride, part->w_stride, part->w_step, end - begin, k,
+                    tfm__lanes(k), TFM__PANEL, out };
     tfm__pack_avx2(&p);
 }
 static void tfm__float_columns_avx2(const tfm__columns_job *j, int64_t begin, int64_t end) {
-    tfm__pack p;
-    p.type = tfm__type_of(TFM_F32);
-    p.w = (const char *)(j->x + begin * j->width * j->k);
-    p.stride = j->k * (int64_t)sizeof(float);
-    p.step = sizeof(float);
-    p.rows = tfm__min64(end * j->width, j->n) - begin * j->width;
-    p.k = j->k;
-    p.width = j->width;
-    p.out = (float *)(void *)j->out + (size_t)begin * tfm__float_panel(j->k, j->width);
+    tfm__pack p = { TFM_F32, (const char *)(j->x + begin * j->width * j->k), j->k * 4, 4,
+                    tfm__min64(end * j->width, j->n) - begin * j->width, j->k, tfm__lanes(j->k), j->width,
+                    (float *)(void *)j->out + (size_t)begin * tfm__float_panel(j->k, j->width) };
     tfm__pack_avx2(&p);
 }
-
-/* One lane's steps: sum = w x. */
-TFM__AVX2 TFM__INLINE void tfm__float_lane_avx2(__m256 *sum, int panels, int columns, const float *w, int64_t w_panel,
-                                               const float *x, int64_t x_step, int64_t steps) {
-    __m256 t[12];
-    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) t[i] = _mm256_setzero_ps();
-    for (int64_t s = 0; s < steps; s++, w += 16, x += x_step) {
-        __m256 v[8];
-        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) v[i] = _mm256_loadu_ps(w + i / 2 * w_panel + i % 2 * 8);
-        if (columns > 1) __builtin_prefetch(w + 512);
-        TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++)
-            t[i] = _mm256_fmadd_ps(v[i / (2 * columns) * 2 + i % 2], _mm256_broadcast_ss(x + i / 2 % columns), t[i]);
-    }
-    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) sum[i] = t[i];
-}
-TFM__AVX2 TFM__INLINE void tfm__float_body_avx2(const tfm__float_tile *t, int panels, int columns) {
-    __m256 acc[12], waiting[4][12];
-    int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
-    int64_t w_lane = tfm__lane_rows(t->k) * 16, x_lane = tfm__lane_rows(t->k) * 6;
-    for (int j = t->first;; j++) {
-        int lane = lanes > 1 ? tfm__lane_order[j] : 0;
-        const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
-        tfm__float_lane_avx2(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 6 : lanes,
-                            lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
-        for (int b = j - t->first; b & 1; b >>= 1) {
-            depth--;
-            TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm256_add_ps(waiting[depth][i], acc[i]);
-        }
-        if (j + 1 == t->last) break;
-        TFM__UNROLL for (int i = 0; i < count; i++) waiting[depth][i] = acc[i];
-        depth++;
-    }
-    TFM__UNROLL for (int c = 0; c < columns; c++) {
-        if (c >= t->columns) break;
-        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) {
-            __m256 v = acc[2 * (i / 2 * columns + c) + i % 2];
-            if (t->add) v = _mm256_add_ps(_mm256_loadu_ps(t->y + c * t->y_column + 8 * i), v);
-            if (t->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(t->bias + 8 * i));
-            _mm256_storeu_ps(t->y + c * t->y_column + 8 * i, v);
-        }
-    }
-}
-TFM__AVX2 static void tfm__float_tile_avx2(const tfm__float_tile *t, int panels) {
-    if (panels == 4) tfm__float_body_avx2(t, 4, 1);
-    else if (t->plain) tfm__float_body_avx2(t, 1, 1);
-    else if (t->columns <= 4) tfm__float_body_avx2(t, 1, 4);
-    else tfm__float_body_avx2(t, 1, 6);
-}
-static const tfm__float_kernel tfm__float_avx2 = { 16, 6, tfm__float_tile_avx2 };
 
 /* Rows of w by one plain row x, both at least 256 long: two registers of lanes a row. The run of rows
    after this one is fetched meanwhile, in the order of its addresses: one stream for the memory. */
@@ -2938,18 +3001,13 @@ TFM__AVX2 TFM__INLINE void tfm__dot_rows_avx2(tfm_type type, int rows, const cha
         TFM__UNROLL for (int line = 0; line < 16 * rows * bytes; line += 64) __builtin_prefetch(fetch + line);
         fetch += 16 * rows * bytes;
     }
-    if (whole < k) {
-        float wide[16] = { 0 }, rest[16] = { 0 };
-        memcpy(rest, x + whole, (size_t)(k - whole) * sizeof *x);
-        __m256i more = _mm256_set1_epi32((int)(k - whole)), lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        __m256 m0 = _mm256_castsi256_ps(_mm256_cmpgt_epi32(more, lane));
-        __m256 m1 = _mm256_castsi256_ps(_mm256_cmpgt_epi32(more, _mm256_add_epi32(lane, _mm256_set1_epi32(8))));
+    if (whole < k) {                    /* 1 * -0 changes no sum */
+        float wide[16], rest[16];
+        for (int i = 0; i < 16; i++) wide[i] = 1, rest[i] = whole + i < k ? x[whole + i] : -0.0f;
         TFM__UNROLL for (int r = 0; r < rows; r++) {
             tfm__decode(type, w + r * stride + whole * bytes, wide, k - whole);
-            __m256 a = _mm256_fmadd_ps(_mm256_loadu_ps(wide), _mm256_loadu_ps(rest), t[2 * r]);
-            __m256 b = _mm256_fmadd_ps(_mm256_loadu_ps(wide + 8), _mm256_loadu_ps(rest + 8), t[2 * r + 1]);
-            t[2 * r] = _mm256_blendv_ps(t[2 * r], a, m0);
-            t[2 * r + 1] = _mm256_blendv_ps(t[2 * r + 1], b, m1);
+            t[2 * r] = _mm256_fmadd_ps(_mm256_loadu_ps(wide), _mm256_loadu_ps(rest), t[2 * r]);
+            t[2 * r + 1] = _mm256_fmadd_ps(_mm256_loadu_ps(wide + 8), _mm256_loadu_ps(rest + 8), t[2 * r + 1]);
         }
     }
     TFM__UNROLL for (int r = 0; r < rows; r++) {
@@ -2978,131 +3036,98 @@ TFM__AVX2 TFM__INLINE void tfm__float_gemv_avx2(tfm_type type, int bytes, const 
 /* Are the lanes of even and of odd k two passes? And how many panels lie in scratch at once? A tile of
    columns meets them all, and they all tiles, while what is in use is in L2. */
 static int tfm__panel_passes(int64_t k) { return k > 3072 ? 2 : 1; }
-static int64_t tfm__panels_together(const tfm__float_kernel *f, int64_t k) {
-    int64_t unit = (int64_t)(tfm__float_panel(k, TFM__UNIT) * sizeof(float));
-    return tfm__max64(1, (tfm__panel_passes(k) > 1 ? 2560 << 10 : 640 << 10) / unit) * (TFM__UNIT / f->rows);
+static int64_t tfm__panels_together(int64_t k) {
+    int64_t pair = 2 * (int64_t)(tfm__float_panel(k, TFM__PANEL) * sizeof(float));
+    return 2 * tfm__max64(1, (tfm__panel_passes(k) > 1 ? 2560 << 10 : 640 << 10) / pair);
 }
-static size_t tfm__float_scratch(const tfm__float_kernel *f, int64_t k) {
-    return (size_t)tfm__panels_together(f, k) * tfm__float_panel(k, f->rows) * sizeof(float);
+static size_t tfm__float_scratch(int64_t k) {
+    return (size_t)tfm__panels_together(k) * tfm__float_panel(k, TFM__PANEL) * sizeof(float);
 }
 
-/* `panels` panels at t->w, row r of the part the first of them, by the columns from c: into y, by way of
-   a buffer if rows are missing or apart. */
-static void tfm__float_store(const tfm__float_kernel *f, tfm__float_tile *t, const tfm__part *p, int64_t r, int64_t end,
-                            int64_t c, int panels) {
-    float buffer[12 * 32];
-    int64_t rows = tfm__min64(end - r, panels * f->rows);
-    bool direct = p->y_row == 1 && rows == panels * f->rows, done = t->last == tfm__lanes(t->k);
-    t->bias = direct && done && p->bias ? p->bias + r : NULL;
-    t->y = direct ? p->y + r + c * p->y_column : buffer;
-    t->y_column = direct ? p->y_column : panels * f->rows;
-    for (int i = 0; !direct && t->add && i < t->columns; i++)
-        for (int64_t k = 0; k < rows; k++)
-            buffer[i * t->y_column + k] = p->y[(r + k) * p->y_row + (c + i) * p->y_column];
-    f->tile(t, panels);
-    for (int i = 0; !direct && i < t->columns; i++)
-        for (int64_t k = 0; k < rows; k++) {
-            float v = buffer[i * t->y_column + k];
-            if (done) tfm__gemm_store(p, r + k, c + i, v);
-            else p->y[(r + k) * p->y_row + (c + i) * p->y_column] = v;
+/* A tile of sums, rows r.. by columns c.., goes to y: `first`, or added to it; with the bias if `last`. */
+TFM__AVX2 static void tfm__float_store(const tfm__part *p, const tfm__product *t, const float *sums, int64_t r,
+                                       int64_t rows, int64_t c, bool first, bool last) {
+    const float *bias = last && p->bias ? p->bias + r : NULL;
+    for (int64_t i = 0; i < t->rows; i++, sums += t->columns) {
+        float *y = p->y + r * p->y_row + (c + i) * p->y_column;
+        int64_t k = 0;
+        for (; p->y_row == 1 && k + 8 <= rows; k += 8) {
+            __m256 v = _mm256_loadu_ps(sums + k);
+            if (!first) v = _mm256_add_ps(_mm256_loadu_ps(y + k), v);
+            if (bias) v = _mm256_add_ps(v, _mm256_loadu_ps(bias + k));
+            _mm256_storeu_ps(y + k, v);
         }
-}
-/* All columns by the panels at w, for some lanes. */
-static void tfm__gemm_tiles(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
-                            int64_t end, const float *w, tfm__float_tile *t) {
-    for (int64_t c = 0; c < j->n; c += j->width) {
-        t->x = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
-        t->columns = (int)tfm__min64(j->width, j->n - c);
-        t->w = w;
-        for (int64_t at = begin, panels; at < end; at += panels * f->rows, t->w += panels * t->w_panel) {
-            panels = t->plain && at + 3 * f->rows < end ? 4 : 1;
-            tfm__float_store(f, t, p, at, end, c, (int)panels);
+        for (; k < rows; k++) {
+            float v = first ? sums[k] : y[k * p->y_row] + sums[k];
+            y[k * p->y_row] = bias ? v + bias[k] : v;
         }
     }
+}
+/* A tile of columns from c by rows r.. of the part, whose panels are at t->b, for some of the lanes. */
+static void tfm__float_tile(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p, tfm__product *t,
+                            int64_t r, int64_t rows, int64_t c, int first, int last) {
+    float sums[4 * TFM__TILE] __attribute__((aligned(64))), *top = sums;
+    const float *x = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
+    const char *w = t->b;
+    int lanes = tfm__lanes(j->k);
+    int64_t lane = tfm__lane_rows(j->k);
+    bool direct = last - first == lanes && p->y_row == 1 && !p->bias && rows % 16 == 0;
+    t->rows = tfm__min64(j->width, j->n - c);
+    t->columns = (rows + 15) / 16 * 16;
+    for (int i = first; i < last; i++) {
+        int element = lanes > 1 ? tfm__lane_order[i] : 0;
+        t->a = j->width > 1 ? x + i * lane * j->width : x + element;
+        t->b = w + i * lane * TFM__PANEL * 4;
+        t->n = (j->k + lanes - 1 - element) / lanes;
+        t->joins = __builtin_ctz(~(unsigned)(i - first));
+        t->waiting = top;
+        top -= t->joins * TFM__TILE;
+        t->c = direct && i + 1 == last ? p->y + r + c * p->y_column : top;
+        t->c_row = t->c == top ? t->columns : p->y_column;
+        top += TFM__TILE;
+        product(t);
+    }
+    if (!direct) tfm__float_store(p, t, sums, r, rows, c, first == 0, last == lanes);
 }
 /* Rows begin..end-1 of a part through panels, which are packed in scratch unless the part has them. */
-static void tfm__gemm_panels(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
+static void tfm__gemm_panels(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
                              int64_t end, float *scratch) {
-    tfm__float_tile t;
-    t.k = j->k;
-    t.plain = j->width == 1;
-    t.w_panel = (int64_t)tfm__float_panel(j->k, f->rows);
-    int lanes = tfm__lanes(j->k), half = lanes / (j->n > j->width ? tfm__panel_passes(j->k) : 1);
-    int64_t together = p->packed ? (end - begin + f->rows - 1) / f->rows : tfm__panels_together(f, j->k), next;
+    tfm__product t;
+    int lanes = tfm__lanes(j->k), part = lanes / (j->n > j->width ? tfm__panel_passes(j->k) : 1);
+    int64_t panel = (int64_t)(tfm__float_panel(j->k, TFM__PANEL) * sizeof(float)), next;
+    int64_t together = j->width > 1 ? 32 : 64;          /* rows by a tile of columns */
+    bool lies = !p->packed && lanes == 1 && p->type->type == TFM_F32 && p->w_stride == 4 && p->w_step != 4 &&
+                (j->n <= 2 * j->width || j->k * p->w_step <= 65536);
+    memset(&t, 0, sizeof t);
+    t.a_row = lanes > 1 ? 1 : j->k;
+    t.a_step = lanes == 1 ? 1 : j->width > 1 ? j->width : lanes;
     for (int64_t r = begin; r < end; r = next) {
-        const float *w = p->packed ? p->packed + r / f->rows * t.w_panel : scratch;
-        next = tfm__min64(end, r + together * f->rows);
-        if (!p->packed) tfm__pack_part_avx2(p, j->k, r, next, f->rows, scratch);
-        for (t.first = 0; t.first < lanes; t.first = t.last) {
-            t.last = t.first + half;
-            t.add = t.first > 0;
-            tfm__gemm_tiles(f, j, p, r, next, w, &t);
-        }
+        bool direct = lies && end - r >= 16;
+        next = direct ? end - (end - r) % 16 : p->packed ? end :
+               tfm__min64(end, r + tfm__panels_together(j->k) * TFM__PANEL);
+        if (!direct && !p->packed) tfm__pack_part_avx2(p, j->k, r, next, scratch);
+        const char *w = direct ? p->w + r * 4 : p->packed ? (const char *)p->packed + r / TFM__PANEL * panel
+                                                          : (const char *)scratch;
+        t.b_row = direct ? p->w_step : TFM__PANEL * 4;
+        t.b_step = direct ? 64 : panel;
+        for (int first = 0; first < lanes; first += part)
+            for (int64_t c = 0; c < j->n; c += j->width)
+                for (int64_t at = r; at < next; at += together) {
+                    t.b = w + (at - r) / TFM__PANEL * t.b_step;
+                    tfm__float_tile(product, j, p, &t, at, tfm__min64(next - at, together), c, first, first + part);
+                }
     }
 }
-TFM__AVX2 static void tfm__gemm_float_avx2(const tfm__float_kernel *f, const tfm__gemm_job *j, const tfm__part *p,
+TFM__AVX2 static void tfm__gemm_float_avx2(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p,
                                            int64_t begin, int64_t end, int thread) {
     tfm_type type = p->type->type;
     bool rows = j->n == 1 && tfm__lanes(j->k) > 1 && !p->packed && p->w_step == p->type->bytes;
     if (rows && type == TFM_F32) tfm__float_gemv_avx2(TFM_F32, 4, j, p, begin, end);
     else if (rows && type == TFM_F16) tfm__float_gemv_avx2(TFM_F16, 2, j, p, begin, end);
-    else if (rows && type == TFM_BF16) tfm__float_gemv_avx2(TFM_BF16, 2, j, p, begin, end);
-    else tfm__gemm_panels(f, j, p, begin, end,
+    else if (rows) tfm__float_gemv_avx2(TFM_BF16, 2, j, p, begin, end);
+    else tfm__gemm_panels(product, j, p, begin, end,
                           j->scratch ? (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride) : NULL);
 }
-/* ---- Float products on AVX-512: panels of 32 rows, tiles of 12 columns; the rest is AVX2's ---- */
-
-/* One lane's steps: sum = w x. */
-TFM__AVX512 TFM__INLINE void tfm__float_lane_avx512(__m512 *sum, int panels, int columns, const float *w,
-                                                   int64_t w_panel, const float *x, int64_t x_step, int64_t steps) {
-    __m512 t[24];
-    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) t[i] = _mm512_setzero_ps();
-    for (int64_t s = 0; s < steps; s++, w += 32, x += x_step) {
-        __m512 v[8];
-        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) v[i] = _mm512_loadu_ps(w + i / 2 * w_panel + i % 2 * 16);
-        if (columns > 1) __builtin_prefetch(w + 512);
-        if (columns > 1) __builtin_prefetch(w + 528);
-        if (columns > 1) __builtin_prefetch(x + 256);
-        TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++)
-            t[i] = _mm512_fmadd_ps(v[i / (2 * columns) * 2 + i % 2], _mm512_set1_ps(x[i / 2 % columns]), t[i]);
-    }
-    TFM__UNROLL for (int i = 0; i < 2 * panels * columns; i++) sum[i] = t[i];
-}
-TFM__AVX512 TFM__INLINE void tfm__float_body_avx512(const tfm__float_tile *t, int panels, int columns) {
-    __m512 acc[24], waiting[4][24];
-    int lanes = tfm__lanes(t->k), depth = 0, count = 2 * panels * columns;
-    int64_t w_lane = tfm__lane_rows(t->k) * 32, x_lane = tfm__lane_rows(t->k) * 12;
-    for (int j = t->first;; j++) {
-        int lane = lanes > 1 ? tfm__lane_order[j] : 0;
-        const float *x = columns > 1 ? t->x + j * x_lane : t->x + lane;
-        tfm__float_lane_avx512(acc, panels, columns, t->w + j * w_lane, t->w_panel, x, columns > 1 ? 12 : lanes,
-                              lanes > 1 ? (t->k + TFM__LANES - 1 - lane) / TFM__LANES : t->k);
-        for (int b = j - t->first; b & 1; b >>= 1) {
-            depth--;
-            TFM__UNROLL for (int i = 0; i < count; i++) acc[i] = _mm512_add_ps(waiting[depth][i], acc[i]);
-        }
-        if (j + 1 == t->last) break;
-        TFM__UNROLL for (int i = 0; i < count; i++) waiting[depth][i] = acc[i];
-        depth++;
-    }
-    TFM__UNROLL for (int c = 0; c < columns; c++) {
-        if (c >= t->columns) break;
-        TFM__UNROLL for (int i = 0; i < 2 * panels; i++) {
-            __m512 v = acc[2 * (i / 2 * columns + c) + i % 2];
-            if (t->add) v = _mm512_add_ps(_mm512_loadu_ps(t->y + c * t->y_column + 16 * i), v);
-            if (t->bias) v = _mm512_add_ps(v, _mm512_loadu_ps(t->bias + 16 * i));
-            _mm512_storeu_ps(t->y + c * t->y_column + 16 * i, v);
-        }
-    }
-}
-TFM__AVX512 static void tfm__float_tile_avx512(const tfm__float_tile *t, int panels) {
-    if (panels == 4) tfm__float_body_avx512(t, 4, 1);
-    else if (t->plain) tfm__float_body_avx512(t, 1, 1);
-    else if (t->columns <= 4) tfm__float_body_avx512(t, 1, 4);
-    else if (t->columns <= 8) tfm__float_body_avx512(t, 1, 8);
-    else tfm__float_body_avx512(t, 1, 12);
-}
-static const tfm__float_kernel tfm__float_avx512 = { 32, 12, tfm__float_tile_avx512 };
 
 /* ---- Quantized products -------------------------------------------------- [KERNELS.AVX2.INTEGER]
    One column (decoding): four rows at once, each 32 weights to a register, multiplied by the 32 of the
@@ -3123,7 +3148,7 @@ static const tfm__float_kernel tfm__float_avx512 = { 32, 12, tfm__float_tile_avx
    those |w|.                                                                                       */
 
 enum { TFM__AVX2_SUMS, TFM__VEX_VNNI, TFM__EVEX_VNNI, TFM__AMX };      /* how bytes are multiplied: isa */
-enum { TFM__PANEL = 16, TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8, TFM__TILE_AMX = 16 };     /* rows; columns */
+enum { TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8, TFM__TILE_AMX = 16 };       /* columns of a tile */
 enum { TFM__RUN = 4, TFM__AHEAD = 2048 };       /* one column: rows at once; interleaved: bytes to prefetch ahead */
 
 /* What the kernels below know of a type when they are compiled: group, bits, offset, has_min. */
@@ -3157,6 +3182,7 @@ TFM__AVX2 TFM__INLINE __m256i tfm__dot2(int isa, __m256i acc, __m256i a, __m256i
     else acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
     return acc;
 }
+TFM__AVX2 TFM__INLINE __m256 tfm__negate_avx2(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
 TFM__AVX2 TFM__INLINE __m256i tfm__load256(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 TFM__AVX2 TFM__INLINE __m128i tfm__load128(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
 TFM__AVX2 TFM__INLINE void tfm__store256(void *p, __m256i v) { _mm256_storeu_si256((__m256i *)p, v); }
@@ -3844,7 +3870,7 @@ static void tfm__gemm_integers(int isa, const tfm__gemm_job *j, const tfm__part 
         }
     }
 }
-static void tfm__gemm_x86(int isa, const tfm__float_kernel *floats, const void *job, int64_t begin, int64_t end,
+static void tfm__gemm_x86(int isa, tfm__product_kernel *floats, const void *job, int64_t begin, int64_t end,
                           int thread) {
     const tfm__gemm_job *j = (const tfm__gemm_job *)job;
     const tfm__part *p;
@@ -3856,104 +3882,46 @@ static void tfm__gemm_x86(int isa, const tfm__float_kernel *floats, const void *
     }
 }
 static void tfm__gemm_avx2(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__AVX2_SUMS, &tfm__float_avx2, job, begin, end, thread);
+    tfm__gemm_x86(TFM__AVX2_SUMS, tfm__product_avx2, job, begin, end, thread);
 }
 static void tfm__gemm_avx512(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__AVX2_SUMS, &tfm__float_avx512, job, begin, end, thread);
+    tfm__gemm_x86(TFM__AVX2_SUMS, tfm__product_avx512, job, begin, end, thread);
 }
 static void tfm__gemm_avx512vnni(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__EVEX_VNNI, &tfm__float_avx512, job, begin, end, thread);
+    tfm__gemm_x86(TFM__EVEX_VNNI, tfm__product_avx512, job, begin, end, thread);
 }
 #if TFM__SIMD_2021
 static void tfm__gemm_avxvnni(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__VEX_VNNI, &tfm__float_avx2, job, begin, end, thread);
+    tfm__gemm_x86(TFM__VEX_VNNI, tfm__product_avx2, job, begin, end, thread);
 }
 static void tfm__gemm_amx(void *job, int64_t begin, int64_t end, int thread) {
     static const struct { uint8_t palette, zeros[15]; uint16_t bytes[16]; uint8_t rows[16]; } shapes = {
         1, { 0 }, { 64, 32, 64, 16, 64 }, { 16, 16, 8, 16, 4 } };
     if (((const tfm__gemm_job *)job)->n == 1) { tfm__gemm_avx512vnni(job, begin, end, thread); return; }
     __asm__ volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");
-    tfm__gemm_x86(TFM__AMX, &tfm__float_avx512, job, begin, end, thread);
+    tfm__gemm_x86(TFM__AMX, tfm__product_avx512, job, begin, end, thread);
     __asm__ volatile("tilerelease");
 }
 #endif
 static size_t tfm__scratch_avx2(const tfm__type *type, int64_t k) {
-    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(&tfm__float_avx2, k);
+    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(k);
 }
 static size_t tfm__scratch_avx512(const tfm__type *type, int64_t k) {
-    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(&tfm__float_avx512, k);
+    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(k);
 }
 
 /* ---- Attention ----
-   A unit takes its queries, up to 96 rows, through the blocks of 64 keys; K and V of a block are
-   packed once for all of them: K turned, [4][d][16 keys], V as rows of f32. Rows go in tiles of 12,
-   each step for the whole tile: scores = q K, weights = exp(scores - max) in place, o += weights V.
-   Both products are one kernel: lanes are keys, then elements of V, so that every chain runs as in
-   the portable code: over d, then over keys, ascending. It holds 3 rows x 32 lanes (AVX-512: 6 x
-   64) in registers. Keys that a row does not see have no bit in its mask `seen`; runs of keys seen
-   by the same rows make one product. Up to 3 rows (decode) have no use for packing: V, and K from a
-   cache, which keeps it turned, are read where they lie and widened on the way into the product. */
-typedef struct tfm__attention_product {              /* c [rows, columns] = or += a [rows, n] b [n, columns] */
-    float *c;
-    const float *a;
-    const char *b;
-    int64_t c_stride, a_stride, b_stride;       /* along rows: floats, floats, bytes */
-    int64_t b_step;                     /* bytes from 16 columns of b to the next 16 */
-    int64_t n, rows, columns;           /* columns: a multiple of 16 */
-    bool half, add;                     /* b is f16; += */
-    const char *next;                   /* with half: as much as b, read soon, so prefetched */
-} tfm__attention_product;
-
+   A unit takes its queries, up to 96 rows, through the blocks of 64 keys; K and V of a block are packed
+   once for all of them: K turned, panels of 16 keys, V as panels of 16 elements, in f32. Rows go in
+   tiles of 12, each step for the whole tile: scores = q K, weights = exp(scores - max) in place, o +=
+   weights V. Both products are the kernel of float products: every chain runs as in the portable code,
+   over d, then over keys, ascending. Keys that a row does not see have no bit in its mask `seen`; runs
+   of keys seen by the same rows make one product. Up to 4 rows (decode) have no use for packing: V, and
+   K from a cache, which keeps it turned, are read where they lie and widened on the way into the product. */
 typedef struct tfm__attention_isa {     /* what depends on the width of registers */
-    int64_t rows;                       /* that a product holds at once */
-    void (*product)(const tfm__attention_product *t);
+    tfm__product_kernel *product;
     float (*weigh)(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen, float *m, float *sum);
 } tfm__attention_isa;
-
-TFM__AVX2 TFM__INLINE __m256 tfm__attention_wide_avx2(bool half, const char *p) {
-    return half ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p))
-                : _mm256_loadu_ps((const float *)(const void *)p);
-}
-TFM__AVX2 TFM__INLINE void tfm__attention_tile_avx2(int rows, int vectors, bool half, const tfm__attention_product *t,
-                                                  int64_t row, int64_t column) {
-    __m256 acc[3][8], x[3];
-    int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, b_step = t->b_step, c_stride = t->c_stride;
-    const float *a = t->a + row * a_stride;
-    const char *b = t->b + column / 16 * b_step;
-    const char *next = row ? b : t->next + column * n * 2;
-    float *c = t->c + row * c_stride + column;
-    TFM__UNROLL for (int i = 0; i < rows; i++)
-        TFM__UNROLL for (int v = 0; v < vectors; v++)
-            acc[i][v] = t->add ? _mm256_loadu_ps(c + i * c_stride + 8 * v) : _mm256_setzero_ps();
-    for (int64_t k = 0; k < n; k++, b += b_stride, next += vectors * 16) {
-        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 4) _mm_prefetch(next + 16 * v, _MM_HINT_T0);
-        TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm256_broadcast_ss(a + i * a_stride + k);
-        TFM__UNROLL for (int v = 0; v < vectors; v++) {
-            __m256 w = tfm__attention_wide_avx2(half, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
-            TFM__UNROLL for (int i = 0; i < rows; i++) acc[i][v] = _mm256_fmadd_ps(x[i], w, acc[i][v]);
-        }
-    }
-    TFM__UNROLL for (int i = 0; i < rows; i++)
-        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm256_storeu_ps(c + i * c_stride + 8 * v, acc[i][v]);
-}
-TFM__AVX2 TFM__INLINE void tfm__attention_rows_avx2(int rows, bool half, const tfm__attention_product *t, int64_t row) {
-    int64_t x = 0;
-    if (rows == 1) for (; x + 64 <= t->columns; x += 64) tfm__attention_tile_avx2(1, 8, half, t, row, x);
-    if (rows < 3 || !half) for (; x + 32 <= t->columns; x += 32) tfm__attention_tile_avx2(rows, 4, half, t, row, x);
-    for (; x < t->columns; x += 16) tfm__attention_tile_avx2(rows, 2, half, t, row, x);
-}
-TFM__AVX2 static void tfm__attention_product_avx2(const tfm__attention_product *t) {
-    for (int64_t r = 0, rows; r < t->rows; r += rows) {
-        int64_t left = t->rows - r;
-        rows = left == 4 ? 2 : tfm__min64(left, 3);
-        if (rows == 3 && t->half) tfm__attention_rows_avx2(3, true, t, r);
-        else if (rows == 3) tfm__attention_rows_avx2(3, false, t, r);
-        else if (rows == 2 && t->half) tfm__attention_rows_avx2(2, true, t, r);
-        else if (rows == 2) tfm__attention_rows_avx2(2, false, t, r);
-        else if (t->half) tfm__attention_rows_avx2(1, true, t, r);
-        else tfm__attention_rows_avx2(1, false, t, r);
-    }
-}
 
 /* All ones in the lanes whose bits are set. */
 TFM__AVX2 TFM__INLINE __m256 tfm__attention_lanes_avx2(uint64_t bits) {
@@ -3966,9 +3934,13 @@ TFM__AVX2 TFM__INLINE __m256 tfm__attention_exp_avx2(__m256 x) {
     x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
     __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504f), magic), k = _mm256_sub_ps(t, magic);
     x = _mm256_fmadd_ps(k, _mm256_set1_ps(-1.4286068e-06f), _mm256_fmadd_ps(k, _mm256_set1_ps(-0.693145752f), x));
-    x = _mm256_add_ps(_mm256_set1_ps(1.0f), tfm__exp_tail_avx2(x));
-    x = _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
-    return _mm256_mul_ps(x, _mm256_set1_ps(0x1p-63f));
+    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(0.00139506022f), x, _mm256_set1_ps(0.00836895313f));
+    p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(0.041666206f));
+    p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(0.166665182f));
+    p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(0.5f));
+    p = _mm256_add_ps(_mm256_set1_ps(1.0f), _mm256_fmadd_ps(_mm256_mul_ps(x, x), p, x));
+    p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
+    return _mm256_mul_ps(p, _mm256_set1_ps(0x1p-63f));
 }
 /* The largest of eight, none of which is NaN. */
 TFM__AVX2 TFM__INLINE float tfm__attention_top_avx2(__m256 x) {
@@ -4018,326 +3990,7 @@ TFM__AVX2 static float tfm__attention_weigh_avx2(float *s, int64_t columns, cons
     return fade;
 }
 
-/* Eight elements of eight keys to f32, turned: element e of key x goes to out[16 * e + x]. */
-TFM__AVX2 TFM__INLINE void tfm__attention_turn_avx2(bool half, const char *from, int64_t stride, float *out) {
-    __m256 r[8], t[8], s[8];
-    TFM__UNROLL for (int i = 0; i < 8; i++) r[i] = tfm__attention_wide_avx2(half, from + i * stride);
-    TFM__UNROLL for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    }
-    TFM__UNROLL for (int i = 0; i < 8; i += 4) {
-        s[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-        s[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-        s[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        s[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-    }
-    TFM__UNROLL for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(out + 16 * i, _mm256_permute2f128_ps(s[i], s[i + 4], 0x20));
-        _mm256_storeu_ps(out + 16 * (i + 4), _mm256_permute2f128_ps(s[i], s[i + 4], 0x31));
-    }
-}
-/* Keys begin..end-1 of a block, f32 or f16, as f32 [key / 16][d rounded up to 8][16]. Columns outside
-   repeat the nearest key; elements past d are zeros. */
-TFM__AVX2 static void tfm__attention_turn(bool half, const char *k, int64_t stride, int64_t d, int64_t begin,
-                                          int64_t end, float *out) {
-    int64_t size = half ? 2 : 4;
-    for (int64_t x = begin / TFM__KEYS * TFM__KEYS; x < end; x += 16)
-        for (int64_t e = 0; e < d; e += 8, out += 8 * 16) {
-            const char *from = k + x * stride + e * size;
-            char edge[16][32];
-            int64_t step = stride;
-            if (x < begin || x + 16 > end || e + 8 > d) {
-                memset(edge, 0, sizeof edge);
-                for (int64_t i = 0; i < 16; i++)
-                    memcpy(edge[i], k + tfm__max64(begin, tfm__min64(x + i, end - 1)) * stride + e * size,
-                           (size_t)(tfm__min64(8, d - e) * size));
-                from = edge[0];
-                step = 32;
-            }
-            for (int64_t i = 0; i < 16; i += 8)
-                if (half) tfm__attention_turn_avx2(true, from + i * step, step, out + i);
-                else tfm__attention_turn_avx2(false, from + i * step, step, out + i);
-        }
-}
-/* n halves to f32, n a multiple of 8. next is read soon. */
-TFM__AVX2 static void tfm__attention_widen(const char *from, int64_t n, float *out, const char *next) {
-    for (int64_t i = 0; i < n; i += 8) {
-        _mm_prefetch(next + 2 * i, _MM_HINT_T0);
-        _mm256_storeu_ps(out + i, tfm__attention_wide_avx2(true, from + 2 * i));
-    }
-}
-/* Values begin..end-1 of a block as f32 rows of `width`, dv rounded up to 16. next is read soon. */
-TFM__AVX2 static void tfm__attention_pack(bool half, const char *v, int64_t stride, int64_t dv, int64_t width,
-                                       int64_t begin, int64_t end, float *out, const char *next) {
-    out += begin % TFM__KEYS * width;
-    for (int64_t p = begin; p < end; p++, out += width) {
-        const char *row = v + p * stride;
-        int64_t e = 0;
-        for (; e + 8 <= dv; e += 8, next += half ? 16 : 32) {
-            _mm_prefetch(next, _MM_HINT_T0);
-            _mm256_storeu_ps(out + e, tfm__attention_wide_avx2(half, row + e * (half ? 2 : 4)));
-        }
-        for (; e < width; e++) {
-            out[e] = 0;
-            if (e >= dv) continue;
-            if (half) out[e] = tfm__half_at((const uint8_t *)row + 2 * e);
-            else memcpy(&out[e], row + 4 * e, 4);
-        }
-    }
-}
-
-/* A unit at work, in its scratch. */
-typedef struct tfm__attention_space {
-    int64_t width;                      /* dv rounded up to 16 */
-    float *q, *k, *v, *s;               /* [rows, d], [4][d to 8][16], [64, width], [12, 64] */
-    float *o, *sum, *m, *total;         /* [rows, width], [rows, 16], [rows], [rows, 2] */
-    const char *key, *value;            /* K of the block, V of position 0, as the product takes them */
-    const char *key_next, *value_next;  /* what K of the next block, V of a block later, are made of */
-    int64_t key_step, value_stride, value_next_stride;      /* bytes of 16 keys, of a position of V */
-    bool key_half, value_half, packs;   /* packs: v has room */
-} tfm__attention_space;
-
-static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, bool packs, float *base,
-                                   tfm__attention_space *a) {
-    int64_t d = (j->d + 7) / 8 * 8, width = (j->dv + 15) / 16 * 16, at = 0;
-    int64_t sizes[8] = { rows * d, d * TFM__KEYS, packs ? width * TFM__KEYS : 0, TFM__QUERY_TILE * TFM__KEYS,
-                         rows * width, rows * 16, rows, rows * 2 };
-    float **parts[8] = { &a->q, &a->k, &a->v, &a->s, &a->o, &a->sum, &a->m, &a->total };
-    for (int i = 0; i < 8; i++) {
-        if (base) *parts[i] = base + at;
-        at += (sizes[i] + 15) / 16 * 16;
-    }
-    a->width = width;
-    a->packs = packs;
-    return (size_t)at * sizeof(float);
-}
-static size_t tfm__attention_scratch_x86(const tfm__attention_job *j, int64_t rows) {
-    tfm__attention_space a;
-    return tfm__attention_carve(j, rows, true, NULL, &a);
-}
-
-/* o += weights V for n rows that one product takes at once, run by run of keys seen by the same rows. */
-static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__attention_space *a, int64_t row,
-                                  const float *weights, const uint64_t *seen, int64_t n, int64_t block) {
-    uint64_t change = 0, left = 0;      /* change, bit x: not the same rows see x and x + 1 */
-    for (int64_t i = 0; i < n; i++) {
-        change |= seen[i] ^ seen[i] >> 1;
-        left |= seen[i];
-    }
-    while (left) {
-        int64_t x = __builtin_ctzll(left), next = x + 1 + __builtin_ctzll(change >> x);
-        for (int64_t i = 0, to; i < n; i = to + 1) {
-            for (to = i; to < n && seen[to] >> x & 1; to++) ;
-            tfm__attention_product t = { a->o + (row + i) * a->width, weights + i * TFM__KEYS + x,
-                            a->value + (block + x) * a->value_stride, a->width, TFM__KEYS, a->value_stride,
-                            a->value_half ? 32 : 64, next - x, to - i, a->width, a->value_half, true,
-                            a->value_next + (block + x) * a->value_next_stride };
-            if (to > i) isa->product(&t);
-        }
-        left &= next < 64 ? ~(uint64_t)0 << next : 0;
-    }
-}
-/* Keys begin..end-1, of one block, for rows row..row+n-1 of the unit. */
-TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const tfm__attention_job *j,
-                                          const tfm__attention_unit *u, const tfm__attention_space *a, int64_t row,
-                                          int64_t n, int64_t begin, int64_t end) {
-    uint64_t seen[TFM__QUERY_TILE];
-    int64_t block = begin / TFM__KEYS * TFM__KEYS, columns = 0;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t first, last;
-        tfm__attention_span(j, u, (u->row + row + i) / j->group, &first, &last);
-        first = tfm__max64(first, begin) - block;
-        last = tfm__min64(last, end) - block;
-        seen[i] = first < last ? ~(uint64_t)0 >> (64 - (last - first)) << first : 0;
-        if (seen[i]) columns = tfm__max64(columns, (last + 15) / 16 * 16);
-    }
-    if (!columns) return;
-    tfm__attention_product t = { a->s, a->q + row * j->d, a->key, TFM__KEYS, j->d, a->key_half ? 32 : 64, a->key_step,
-                                 j->d, n, columns, a->key_half, false, a->key_next };
-    isa->product(&t);
-    for (int64_t i = 0; i < n; i++) {
-        float bias[TFM__KEYS], *o = a->o + (row + i) * a->width;
-        int64_t r = u->row + row + i;
-        const char *mask = tfm__attention_mask(j, u->b, u->head * j->group + r % j->group, r / j->group);
-        if (!seen[i]) continue;
-        for (int64_t x = 0; mask && x < columns; x++) {
-            bias[x] = 0;
-            if (seen[i] >> x & 1) memcpy(&bias[x], mask + (block + x) * j->mask_stride[3], sizeof(float));
-        }
-        float fade = isa->weigh(a->s + i * TFM__KEYS, columns, mask ? bias : NULL, j->scale, &seen[i], a->m + row + i,
-                                a->sum + (row + i) * TFM__LANES);
-        if (fade == 1) continue;
-        for (int64_t e = 0; e < a->width; e += 8)
-            _mm256_storeu_ps(o + e, _mm256_mul_ps(_mm256_loadu_ps(o + e), _mm256_set1_ps(fade)));
-    }
-    for (int64_t i = 0; i < n; i += isa->rows)
-        tfm__attention_values(isa, a, row + i, a->s + i * TFM__KEYS, seen + i, tfm__min64(isa->rows, n - i), block);
-}
-/* Keys begin..end-1, of one block, for the whole unit. */
-static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attention_job *j,
-                                const tfm__attention_unit *u, tfm__attention_space *a, int64_t begin, int64_t end) {
-    const char *k = j->k + u->b * j->k_stride[0] + u->head * j->k_stride[1];
-    const char *v = j->v + u->b * j->v_stride[0] + u->head * j->v_stride[1];
-    int64_t rows = u->end - u->row, block = begin / TFM__KEYS * TFM__KEYS, size = j->type == TFM_F16 ? 2 : 4;
-    bool half = j->type == TFM_F16;
-    a->key_half = half && rows <= 3 && j->turned;
-    a->key_step = j->d * 16 * size;
-    a->key = k + block * j->k_stride[2];
-    if (!j->turned || (half && !a->key_half)) {
-        a->key = (const char *)a->k;
-        a->key_step = (j->turned ? j->d : (j->d + 7) / 8 * 8) * 64;
-        if (j->turned) tfm__attention_widen(k + block * j->k_stride[2], (end - block + 15) / 16 * 16 * j->d, a->k,
-                                       v + block * j->v_stride[2]);
-        else tfm__attention_turn(half, k, j->k_stride[2], j->d, begin, end, a->k);
-    }
-    a->key_next = k + (block + TFM__KEYS) * j->k_stride[2];
-    a->value_next = v + TFM__KEYS * j->v_stride[2];
-    a->value = v;
-    a->value_stride = a->value_next_stride = j->v_stride[2];
-    a->value_half = half;
-    if ((rows > 3 && a->packs) || j->dv % 16) {
-        tfm__attention_pack(half, v, j->v_stride[2], j->dv, a->width, begin, end, a->v, a->key_next);
-        a->value_stride = a->width * (int64_t)sizeof(float);
-        a->value = (const char *)a->v - block * a->value_stride;
-        a->value_half = false;
-    }
-    for (int64_t row = 0; row < rows; row += TFM__QUERY_TILE)
-        tfm__attention_tile(isa, j, u, a, row, tfm__min64(TFM__QUERY_TILE, rows - row), begin, end);
-}
-/* A segment's results of row `row`: to the partials or to the output. */
-TFM__AVX2 static void tfm__attention_deliver(const tfm__attention_job *j, const tfm__attention_unit *u,
-                                             const tfm__attention_space *a, int64_t row, bool last) {
-    int64_t i = (u->row + row) / j->group, h = u->head * j->group + (u->row + row) % j->group;
-    float *out = j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
-    const float *o = a->o + row * a->width;
-    float l = tfm__join(a->sum + row * TFM__LANES, TFM__LANES);
-    if (j->partials) {
-        float *p = tfm__attention_partial(j, u->b, h, i, u->segment);
-        p[0] = a->m[row];
-        p[1] = l;
-        memcpy(p + 2, o, (size_t)j->dv * sizeof(float));
-        return;
-    }
-    float inverse = 1, scale, old = tfm__attention_total(TFM__FMA_HARD, a->total + 2 * row, a->m[row], l, &scale);
-    const float *total = a->total + 2 * row;
-    if (last) inverse = total[1] == 0 ? 0 : 1.0f / total[1];
-    int64_t e = 0;
-    for (; e + 8 <= j->dv; e += 8) {
-        __m256 y = _mm256_loadu_ps(out + e), x = _mm256_mul_ps(_mm256_loadu_ps(o + e), _mm256_set1_ps(scale));
-        if (l != 0) y = _mm256_fmadd_ps(y, _mm256_set1_ps(old), x);
-        _mm256_storeu_ps(out + e, _mm256_mul_ps(y, _mm256_set1_ps(inverse)));
-    }
-    for (; e < j->dv; e++) {
-        float y = l != 0 ? tfm__fma(TFM__FMA_HARD, out[e], old, o[e] * scale) : out[e];
-        out[e] = y * inverse;
-    }
-}
-static void tfm__attention_unit_x86(const tfm__attention_isa *isa, const tfm__attention_job *j,
-                                    const tfm__attention_unit *u, bool packs, float *scratch) {
-    tfm__attention_space a;
-    int64_t rows = u->end - u->row, begin, end, none;
-    tfm__attention_carve(j, rows, packs, scratch, &a);
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t i = (u->row + r) / j->group, h = u->head * j->group + (u->row + r) % j->group;
-        memcpy(a.q + r * j->d, j->q + u->b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2],
-               (size_t)j->d * sizeof(float));
-        a.total[2 * r] = -TFM__INF;
-        a.total[2 * r + 1] = 0;
-        if (!j->partials) memset(j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2], 0,
-                                 (size_t)j->dv * sizeof(float));
-    }
-    tfm__attention_span(j, u, u->row / j->group, &begin, &none);
-    tfm__attention_span(j, u, (u->end - 1) / j->group, &none, &end);
-    do {
-        int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
-        memset(a.o, 0, (size_t)(rows * a.width) * sizeof(float));
-        memset(a.sum, 0, (size_t)(rows * TFM__LANES) * sizeof(float));
-        for (int64_t r = 0; r < rows; r++) a.m[r] = -TFM__INF;
-        for (int64_t next; begin < segment_end; begin = next) {
-            next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
-            tfm__attention_keys(isa, j, u, &a, begin, next);
-        }
-        for (int64_t r = 0; r < rows; r++) tfm__attention_deliver(j, u, &a, r, begin >= end);
-    } while (begin < end);
-}
-/* Plain arrays come without scratch: small heads use the stack, and pack V only for its odd size. */
-enum { TFM__ATTENTION_STACK = 64 * 1024 / sizeof(float) };
-static bool tfm__attention_fits(const tfm__attention_job *j) {
-    tfm__attention_space a;
-    return tfm__attention_carve(j, j->rows, j->dv % 16 != 0, NULL, &a) <= TFM__ATTENTION_STACK * sizeof(float);
-}
-static void tfm__attention_stack(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
-                                 int64_t end) {
-    float scratch[TFM__ATTENTION_STACK];
-    for (int64_t index = begin; index < end; index++) {
-        tfm__attention_unit u = tfm__attention_unit_at(j, index);
-        tfm__attention_unit_x86(isa, j, &u, j->dv % 16 != 0, scratch);
-    }
-}
-TFM__AVX2 static void tfm__attention_x86(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
-                                         int64_t end, int thread) {
-    if (j->joining || (!j->scratch && !tfm__attention_fits(j))) {
-        tfm__attention_run(TFM__FMA_HARD, j, begin, end);
-        return;
-    }
-    if (!j->scratch) { tfm__attention_stack(isa, j, begin, end); return; }
-    for (int64_t index = begin; index < end; index++) {
-        tfm__attention_unit u = tfm__attention_unit_at(j, index);
-        tfm__attention_unit_x86(isa, j, &u, true, (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
-    }
-}
-static void tfm__attention_avx2(void *job, int64_t begin, int64_t end, int thread) {
-    static const tfm__attention_isa isa = { 3, tfm__attention_product_avx2, tfm__attention_weigh_avx2 };
-    tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
-}
-
-/* The same on registers of 16: 6 rows x 64 lanes. */
-TFM__AVX512 TFM__INLINE __m512 tfm__attention_wide_avx512(bool half, const char *p) {
-    return half ? _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)p))
-                : _mm512_loadu_ps((const float *)(const void *)p);
-}
-TFM__AVX512 TFM__INLINE void tfm__attention_tile_avx512(int rows, int vectors, bool half,
-                                                        const tfm__attention_product *t, int64_t row, int64_t column) {
-    __m512 acc[6][4], x[6];
-    int64_t n = t->n, a_stride = t->a_stride, b_stride = t->b_stride, b_step = t->b_step, c_stride = t->c_stride;
-    const float *a = t->a + row * a_stride;
-    const char *b = t->b + column / 16 * b_step, *next = row ? b : t->next + column * n * 2;
-    float *c = t->c + row * c_stride + column;
-    TFM__UNROLL for (int i = 0; i < rows; i++)
-        TFM__UNROLL for (int v = 0; v < vectors; v++)
-            acc[i][v] = t->add ? _mm512_loadu_ps(c + i * c_stride + 16 * v) : _mm512_setzero_ps();
-    for (int64_t k = 0; k < n; k++, b += b_stride, next += vectors * 32) {
-        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 2) _mm_prefetch(next + 32 * v, _MM_HINT_T0);
-        TFM__UNROLL for (int i = 0; i < rows; i++) x[i] = _mm512_set1_ps(a[i * a_stride + k]);
-        TFM__UNROLL for (int v = 0; v < vectors; v++) {
-            __m512 w = tfm__attention_wide_avx512(half, b + v * b_step);
-            TFM__UNROLL for (int i = 0; i < rows; i++) acc[i][v] = _mm512_fmadd_ps(x[i], w, acc[i][v]);
-        }
-    }
-    TFM__UNROLL for (int i = 0; i < rows; i++)
-        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm512_storeu_ps(c + i * c_stride + 16 * v, acc[i][v]);
-}
-TFM__AVX512 TFM__INLINE void tfm__attention_rows_avx512(int rows, bool half, const tfm__attention_product *t,
-                                                        int64_t row) {
-    int64_t x = 0;
-    for (; x + 64 <= t->columns; x += 64) tfm__attention_tile_avx512(rows, 4, half, t, row, x);
-    for (; x < t->columns; x += 16) tfm__attention_tile_avx512(rows, 1, half, t, row, x);
-}
-TFM__AVX512 static void tfm__attention_product_avx512(const tfm__attention_product *t) {
-    for (int64_t r = 0, rows; r < t->rows; r += rows) {
-        int64_t left = t->rows - r;
-        rows = left >= 6 && left != 8 ? 6 : left >= 4 && left != 5 ? 4 : tfm__min64(left, 3);
-        if (rows == 6) tfm__attention_rows_avx512(6, false, t, r);
-        else if (rows == 4) tfm__attention_rows_avx512(4, false, t, r);
-        else if (rows == 3 && t->half) tfm__attention_rows_avx512(3, true, t, r);
-        else if (rows == 3) tfm__attention_rows_avx512(3, false, t, r);
-        else if (rows == 2 && t->half) tfm__attention_rows_avx512(2, true, t, r);
-        else if (rows == 2) tfm__attention_rows_avx512(2, false, t, r);
-        else if (t->half) tfm__attention_rows_avx2(1, true, t, r);       /* eight chains, not four */
-        else tfm__attention_rows_avx2(1, false, t, r);
-    }
-}
+/* The same on registers of 16. */
 TFM__AVX512 TFM__INLINE __m512 tfm__attention_exp_avx512(__m512 x) {
     __m512 magic = _mm512_set1_ps(12582912.0f + 190.0f), low = _mm512_set1_ps(-104.0f), p;
     x = _mm512_mask_max_ps(low, 0xffff, low, x);
@@ -4382,8 +4035,204 @@ TFM__AVX512 static float tfm__attention_weigh_avx512(float *s, int64_t columns, 
     _mm512_storeu_ps(sum, sums);
     return fade;
 }
+
+/* A unit at work, in its scratch. */
+typedef struct tfm__attention_space {
+    int64_t width;                      /* dv rounded up to 16 */
+    float *q, *k, *v, *s;               /* [rows, d], K and V of a block if packed, [12, 64] */
+    float *o, *sum, *m, *total;         /* [rows, width], [rows, 16], [rows], [rows, 2] */
+    tfm__product scores, values;        /* of a block, with all its keys as columns and as rows of b */
+} tfm__attention_space;
+
+/* V is packed if it is f16 or of odd size, but for few rows. */
+static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, float *base, tfm__attention_space *a) {
+    int64_t width = (j->dv + 15) / 16 * 16, packed = j->type == TFM_F16 || j->dv % 16 ? TFM__KEYS + 1 : 0, at = 0;
+    int64_t sizes[8] = { rows * j->d, TFM__KEYS * (j->d + 1), width * packed, TFM__QUERY_TILE * TFM__KEYS,
+                         rows * width, rows * TFM__LANES, rows, rows * 2 };
+    float **parts[8] = { &a->q, &a->k, &a->v, &a->s, &a->o, &a->sum, &a->m, &a->total };
+    for (int i = 0; i < 8; i++) {
+        if (base) *parts[i] = base + at;
+        at += (sizes[i] + 15) / 16 * 16;
+    }
+    a->width = width;
+    return (size_t)at * sizeof(float);
+}
+static size_t tfm__attention_scratch_x86(const tfm__attention_job *j, int64_t rows) {
+    tfm__attention_space a;
+    return tfm__attention_carve(j, rows, NULL, &a);
+}
+
+/* o += weights V for n rows from `row`, run by run of keys seen by the same rows. */
+static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__attention_space *a, int64_t row,
+                                  const float *weights, const uint64_t *seen, int64_t n) {
+    uint64_t change = 0, left = 0;      /* change, bit x: not the same rows see x and x + 1 */
+    for (int64_t i = 0; i < n; i++) {
+        change |= seen[i] ^ seen[i] >> 1;
+        left |= seen[i];
+    }
+    while (left) {
+        int64_t x = __builtin_ctzll(left), next = x + 1 + __builtin_ctzll(change >> x);
+        for (int64_t i = 0, to; i < n; i = to + 1) {
+            tfm__product t = a->values;
+            for (to = i; to < n && seen[to] >> x & 1; to++) ;
+            t.c = a->o + (row + i) * a->width;
+            t.a = weights + i * TFM__KEYS + x;
+            t.b += x * t.b_row;
+            t.next += x * t.b_row;
+            t.n = next - x;
+            t.rows = to - i;
+            if (to > i) isa->product(&t);
+        }
+        left &= next < 64 ? ~(uint64_t)0 << next : 0;
+    }
+}
+/* Keys begin..end-1, of one block, for rows row..row+n-1 of the unit. */
+TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                          const tfm__attention_unit *u, const tfm__attention_space *a, int64_t row,
+                                          int64_t n, int64_t begin, int64_t end) {
+    uint64_t seen[TFM__QUERY_TILE];
+    int64_t block = begin / TFM__KEYS * TFM__KEYS;
+    tfm__product t = a->scores;
+    t.a = a->q + row * j->d;
+    t.rows = n;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t first, last;
+        tfm__attention_span(j, u, (u->row + row + i) / j->group, &first, &last);
+        first = tfm__max64(first, begin) - block;
+        last = tfm__min64(last, end) - block;
+        seen[i] = first < last ? ~(uint64_t)0 >> (64 - (last - first)) << first : 0;
+        if (seen[i]) t.columns = tfm__max64(t.columns, (last + 15) / 16 * 16);
+    }
+    if (!t.columns) return;
+    isa->product(&t);
+    for (int64_t i = 0; i < n; i++) {
+        float bias[TFM__KEYS], *o = a->o + (row + i) * a->width;
+        int64_t r = u->row + row + i;
+        const char *mask = tfm__attention_mask(j, u->b, u->head * j->group + r % j->group, r / j->group);
+        if (!seen[i]) continue;
+        for (int64_t x = 0; mask && x < t.columns; x++) {
+            bias[x] = 0;
+            if (seen[i] >> x & 1) memcpy(&bias[x], mask + (block + x) * j->mask_stride[3], sizeof(float));
+        }
+        float fade = isa->weigh(a->s + i * TFM__KEYS, t.columns, mask ? bias : NULL, j->scale, &seen[i], a->m + row + i,
+                                a->sum + (row + i) * TFM__LANES);
+        if (fade == 1) continue;
+        for (int64_t e = 0; e < a->width; e += TFM__LANES)
+            for (int l = 0; l < TFM__LANES; l++) o[e + l] *= fade;
+    }
+    for (int64_t i = 0; i < n; i += 6)
+        tfm__attention_values(isa, a, row + i, a->s + i * TFM__KEYS, seen + i, tfm__min64(6, n - i));
+}
+/* Keys begin..end-1, of one block, for the whole unit. */
+TFM__AVX2 static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                          const tfm__attention_unit *u, tfm__attention_space *a, int64_t begin,
+                                          int64_t end) {
+    bool half = j->type == TFM_F16;
+    int64_t block = begin / TFM__KEYS * TFM__KEYS, keys = end - block, size = half ? 2 : 4, rows = u->end - u->row;
+    const char *k = j->k + u->b * j->k_stride[0] + u->head * j->k_stride[1] + block * j->k_stride[2];
+    const char *v = j->v + u->b * j->v_stride[0] + u->head * j->v_stride[1] + block * j->v_stride[2];
+    tfm__product scores = { a->s, NULL, k, TFM__KEYS, j->d, 1, 16 * size, 16 * size * j->d, j->d, 0, 0, half, false,
+                            k + TFM__KEYS * j->k_stride[2], NULL, 0 };
+    tfm__product values = { NULL, NULL, v, a->width, TFM__KEYS, 1, j->v_stride[2], 16 * size, 0, 0, a->width, half,
+                            true, v + TFM__KEYS * j->v_stride[2], NULL, 0 };
+    if (!j->turned) {                   /* such keys are f32 */
+        tfm__pack p = { TFM_F32, k, j->k_stride[2], 4, keys, j->d, 1, TFM__PANEL, a->k };
+        tfm__pack_avx2(&p);
+        scores.b = (const char *)a->k;
+        scores.b_step = 64 * (j->d + 1);
+    } else if (half && rows > 4) {
+        for (int64_t i = 0; i < (keys + 15) / 16 * 16 * j->d; i += 8)
+            _mm256_storeu_ps(a->k + i, tfm__load8_avx2(TFM_F16, k + 2 * i));
+        scores.b = (const char *)a->k;
+        scores.b_row = 64;
+        scores.b_step = 64 * j->d;
+        scores.half = false;
+    }
+    if ((half && rows > 4) || j->dv % 16) {
+        tfm__pack p = { j->type, v, size, j->v_stride[2], j->dv, keys, 1, TFM__PANEL, a->v };
+        tfm__pack_avx2(&p);
+        values.b = (const char *)a->v;
+        values.b_row = 64;
+        values.b_step = 64 * (keys + 1);
+        values.half = false;
+    }
+    a->scores = scores;
+    a->values = values;
+    for (int64_t row = 0; row < rows; row += TFM__QUERY_TILE)
+        tfm__attention_tile(isa, j, u, a, row, tfm__min64(TFM__QUERY_TILE, rows - row), begin, end);
+}
+/* A segment's results of row `row`: to the partials or to the output. */
+TFM__AVX2 TFM__LOOPS static void tfm__attention_deliver(const tfm__attention_job *j, const tfm__attention_unit *u,
+                                             const tfm__attention_space *a, int64_t row, bool last) {
+    int64_t i = (u->row + row) / j->group, h = u->head * j->group + (u->row + row) % j->group;
+    float *out = j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
+    const float *o = a->o + row * a->width;
+    float l = tfm__join(a->sum + row * TFM__LANES, TFM__LANES);
+    if (j->partials) {
+        float *p = tfm__attention_partial(j, u->b, h, i, u->segment);
+        p[0] = a->m[row];
+        p[1] = l;
+        memcpy(p + 2, o, (size_t)j->dv * sizeof(float));
+        return;
+    }
+    tfm__attention_join(TFM__FMA_HARD, a->total + 2 * row, out, a->m[row], l, o, j->dv);
+    if (last) tfm__attention_end(a->total + 2 * row, out, j->dv);
+}
+static void tfm__attention_unit_x86(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                    const tfm__attention_unit *u, float *scratch) {
+    tfm__attention_space a;
+    int64_t rows = u->end - u->row, begin, end, none;
+    tfm__attention_carve(j, rows, scratch, &a);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t i = (u->row + r) / j->group, h = u->head * j->group + (u->row + r) % j->group;
+        memcpy(a.q + r * j->d, j->q + u->b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2],
+               (size_t)j->d * sizeof(float));
+        a.total[2 * r] = -TFM__INF;
+        a.total[2 * r + 1] = 0;
+        if (!j->partials) memset(j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2], 0,
+                                 (size_t)j->dv * sizeof(float));
+    }
+    tfm__attention_span(j, u, u->row / j->group, &begin, &none);
+    tfm__attention_span(j, u, (u->end - 1) / j->group, &none, &end);
+    do {
+        int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
+        memset(a.o, 0, (size_t)(rows * a.width) * sizeof(float));
+        memset(a.sum, 0, (size_t)(rows * TFM__LANES) * sizeof(float));
+        for (int64_t r = 0; r < rows; r++) a.m[r] = -TFM__INF;
+        for (int64_t next; begin < segment_end; begin = next) {
+            next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
+            tfm__attention_keys(isa, j, u, &a, begin, next);
+        }
+        for (int64_t r = 0; r < rows; r++) tfm__attention_deliver(j, u, &a, r, begin >= end);
+    } while (begin < end);
+}
+static void tfm__attention_units_x86(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
+                                     int64_t end, float *scratch) {
+    for (; begin < end; begin++) {
+        tfm__attention_unit u = tfm__attention_unit_at(j, begin);
+        tfm__attention_unit_x86(isa, j, &u, scratch);
+    }
+}
+/* Plain arrays come without scratch: small heads use the stack, and only they. */
+static __attribute__((noinline)) void tfm__attention_stack(const tfm__attention_isa *isa, const tfm__attention_job *j,
+                                                           int64_t begin, int64_t end) {
+    float scratch[TFM__ATTENTION_STACK / sizeof(float)] __attribute__((aligned(64)));
+    tfm__attention_units_x86(isa, j, begin, end, scratch);
+}
+TFM__AVX2 static void tfm__attention_x86(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
+                                         int64_t end, int thread) {
+    bool fits = j->scratch || tfm__attention_scratch_x86(j, j->rows) <= TFM__ATTENTION_STACK;
+    if (j->joining || !fits) tfm__attention_run(TFM__FMA_HARD, j, begin, end);
+    else if (!j->scratch) tfm__attention_stack(isa, j, begin, end);
+    else tfm__attention_units_x86(isa, j, begin, end,
+                                  (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
+}
+static void tfm__attention_avx2(void *job, int64_t begin, int64_t end, int thread) {
+    static const tfm__attention_isa isa = { tfm__product_avx2, tfm__attention_weigh_avx2 };
+    tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
+}
 static void tfm__attention_avx512(void *job, int64_t begin, int64_t end, int thread) {
-    static const tfm__attention_isa isa = { 6, tfm__attention_product_avx512, tfm__attention_weigh_avx512 };
+    static const tfm__attention_isa isa = { tfm__product_avx512, tfm__attention_weigh_avx512 };
     tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
 }
 #endif
@@ -4403,8 +4252,8 @@ typedef struct tfm__kernels {
     void (*halves)(const float *x, uint16_t *y, int64_t n);                    /* to f16 */
     int64_t (*next_above)(const float *x, int64_t i, int64_t n, float limit);
     void (*weigh)(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p);
-    int panel;                          /* rows of a panel of float weights; 0: gemm knows none */
-    void (*pack)(const tfm__part *part, int64_t k, int64_t begin, int64_t end, int panel, float *out);
+    /* float weights into panels of TFM__PANEL rows, or NULL: gemm knows none */
+    void (*pack)(const tfm__part *part, int64_t k, int64_t begin, int64_t end, float *out);
 } tfm__kernels;
 
 #define TFM__INSTANCE(target, kernel, suffix, fma)                                                 \
@@ -4424,7 +4273,7 @@ typedef struct tfm__kernels {
         level, 1, 1, false, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
         tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_##suffix, NULL,       \
-        tfm__decode, tfm__halves, tfm__next_above, tfm__weigh, 0, NULL                 \
+        tfm__decode, tfm__halves, tfm__next_above, tfm__weigh, NULL                    \
     };
 
 /* A build that targets the instruction (AArch64, Cortex-M4F, -march=haswell) has the fused row alone:
@@ -4446,19 +4295,19 @@ TFM__INSTANCE(TFM__AVX2_LOOPS, rows, avx2, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX2_LOOPS, rope, avx2, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX2_LOOPS, cell, avx2, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX2_LOOPS, binary, avx2, TFM__FMA_HARD)
-#define TFM__X86_ROW(suffix, level, width, float_width, vnni, bits, gemm, panel)                    \
+#define TFM__X86_ROW(suffix, level, width, float_width, vnni, bits, gemm)                           \
     static const tfm__kernels tfm__kernels_##suffix = {                                             \
         level, width, float_width, vnni, tfm__scratch_avx##bits, gemm, tfm__columns_avx2,           \
         tfm__unary_avx2, tfm__rows_avx2, tfm__rope_avx2, tfm__attention_avx##bits, tfm__cell_avx2,  \
         tfm__binary_avx2, tfm__attention_scratch_x86, tfm__decode_avx2, tfm__halves_avx2,           \
-        tfm__next_above_avx2, tfm__weigh_avx2, panel, tfm__pack_part_avx2                           \
+        tfm__next_above_avx2, tfm__weigh_avx2, tfm__pack_part_avx2                                  \
     };
-TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, false, 2, tfm__gemm_avx2, 16)
-TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, false, 512, tfm__gemm_avx512, 32)
-TFM__X86_ROW(avx512vnni, TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 12, true, 512, tfm__gemm_avx512vnni, 32)
+TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, false, 2, tfm__gemm_avx2)
+TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, false, 512, tfm__gemm_avx512)
+TFM__X86_ROW(avx512vnni, TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 12, true, 512, tfm__gemm_avx512vnni)
 #if TFM__SIMD_2021
-TFM__X86_ROW(avxvnni, TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 6, true, 2, tfm__gemm_avxvnni, 16)
-TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, 12, true, 512, tfm__gemm_amx, 32)
+TFM__X86_ROW(avxvnni, TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 6, true, 2, tfm__gemm_avxvnni)
+TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, 12, true, 512, tfm__gemm_amx)
 #endif
 #undef TFM__X86_ROW
 #endif
@@ -5097,9 +4946,9 @@ static void tfm__products_alike(tfm_context *c, const tfm__part *parts, int coun
     tfm__columns_form(&x_job, ks, parts->type, n);
     j.width = x_job.width;
     if (x_job.group) j.x_stride = (size_t)j.width * tfm__act_bytes(k, x_job.group);
-    else j.x_stride = sizeof(float) * (j.width > 1 ? tfm__float_panel(k, j.width) : (size_t)k);
+    else j.x_stride = tfm__float_tile_bytes(k, j.width);
     j.x = (const char *)x;
-    if (x_job.group || j.width > 1) {
+    if (x_job.group || tfm__float_packs(k, j.width)) {
         int64_t tiles = (n + j.width - 1) / j.width;
         x_job.out = (char *)tfm__arena(c, (size_t)tiles, j.x_stride);
         j.x = x_job.out;
@@ -5734,8 +5583,11 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
         j.offset = tfm__min64(opts->offset, INT64_MAX / 4);
         j.window = opts->window;
     }
-    j.rows = TFM__QUERY_TILE;
-    tfm__kernels_for(TFM_LEVEL_AUTO)->attention(&j, 0, tfm__attention_units(&j, 1), 0);
+    const tfm__kernels *ks = tfm__kernels_for(TFM_LEVEL_AUTO);
+    j.rows = 4 * TFM__QUERY_TILE;
+    while (j.rows > TFM__QUERY_TILE && ks->attention_scratch &&
+           ks->attention_scratch(&j, j.rows) > TFM__ATTENTION_STACK) j.rows -= TFM__QUERY_TILE;
+    ks->attention(&j, 0, tfm__attention_units(&j, 1), 0);
     return TFM_OK;
 }
 
@@ -5764,9 +5616,9 @@ static void tfm__rnn_steps(void *arg, int64_t begin, int64_t end, int thread) {
     gemm.parts = &part;
     gemm.n = n;
     if (n == 1) gemm.width = 1;
-    if (gemm.width == 1) gemm.x = (const char *)h;          /* rows as they are, else tiles of this thread's own */
-    else gemm.x += (size_t)(begin / gemm.width + thread) * gemm.x_stride;
-    if (gemm.width == 1) gemm.x_stride = (size_t)hidden * sizeof(float);
+    bool packs = tfm__float_packs(hidden, gemm.width);      /* into tiles of this thread's own, or rows as they are */
+    gemm.x_stride = tfm__float_tile_bytes(hidden, gemm.width);
+    gemm.x = packs ? gemm.x + (size_t)(begin / gemm.width + thread) * gemm.x_stride : (const char *)h;
     x.x = h;
     x.out = (char *)(uintptr_t)gemm.x;
     x.n = n;
@@ -5777,7 +5629,7 @@ static void tfm__rnn_steps(void *arg, int64_t begin, int64_t end, int thread) {
     if (cell.c) cell.c += begin * hidden;
     for (int64_t i = 0; i < j->steps; i++) {
         int64_t row = (j->backward ? j->steps - 1 - i : i) * j->batch + begin;
-        if (gemm.width > 1) j->kernels->columns(&x, 0, (n + x.width - 1) / x.width, thread);
+        if (packs) j->kernels->columns(&x, 0, (n + x.width - 1) / x.width, thread);
         j->kernels->gemm(&gemm, 0, (gates + TFM__UNIT - 1) / TFM__UNIT, thread);
         cell.x = j->cell.x + row * gates;
         cell.out = j->cell.out + row * cell.out_stride;
@@ -5829,10 +5681,10 @@ static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_
     j.backward = backward;
     bool quantized = tfm__ok(c) && j.w_hh.type->unpack;
     double step = (double)gates * (double)hidden * (double)batch;
-    if (tfm__ok(c) && !quantized && ks->panel && steps > 1 && (batch > 1 || tfm__lanes(hidden) == 1)) {
-        int64_t panels = (gates + ks->panel - 1) / ks->panel;
-        float *packed = (float *)tfm__arena(c, (size_t)panels, tfm__float_panel(hidden, ks->panel) * sizeof(float));
-        if (packed && !c->measure) ks->pack(&j.w_hh, hidden, 0, gates, ks->panel, packed);
+    if (tfm__ok(c) && !quantized && ks->pack && steps > 1 && (batch > 1 || tfm__lanes(hidden) == 1)) {
+        int64_t panels = (gates + TFM__PANEL - 1) / TFM__PANEL;
+        float *packed = (float *)tfm__arena(c, (size_t)panels, tfm__float_panel(hidden, TFM__PANEL) * sizeof(float));
+        if (packed && !c->measure) ks->pack(&j.w_hh, hidden, 0, gates, packed);
         j.w_hh.packed = packed;
     }
     if (quantized || (c->pool.threads > 1 && batch < 8 * c->pool.threads && step > 1e6)) tfm__rnn_single_steps(c, &j);
@@ -5843,9 +5695,9 @@ static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_
         j.gemm.count = 1;
         j.gemm.k = hidden;
         j.gemm.width = batch > 1 ? ks->float_width : 1;
-        j.gemm.x_stride = tfm__float_panel(hidden, j.gemm.width) * sizeof(float);
-        if (j.gemm.width > 1)
-            j.gemm.x = (const char *)tfm__arena(c, (size_t)(batch / j.gemm.width + c->pool.threads), j.gemm.x_stride);
+        if (tfm__float_packs(hidden, j.gemm.width))
+            j.gemm.x = (const char *)tfm__arena(c, (size_t)(batch / j.gemm.width + c->pool.threads),
+                                                tfm__float_tile_bytes(hidden, j.gemm.width));
         tfm__run(c, tfm__rnn_steps, &j, batch, step * (double)steps);
     }
     tfm_arena_rewind(c, mark);
