@@ -3285,7 +3285,7 @@ TFM__AVX2 TFM__INLINE __m256i tfm__lanes_of(const uint8_t *p, int i) {
 TFM__AVX2 TFM__INLINE __m256i tfm__pairs_of(const uint8_t *p, int i, int j) {
     return _mm256_blend_epi16(tfm__lanes_of(p, i), _mm256_slli_epi32(tfm__lanes_of(p, j), 16), 0xaa);
 }
-/* A block's sum without the offset of its weights. msum: of activations, in blocks of 256 times scales. */
+/* A block's sum without the offset of its weights; msum: that of activations, in blocks of 256 times scales. */
 TFM__AVX2 TFM__INLINE __m256i tfm__without_offset(tfm__form f, __m256i isum, __m256i msum) {
     return f.offset ? _mm256_sub_epi32(isum, _mm256_slli_epi32(msum, __builtin_ctz((unsigned)f.offset))) : isum;
 }
@@ -3329,12 +3329,12 @@ TFM__AVX2 TFM__INLINE __m256i tfm__row_256(int isa, tfm__form f, const uint8_t *
     *msum = _mm256_madd_epi16(f.has_min ? mins : sc, sums);
     return acc;
 }
-/* A block of four rows by the column at q: their sums, and those with the minimums. */
+/* A block of four rows by the column at q: their sums; msum as tfm__without_offset takes it, or with minimums. */
 TFM__AVX2 TFM__INLINE __m256i tfm__sum_run(int isa, tfm__form f, const uint8_t *w, int64_t stride, const char *ahead,
                                            const int8_t *q, const int16_t *sums, __m256i *msum) {
     __m256i isum[TFM__RUN], mins[TFM__RUN], zero = _mm256_setzero_si256();
     if (f.block == 32)
-        TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T1);
+        TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
     TFM__UNROLL
     for (int r = 0; r < TFM__RUN; r++, w += stride) {
         if (f.block == 32) {
@@ -3602,7 +3602,7 @@ TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tf
     const bool vnni = isa != TFM__AVX2_SUMS, large = f.block == 256, halves = !vnni && f.type == TFM_Q4_0;
     const int step = vnni ? f.group / 4 : f.bits == 8 ? 1 : f.bits == 6 ? 2 : f.bits == 5 || f.group == 16 ? 4 : 8;
     const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
-    __m256 acc[2 * TFM__TILE_AVX2];     /* in memory */
+    __m256 acc[2 * TFM__TILE_AVX2];     /* in memory: the sums of a block need the registers */
     TFM__UNROLL
     for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
     for (int64_t b = 0; b < k / f.block; b++, tfm__tile_next(f.block, TFM__TILE_AVX2, &w, &x)) {
