@@ -2607,38 +2607,24 @@ static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit
 }
 
 /* ---- Vector kernels for x86-64 ----------------------------------------------------- [KERNELS.AVX2]
-   Eight floats to a register; every body gives the bits of its portable twin. AVX-512 levels use
-   these too, but for the products and attention, where wider registers pay.                     */
+   Every body gives the bits of its portable twin; for most small ops it is that twin, compiled into vector
+   instructions (see the kernel table). What AVX-512 levels have no body for, they take from AVX2. */
 #if TFM__SIMD_X86
 #define TFM__AVX2 TFM__TARGET("avx2,fma,f16c")
 #define TFM__AVX512 TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
 #define TFM__AVX512VNNI TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 
-/* A portable body whose loops become vectors. gcc needs -O3 for it, and must not turn selects into
-   branches before it looks at the loops. */
+/* TFM__LOOPS: a body of plain loops that become vectors. gcc needs -O3 for it, and must not turn selects
+   into branches before it looks at the loops.
+   TFM__UNROLL: the next loop has a constant count; unroll it whole, so that arrays of registers stay in
+   registers. */
 #if defined(__clang__)
-#define TFM__AVX2_LOOPS TFM__AVX2
-#else
-#define TFM__AVX2_LOOPS TFM__AVX2 __attribute__((optimize("O3", "no-thread-jumps", "no-tree-sink", "fp-contract=off")))
-#endif
-
-/* The next loop has a constant count: unroll it whole, so that arrays of registers stay in registers. */
-#if defined(__clang__)
-#define TFM__UNROLL _Pragma("clang loop unroll(full)")
 #define TFM__LOOPS
+#define TFM__UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define TFM__LOOPS __attribute__((optimize("O3", "no-trapping-math", "fp-contract=off")))
+#define TFM__LOOPS __attribute__((optimize("O3", "no-thread-jumps", "no-tree-sink", "fp-contract=off")))
 #define TFM__UNROLL _Pragma("GCC unroll 64")
 #endif
-
-/* tfm__exp_tail for eight. */
-TFM__AVX2 TFM__INLINE __m256 tfm__exp_tail_avx2(__m256 r) {
-    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(0.00139506022f), r, _mm256_set1_ps(0.00836895313f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.041666206f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.166665182f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
-    return _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r);
-}
 
 /* ---- Small ops: the portable bodies, but for what no compiler makes of them ---- */
 
@@ -2656,7 +2642,7 @@ TFM__AVX2 TFM__INLINE void tfm__quantize_32_avx2(const float *x, __m256 inverse,
     int pair = _mm_cvtsi128_si32(_mm_unpacklo_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
     memcpy(sums, &pair, sizeof pair);
 }
-TFM__AVX2_LOOPS static void tfm__quantize_avx2(const float *x, int64_t k, int group, char *row) {
+TFM__AVX2 TFM__LOOPS static void tfm__quantize_avx2(const float *x, int64_t k, int group, char *row) {
     float *d = (float *)(void *)row;
     char *sums = row + k / group * 4, *q = sums + k / 8;
     if (!tfm__quantize_scales(x, k, group, d)) { memset(sums, 0, (size_t)(k / 8 + k)); return; }
@@ -2707,7 +2693,7 @@ TFM__AVX2 static void tfm__weigh_avx2(const float *logits, const int32_t *ids, i
     }
     tfm__weigh(logits, ids + i, n - i, best, temperature, p + i);
 }
-TFM__AVX2_LOOPS static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
+TFM__AVX2 TFM__LOOPS static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
     return tfm__find_above(x, i, n, limit);
 }
 
@@ -4290,17 +4276,20 @@ TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 #undef TFM__PORTABLE
 
 #if TFM__SIMD_X86
-TFM__INSTANCE(TFM__AVX2_LOOPS, unary, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2_LOOPS, rows, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2_LOOPS, rope, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2_LOOPS, cell, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2_LOOPS, binary, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, unary, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, rows, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, rope, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, cell, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, binary, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, unary, avx512, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, rows, avx512, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, cell, avx512, TFM__FMA_HARD)
 #define TFM__X86_ROW(suffix, level, width, float_width, vnni, bits, gemm)                           \
     static const tfm__kernels tfm__kernels_##suffix = {                                             \
         level, width, float_width, vnni, tfm__scratch_avx##bits, gemm, tfm__columns_avx2,           \
-        tfm__unary_avx2, tfm__rows_avx2, tfm__rope_avx2, tfm__attention_avx##bits, tfm__cell_avx2,  \
-        tfm__binary_avx2, tfm__attention_scratch_x86, tfm__decode_avx2, tfm__halves_avx2,           \
-        tfm__next_above_avx2, tfm__weigh_avx2, tfm__pack_part_avx2                                  \
+        tfm__unary_avx##bits, tfm__rows_avx##bits, tfm__rope_avx2, tfm__attention_avx##bits,        \
+        tfm__cell_avx##bits, tfm__binary_avx2, tfm__attention_scratch_x86, tfm__decode_avx2,        \
+        tfm__halves_avx2, tfm__next_above_avx2, tfm__weigh_avx2, tfm__pack_part_avx2                \
     };
 TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, false, 2, tfm__gemm_avx2)
 TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, false, 512, tfm__gemm_avx512)
