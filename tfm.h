@@ -2428,6 +2428,11 @@ TFM__INLINE float tfm__attention_scores(int fma, const tfm__attention_job *j, co
     }
     return max;
 }
+/* What sums over keys with maximum m are multiplied by when it becomes max; m is -inf at first, and exp
+   would take long to underflow. */
+TFM__INLINE float tfm__fade(int fma, float m, float max) {
+    return m == max ? 1.0f : m == -TFM__INF ? 0 : tfm__exp(fma, m - max);
+}
 TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, const float *q, const char *k,
                                       const char *v, const char *mask, int64_t begin, int64_t end, tfm__partial *a) {
     float s[TFM__KEYS], wide[TFM__HEAD_MAX];
@@ -2435,7 +2440,7 @@ TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, cons
     float max = tfm__maxf(tfm__attention_scores(fma, j, q, k, mask, begin, end, s, seen, wide), a->m);
     for (int64_t p = begin; p < end; p++) any |= seen[p - begin];
     if (!any) return;
-    float fade = a->m == max ? 1.0f : tfm__exp(fma, a->m - max);        /* m = -inf at first: 0 */
+    float fade = tfm__fade(fma, a->m, max);
     for (int i = 0; i < TFM__LANES; i++) a->sum[i] *= fade;
     for (int64_t i = 0; i < j->dv; i++) a->o[i] *= fade;
     a->m = max;
@@ -2452,8 +2457,8 @@ TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, cons
 TFM__INLINE float tfm__attention_total(int fma, float *total, float m, float l, float *scale) {
     *scale = 0;
     if (l == 0) return 1;               /* every key of the segment was hidden; a NaN goes on */
-    float max = tfm__maxf(total[0], m), old = total[0] == max ? 1.0f : tfm__exp(fma, total[0] - max);
-    *scale = m == max ? 1.0f : tfm__exp(fma, m - max);
+    float max = tfm__maxf(total[0], m), old = tfm__fade(fma, total[0], max);
+    *scale = tfm__fade(fma, m, max);
     total[0] = max;
     total[1] = tfm__fma(fma, total[1], old, l * *scale);
     return old;
@@ -2719,12 +2724,26 @@ typedef struct tfm__product {           /* c [rows, columns] = a [rows, n] b [n,
     int64_t c_row, a_row, a_step;       /* floats from row to row, and of a along n */
     int64_t b_row, b_step;              /* bytes from row to row, and from 16 columns to the next 16 */
     int64_t n, rows, columns;           /* rows: at most 12; columns: a multiple of 16 */
-    bool half, add;                     /* b is f16, then rows: at most 4; c += */
+    bool half, add;                     /* b is f16, then rows: at most 4; sums start at c */
     const char *next;                   /* with half: as much as b, read soon, so prefetched */
-    const float *waiting;               /* the end of tiles [rows, columns], TFM__TILE floats apart, */
-    int joins;                          /* of which so many are added to the sums, the last one first */
+    int lanes, first, last;             /* with 16 lanes: those from first to last - 1, in their order, joined; */
+    int64_t a_lane, b_lane;             /* floats and bytes from lane to lane; a_lane 0: a is a plain row */
+    bool joins;                         /* the sums are added to c */
+    const float *bias;                  /* [columns], added to every row, or NULL */
 } tfm__product;
 typedef void tfm__product_kernel(const tfm__product *t);
+
+/* Lane number i of a panel holds the elements k with k % 16 equal to this, which is its own inverse. */
+static const int8_t tfm__lane_order[TFM__LANES] = { 0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15 };
+
+/* Where lane i begins in a and b, and its steps. */
+TFM__INLINE int64_t tfm__lane_at(const tfm__product *t, int i, const float **a, const char **b) {
+    if (t->lanes == 1) return t->n;
+    int element = tfm__lane_order[i];
+    *a += t->a_lane ? i * t->a_lane : element;
+    *b += i * t->b_lane;
+    return (t->n + TFM__LANES - 1 - element) / TFM__LANES;
+}
 
 /* Eight elements, widened. */
 TFM__AVX2 TFM__INLINE __m256 tfm__load8_avx2(tfm_type type, const char *p) {
@@ -2740,37 +2759,47 @@ TFM__AVX512 TFM__INLINE __m512 tfm__load16_avx512(bool half, const char *p) {
 
 TFM__AVX2 TFM__INLINE void tfm__hold_avx2(int rows, int vectors, bool half, const tfm__product *t, int64_t row,
                                           int64_t column) {
-    __m256 acc[6][8], x[6], w[8];
-    int64_t n = t->n, a_row = t->a_row, a_step = t->a_step, b_row = t->b_row, b_step = t->b_step, c_row = t->c_row;
-    const float *a = t->a + row * a_row, *more = a + 3 * a_row;
-    const char *b = t->b + column / 16 * b_step, *next = row ? b : t->next + column * n * 2;
+    __m256 acc[6][8], x[6], w[8], waiting[4 * 12], *top = waiting;
+    const int64_t a_row = t->a_row, a_step = t->a_step, b_row = t->b_row, b_step = t->b_step, c_row = t->c_row;
+    const bool joins = !half && t->joins;
+    const float *bias = half ? NULL : t->bias;
     float *c = t->c + row * c_row + column;
-    TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
-        TFM__UNROLL for (int v = 0; v < vectors; v++)
-            acc[i][v] = t->add ? _mm256_loadu_ps(c + 8 * v) : _mm256_setzero_ps();
-    for (int64_t k = 0; k < n; k++, a += a_step, more += a_step, b += b_row, next += 16 * vectors) {
-        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 4) __builtin_prefetch(next + 16 * v);
-        else if (rows > 4) __builtin_prefetch(b + 32 * b_row);
-        TFM__UNROLL for (int i = 0; i < rows && rows <= vectors; i++) x[i] = _mm256_broadcast_ss(a + i * a_row);
-        TFM__UNROLL for (int v = 0; v < vectors; v++) {
-            w[v] = tfm__load8_avx2(half ? TFM_F16 : TFM_F32, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
-            TFM__UNROLL for (int i = 0; i < rows && rows <= vectors; i++)
-                acc[i][v] = _mm256_fmadd_ps(x[i], w[v], acc[i][v]);
-        }
-        TFM__UNROLL for (int i = 0; i < rows && rows > vectors; i++) {
-            x[i] = _mm256_broadcast_ss(i < 3 ? a + i * a_row : more + (i - 3) * a_row);
-            TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm256_fmadd_ps(x[i], w[v], acc[i][v]);
-        }
-    }
-    for (int j = 1; j <= t->joins; j++) {
-        const float *p = t->waiting - j * TFM__TILE + row * t->columns + column;
-        TFM__UNROLL for (int i = 0; i < rows; i++, p += t->columns)
+    for (int lane = t->first;; lane++, top += rows * vectors) {
+        const float *a = t->a + row * a_row, *more;
+        const char *b = t->b + column / 16 * b_step, *next = half && !row ? t->next + column * t->n * 2 : b;
+        int64_t n = tfm__lane_at(t, lane, &a, &b);
+        more = a + 3 * a_row;
+        TFM__UNROLL for (int i = 0; i < rows; i++)
             TFM__UNROLL for (int v = 0; v < vectors; v++)
-                acc[i][v] = _mm256_add_ps(_mm256_loadu_ps(p + 8 * v), acc[i][v]);
+                acc[i][v] = t->add ? _mm256_loadu_ps(c + i * c_row + 8 * v) : _mm256_setzero_ps();
+        for (int64_t k = 0; k < n; k++, a += a_step, more += a_step, b += b_row, next += 16 * vectors) {
+            if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 4) __builtin_prefetch(next + 16 * v);
+            else if (rows > 4) __builtin_prefetch(b + 32 * b_row);
+            TFM__UNROLL for (int i = 0; i < rows && rows <= vectors; i++) x[i] = _mm256_broadcast_ss(a + i * a_row);
+            TFM__UNROLL for (int v = 0; v < vectors; v++) {
+                w[v] = tfm__load8_avx2(half ? TFM_F16 : TFM_F32, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
+                TFM__UNROLL for (int i = 0; i < rows && rows <= vectors; i++)
+                    acc[i][v] = _mm256_fmadd_ps(x[i], w[v], acc[i][v]);
+            }
+            TFM__UNROLL for (int i = 0; i < rows && rows > vectors; i++) {
+                x[i] = _mm256_broadcast_ss(i < 3 ? a + i * a_row : more + (i - 3) * a_row);
+                TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm256_fmadd_ps(x[i], w[v], acc[i][v]);
+            }
+        }
+        for (int j = lane - t->first; j & 1; j >>= 1) {
+            top -= rows * vectors;
+            TFM__UNROLL for (int i = 0; i < rows * vectors; i++)
+                acc[i / vectors][i % vectors] = _mm256_add_ps(top[i], acc[i / vectors][i % vectors]);
+        }
+        if (half || lane + 1 >= t->last) break;
+        TFM__UNROLL for (int i = 0; i < rows * vectors; i++) top[i] = acc[i / vectors][i % vectors];
     }
-    c = t->c + row * c_row + column;
     TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
-        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm256_storeu_ps(c + 8 * v, acc[i][v]);
+        TFM__UNROLL for (int v = 0; v < vectors; v++) {
+            if (joins) acc[i][v] = _mm256_add_ps(_mm256_loadu_ps(c + 8 * v), acc[i][v]);
+            if (bias) acc[i][v] = _mm256_add_ps(acc[i][v], _mm256_loadu_ps(bias + column + 8 * v));
+            _mm256_storeu_ps(c + 8 * v, acc[i][v]);
+        }
 }
 /* How many of the rows left a kernel takes at once. */
 static int64_t tfm__rows_at_once(int64_t left, int64_t most) {
@@ -2799,36 +2828,46 @@ TFM__AVX2 static void tfm__product_avx2(const tfm__product *t) {
 /* The same on registers of 16. */
 TFM__AVX512 TFM__INLINE void tfm__hold_avx512(int rows, int vectors, bool half, const tfm__product *t, int64_t row,
                                               int64_t column) {
-    __m512 acc[12][4], w[4], x;
-    int64_t n = t->n, a_row = t->a_row, a_step = t->a_step, b_row = t->b_row, b_step = t->b_step, c_row = t->c_row;
-    const float *a[4];
-    const char *b = t->b + column / 16 * b_step, *next = row ? b : t->next + column * n * 2;
+    __m512 acc[12][4], w[4], x, waiting[4 * 24], *top = waiting;
+    const int64_t a_row = t->a_row, a_step = t->a_step, b_row = t->b_row, b_step = t->b_step, c_row = t->c_row;
+    const bool joins = !half && t->joins;
+    const float *bias = half ? NULL : t->bias;
     float *c = t->c + row * c_row + column;
-    TFM__UNROLL for (int i = 0; 3 * i < rows; i++) a[i] = t->a + (row + 3 * i) * a_row;
-    TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
-        TFM__UNROLL for (int v = 0; v < vectors; v++)
-            acc[i][v] = t->add ? _mm512_loadu_ps(c + 16 * v) : _mm512_setzero_ps();
-    for (int64_t k = 0; k < n; k++, b += b_row, next += 32 * vectors) {
-        if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 2) __builtin_prefetch(next + 32 * v);
-        TFM__UNROLL for (int v = 0; v < vectors; v++) {
-            if (rows > 4) __builtin_prefetch(b + 16 * b_row + v * b_step);
-            w[v] = tfm__load16_avx512(half, b + v * b_step);
-        }
-        TFM__UNROLL for (int i = 0; i < rows; i++) {
-            x = _mm512_set1_ps(a[i / 3][i % 3 * a_row]);
-            TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_fmadd_ps(x, w[v], acc[i][v]);
-        }
-        TFM__UNROLL for (int i = 0; 3 * i < rows; i++) a[i] += a_step;
-    }
-    for (int j = 1; j <= t->joins; j++) {
-        const float *p = t->waiting - j * TFM__TILE + row * t->columns + column;
-        TFM__UNROLL for (int i = 0; i < rows; i++, p += t->columns)
+    for (int lane = t->first;; lane++, top += rows * vectors) {
+        const float *a[4];
+        const char *b = t->b + column / 16 * b_step, *next = half && !row ? t->next + column * t->n * 2 : b;
+        a[0] = t->a + row * a_row;
+        int64_t n = tfm__lane_at(t, lane, &a[0], &b);
+        TFM__UNROLL for (int i = 1; 3 * i < rows; i++) a[i] = a[i - 1] + 3 * a_row;
+        TFM__UNROLL for (int i = 0; i < rows; i++)
             TFM__UNROLL for (int v = 0; v < vectors; v++)
-                acc[i][v] = _mm512_add_ps(_mm512_loadu_ps(p + 16 * v), acc[i][v]);
+                acc[i][v] = t->add ? _mm512_loadu_ps(c + i * c_row + 16 * v) : _mm512_setzero_ps();
+        for (int64_t k = 0; k < n; k++, b += b_row, next += 32 * vectors) {
+            if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 2) __builtin_prefetch(next + 32 * v);
+            TFM__UNROLL for (int v = 0; v < vectors; v++) {
+                if (rows > 4) __builtin_prefetch(b + 16 * b_row + v * b_step);
+                w[v] = tfm__load16_avx512(half, b + v * b_step);
+            }
+            TFM__UNROLL for (int i = 0; i < rows; i++) {
+                x = _mm512_set1_ps(a[i / 3][i % 3 * a_row]);
+                TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_fmadd_ps(x, w[v], acc[i][v]);
+            }
+            TFM__UNROLL for (int i = 0; 3 * i < rows; i++) a[i] += a_step;
+        }
+        for (int j = lane - t->first; j & 1; j >>= 1) {
+            top -= rows * vectors;
+            TFM__UNROLL for (int i = 0; i < rows * vectors; i++)
+                acc[i / vectors][i % vectors] = _mm512_add_ps(top[i], acc[i / vectors][i % vectors]);
+        }
+        if (half || lane + 1 >= t->last) break;
+        TFM__UNROLL for (int i = 0; i < rows * vectors; i++) top[i] = acc[i / vectors][i % vectors];
     }
-    c = t->c + row * c_row + column;
     TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
-        TFM__UNROLL for (int v = 0; v < vectors; v++) _mm512_storeu_ps(c + 16 * v, acc[i][v]);
+        TFM__UNROLL for (int v = 0; v < vectors; v++) {
+            if (joins) acc[i][v] = _mm512_add_ps(_mm512_loadu_ps(c + 16 * v), acc[i][v]);
+            if (bias) acc[i][v] = _mm512_add_ps(acc[i][v], _mm512_loadu_ps(bias + column + 16 * v));
+            _mm512_storeu_ps(c + 16 * v, acc[i][v]);
+        }
 }
 /* Columns from x; up to 31 are left. */
 TFM__AVX512 TFM__INLINE void tfm__strip_avx512(int rows, int vectors, bool half, const tfm__product *t, int64_t row) {
@@ -2840,9 +2879,9 @@ TFM__AVX512 static void tfm__product_avx512(const tfm__product *t) {
     int64_t whole = t->columns / 32 * 32;
     if (t->rows == 1) { tfm__product_avx2(t); return; }     /* eight chains instead of four */
     for (int64_t r = 0, rows; whole && r < t->rows; r += rows) {
-        rows = tfm__rows_at_once(t->rows - r, 12);
+        rows = tfm__rows_at_once(t->rows - r, whole >= 64 ? 6 : 12);
         if (rows == 12) tfm__strip_avx512(12, 2, false, t, r);
-        else if (rows == 6) tfm__strip_avx512(6, 2, false, t, r);
+        else if (rows == 6) tfm__strip_avx512(6, 4, false, t, r);
         else if (rows == 4 && t->half) tfm__strip_avx512(4, 4, true, t, r);
         else if (rows == 4) tfm__strip_avx512(4, 4, false, t, r);
         else if (rows == 3 && t->half) tfm__strip_avx512(3, 4, true, t, r);
@@ -2853,14 +2892,12 @@ TFM__AVX512 static void tfm__product_avx512(const tfm__product *t) {
     if (whole == t->columns) return;
     tfm__product rest = *t;             /* 16 columns */
     rest.c += whole;
+    if (t->bias) rest.bias += whole;
     rest.b += whole / 16 * t->b_step;
-    rest.next += 2 * whole * t->n;
+    if (t->half) rest.next += 2 * whole * t->n;
     rest.columns = 16;
     tfm__product_avx2(&rest);
 }
-
-/* Lane number i of a panel holds the elements k with k % 16 equal to this, which is its own inverse. */
-static const int8_t tfm__lane_order[TFM__LANES] = { 0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15 };
 
 /* Rows of a matrix on their way into panels. Rows missing in the last panel hold anything: nobody reads
    their sums. */
@@ -3030,50 +3067,28 @@ static size_t tfm__float_scratch(int64_t k) {
     return (size_t)tfm__panels_together(k) * tfm__float_panel(k, TFM__PANEL) * sizeof(float);
 }
 
-/* A tile of sums, rows r.. by columns c.., goes to y: `first`, or added to it; with the bias if `last`. */
-TFM__AVX2 static void tfm__float_store(const tfm__part *p, const tfm__product *t, const float *sums, int64_t r,
-                                       int64_t rows, int64_t c, bool first, bool last) {
-    const float *bias = last && p->bias ? p->bias + r : NULL;
-    for (int64_t i = 0; i < t->rows; i++, sums += t->columns) {
-        float *y = p->y + r * p->y_row + (c + i) * p->y_column;
-        int64_t k = 0;
-        for (; p->y_row == 1 && k + 8 <= rows; k += 8) {
-            __m256 v = _mm256_loadu_ps(sums + k);
-            if (!first) v = _mm256_add_ps(_mm256_loadu_ps(y + k), v);
-            if (bias) v = _mm256_add_ps(v, _mm256_loadu_ps(bias + k));
-            _mm256_storeu_ps(y + k, v);
-        }
-        for (; k < rows; k++) {
-            float v = first ? sums[k] : y[k * p->y_row] + sums[k];
-            y[k * p->y_row] = bias ? v + bias[k] : v;
-        }
-    }
-}
-/* A tile of columns from c by rows r.. of the part, whose panels are at t->b, for some of the lanes. */
+/* A tile of columns from c by rows r.. of the part, whose panels are at t->b, for some of the lanes: into y,
+   by way of a buffer if rows are missing or apart. */
 static void tfm__float_tile(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p, tfm__product *t,
-                            int64_t r, int64_t rows, int64_t c, int first, int last) {
-    float sums[4 * TFM__TILE] __attribute__((aligned(64))), *top = sums;
-    const float *x = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
-    const char *w = t->b;
-    int lanes = tfm__lanes(j->k);
-    int64_t lane = tfm__lane_rows(j->k);
-    bool direct = last - first == lanes && p->y_row == 1 && !p->bias && rows % 16 == 0;
+                            int64_t r, int64_t rows, int64_t c) {
+    float buffer[TFM__TILE];
+    float *y = p->y + r * p->y_row + c * p->y_column;
+    bool direct = p->y_row == 1 && rows % 16 == 0, last = t->last == t->lanes;
+    t->a = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
     t->rows = tfm__min64(j->width, j->n - c);
     t->columns = (rows + 15) / 16 * 16;
-    for (int i = first; i < last; i++) {
-        int element = lanes > 1 ? tfm__lane_order[i] : 0;
-        t->a = j->width > 1 ? x + i * lane * j->width : x + element;
-        t->b = w + i * lane * TFM__PANEL * 4;
-        t->n = (j->k + lanes - 1 - element) / lanes;
-        t->joins = __builtin_ctz(~(unsigned)(i - first));
-        t->waiting = top;
-        top -= t->joins * TFM__TILE;
-        t->c = direct && i + 1 == last ? p->y + r + c * p->y_column : top;
-        t->c_row = t->c == top ? t->columns : p->y_column;
-        top += TFM__TILE;
-        product(t);
-    }
-    if (!direct) tfm__float_store(p, t, sums, r, rows, c, first == 0, last == lanes);
+    t->joins = t->first > 0;
+    t->bias = direct && last && p->bias ? p->bias + r : NULL;
+    t->c = direct ? y : buffer;
+    t->c_row = direct ? p->y_column : t->columns;
+    for (int64_t i = 0; !direct && t->joins && i < t->rows; i++)
+        for (int64_t k = 0; k < rows; k++) buffer[i * t->c_row + k] = y[k * p->y_row + i * p->y_column];
+    product(t);
+    for (int64_t i = 0; !direct && i < t->rows; i++)
+        for (int64_t k = 0; k < rows; k++) {
+            if (last) tfm__gemm_store(p, r + k, c + i, buffer[i * t->c_row + k]);
+            else y[k * p->y_row + i * p->y_column] = buffer[i * t->c_row + k];
+        }
 }
 /* Rows begin..end-1 of a part through panels, which are packed in scratch unless the part has them. */
 static void tfm__gemm_panels(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
@@ -3085,6 +3100,10 @@ static void tfm__gemm_panels(tfm__product_kernel *product, const tfm__gemm_job *
     bool lies = !p->packed && lanes == 1 && p->type->type == TFM_F32 && p->w_stride == 4 && p->w_step != 4 &&
                 (j->n <= 2 * j->width || j->k * p->w_step <= 65536);
     memset(&t, 0, sizeof t);
+    t.n = j->k;
+    t.lanes = lanes;
+    t.a_lane = j->width > 1 ? tfm__lane_rows(j->k) * j->width : 0;
+    t.b_lane = tfm__lane_rows(j->k) * TFM__PANEL * 4;
     t.a_row = lanes > 1 ? 1 : j->k;
     t.a_step = lanes == 1 ? 1 : j->width > 1 ? j->width : lanes;
     for (int64_t r = begin; r < end; r = next) {
@@ -3096,12 +3115,14 @@ static void tfm__gemm_panels(tfm__product_kernel *product, const tfm__gemm_job *
                                                           : (const char *)scratch;
         t.b_row = direct ? p->w_step : TFM__PANEL * 4;
         t.b_step = direct ? 64 : panel;
-        for (int first = 0; first < lanes; first += part)
+        for (t.first = 0; t.first < lanes; t.first = t.last) {
+            t.last = t.first + part;
             for (int64_t c = 0; c < j->n; c += j->width)
                 for (int64_t at = r; at < next; at += together) {
                     t.b = w + (at - r) / TFM__PANEL * t.b_step;
-                    tfm__float_tile(product, j, p, &t, at, tfm__min64(next - at, together), c, first, first + part);
+                    tfm__float_tile(product, j, p, &t, at, tfm__min64(next - at, together), c);
                 }
+        }
     }
 }
 TFM__AVX2 static void tfm__gemm_float_avx2(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p,
@@ -3955,7 +3976,7 @@ TFM__AVX2 static float tfm__attention_weigh_avx2(float *s, int64_t columns, cons
     *seen = bits;
     if (!bits) return 1;
     max = tfm__maxf(tfm__attention_top_avx2(top), *m);
-    if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
+    fade = tfm__fade(TFM__FMA_HARD, *m, max);
     *m = max;
     __m256 low = _mm256_mul_ps(_mm256_loadu_ps(sum), _mm256_set1_ps(fade)), less = _mm256_set1_ps(max);
     __m256 high = _mm256_mul_ps(_mm256_loadu_ps(sum + 8), _mm256_set1_ps(fade));
@@ -4009,7 +4030,7 @@ TFM__AVX512 static float tfm__attention_weigh_avx512(float *s, int64_t columns, 
     if (!bits) return 1;
     _mm512_storeu_ps(lanes, top);
     max = tfm__maxf(tfm__attention_top_avx2(_mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8))), *m);
-    if (max != *m) fade = tfm__exp(TFM__FMA_HARD, *m - max);
+    fade = tfm__fade(TFM__FMA_HARD, *m, max);
     *m = max;
     __m512 sums = _mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(fade)), less = _mm512_set1_ps(max);
     for (int i = 0; i < columns; i += 16) {
@@ -4052,20 +4073,20 @@ static size_t tfm__attention_scratch_x86(const tfm__attention_job *j, int64_t ro
 static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__attention_space *a, int64_t row,
                                   const float *weights, const uint64_t *seen, int64_t n) {
     uint64_t change = 0, left = 0;      /* change, bit x: not the same rows see x and x + 1 */
+    tfm__product t = a->values;
     for (int64_t i = 0; i < n; i++) {
         change |= seen[i] ^ seen[i] >> 1;
         left |= seen[i];
     }
     while (left) {
         int64_t x = __builtin_ctzll(left), next = x + 1 + __builtin_ctzll(change >> x);
+        t.b = a->values.b + x * t.b_row;
+        t.next = a->values.next + x * t.b_row;
+        t.n = next - x;
         for (int64_t i = 0, to; i < n; i = to + 1) {
-            tfm__product t = a->values;
             for (to = i; to < n && seen[to] >> x & 1; to++) ;
             t.c = a->o + (row + i) * a->width;
             t.a = weights + i * TFM__KEYS + x;
-            t.b += x * t.b_row;
-            t.next += x * t.b_row;
-            t.n = next - x;
             t.rows = to - i;
             if (to > i) isa->product(&t);
         }
@@ -4103,8 +4124,8 @@ TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const t
         float fade = isa->weigh(a->s + i * TFM__KEYS, t.columns, mask ? bias : NULL, j->scale, &seen[i], a->m + row + i,
                                 a->sum + (row + i) * TFM__LANES);
         if (fade == 1) continue;
-        for (int64_t e = 0; e < a->width; e += TFM__LANES)
-            for (int l = 0; l < TFM__LANES; l++) o[e + l] *= fade;
+        for (int64_t e = 0; e < a->width; e += 8)
+            _mm256_storeu_ps(o + e, _mm256_mul_ps(_mm256_loadu_ps(o + e), _mm256_set1_ps(fade)));
     }
     for (int64_t i = 0; i < n; i += 6)
         tfm__attention_values(isa, a, row + i, a->s + i * TFM__KEYS, seen + i, tfm__min64(6, n - i));
@@ -4118,9 +4139,9 @@ TFM__AVX2 static void tfm__attention_keys(const tfm__attention_isa *isa, const t
     const char *k = j->k + u->b * j->k_stride[0] + u->head * j->k_stride[1] + block * j->k_stride[2];
     const char *v = j->v + u->b * j->v_stride[0] + u->head * j->v_stride[1] + block * j->v_stride[2];
     tfm__product scores = { a->s, NULL, k, TFM__KEYS, j->d, 1, 16 * size, 16 * size * j->d, j->d, 0, 0, half, false,
-                            k + TFM__KEYS * j->k_stride[2], NULL, 0 };
+                            k + TFM__KEYS * j->k_stride[2], 1, 0, 1, 0, 0, false, NULL };
     tfm__product values = { NULL, NULL, v, a->width, TFM__KEYS, 1, j->v_stride[2], 16 * size, 0, 0, a->width, half,
-                            true, v + TFM__KEYS * j->v_stride[2], NULL, 0 };
+                            true, v + TFM__KEYS * j->v_stride[2], 1, 0, 1, 0, 0, false, NULL };
     if (!j->turned) {                   /* such keys are f32 */
         tfm__pack p = { TFM_F32, k, j->k_stride[2], 4, keys, j->d, 1, TFM__PANEL, a->k };
         tfm__pack_avx2(&p);
