@@ -3313,11 +3313,15 @@ TFM__AVX2 TFM__INLINE __m256i tfm__sum_rows(const __m256i t[TFM__RUN]) {
 }
 /* The scales d and m of four rows' blocks, as halves: d in the lower, m in the upper four. */
 TFM__AVX2 TFM__INLINE __m128i tfm__scale_rows(tfm__form f, const uint8_t *p, int64_t stride) {
-    const int at = tfm__scale_at(f.type), last = at + 2 == f.bytes ? 2 : 0;         /* d ends the block */
-    p += at - last;
+    p += tfm__scale_at(f.type);
+    if (!f.has_min) {
+        __m128i v = _mm_cvtsi32_si128(tfm__load_u16(p));
+        v = _mm_insert_epi16(v, (int16_t)tfm__load_u16(p + stride), 1);
+        v = _mm_insert_epi16(v, (int16_t)tfm__load_u16(p + 2 * stride), 2);
+        return _mm_insert_epi16(v, (int16_t)tfm__load_u16(p + 3 * stride), 3);
+    }
     __m128i v = _mm_setr_epi32(tfm__load_i32(p), tfm__load_i32(p + stride), tfm__load_i32(p + 2 * stride),
                                tfm__load_i32(p + 3 * stride));
-    if (last) v = _mm_srli_epi32(v, 16);
     return _mm_shuffle_epi8(v, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
 }
 /* One row's block of 256: the sum in eight pieces. */
@@ -3910,10 +3914,7 @@ static void tfm__gemm_amx(void *job, int64_t begin, int64_t end, int thread) {
     __asm__ volatile("tilerelease");
 }
 #endif
-static size_t tfm__scratch_avx2(const tfm__type *type, int64_t k) {
-    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(k);
-}
-static size_t tfm__scratch_avx512(const tfm__type *type, int64_t k) {
+static size_t tfm__scratch_x86(const tfm__type *type, int64_t k) {
     return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(k);
 }
 
@@ -4307,7 +4308,7 @@ TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, rows, avx512, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, cell, avx512, TFM__FMA_HARD)
 #define TFM__X86_ROW(suffix, level, width, float_width, vnni, bits, gemm)                           \
     static const tfm__kernels tfm__kernels_##suffix = {                                             \
-        level, width, float_width, vnni, tfm__scratch_avx##bits, gemm, tfm__columns_avx2,           \
+        level, width, float_width, vnni, tfm__scratch_x86, gemm, tfm__columns_avx2,                 \
         tfm__unary_avx##bits, tfm__rows_avx##bits, tfm__rope_avx2, tfm__attention_avx##bits,        \
         tfm__cell_avx##bits, tfm__binary_avx2, tfm__attention_scratch_x86, tfm__decode_avx2,        \
         tfm__halves_avx2, tfm__next_above_avx2, tfm__weigh_avx2, tfm__pack_part_avx2                \
