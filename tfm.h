@@ -2760,6 +2760,7 @@ TFM__AVX512 TFM__INLINE __m512 tfm__load16_avx512(bool half, const char *p) {
 TFM__AVX2 TFM__INLINE void tfm__hold_avx2(int rows, int vectors, bool half, const tfm__product *t, int64_t row,
                                           int64_t column) {
     __m256 acc[6][8], x[6], w[8], waiting[4 * 12], *top = waiting;
+    const int first = rows <= vectors ? rows : 0;       /* elements of a that are loaded before b */
     const int64_t a_row = t->a_row, a_step = t->a_step, b_row = t->b_row, b_step = t->b_step, c_row = t->c_row;
     const bool joins = !half && t->joins;
     const float *bias = half ? NULL : t->bias;
@@ -2775,13 +2776,13 @@ TFM__AVX2 TFM__INLINE void tfm__hold_avx2(int rows, int vectors, bool half, cons
         for (int64_t k = 0; k < n; k++, a += a_step, more += a_step, b += b_row, next += 16 * vectors) {
             if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 4) __builtin_prefetch(next + 16 * v);
             else if (rows > 4) __builtin_prefetch(b + 32 * b_row);
-            TFM__UNROLL for (int i = 0; i < rows && rows <= vectors; i++) x[i] = _mm256_broadcast_ss(a + i * a_row);
+            TFM__UNROLL for (int i = 0; i < first; i++) x[i] = _mm256_broadcast_ss(a + i * a_row);
             TFM__UNROLL for (int v = 0; v < vectors; v++) {
                 w[v] = tfm__load8_avx2(half ? TFM_F16 : TFM_F32, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
-                TFM__UNROLL for (int i = 0; i < rows && rows <= vectors; i++)
+                TFM__UNROLL for (int i = 0; i < first; i++)
                     acc[i][v] = _mm256_fmadd_ps(x[i], w[v], acc[i][v]);
             }
-            TFM__UNROLL for (int i = 0; i < rows && rows > vectors; i++) {
+            TFM__UNROLL for (int i = first; i < rows; i++) {
                 x[i] = _mm256_broadcast_ss(i < 3 ? a + i * a_row : more + (i - 3) * a_row);
                 TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm256_fmadd_ps(x[i], w[v], acc[i][v]);
             }
