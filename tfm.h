@@ -2703,8 +2703,8 @@ TFM__AVX2 TFM__LOOPS static int64_t tfm__next_above_avx2(const float *x, int64_t
 }
 
 /* ---- Float products on AVX2 and AVX-512 ----
-   Products and attention have one kernel, c = a b: it holds 6 rows x 16 columns of c (AVX-512: 12 x 32;
-   fewer rows by more columns) in 12 (24) registers and multiplies a row of b by an element of each row
+   Products and attention have one kernel, c = a b: it holds 6 rows x 16 columns of c (AVX-512: 12 x 32
+   or 6 x 64; fewer rows by more columns) in 12 (24) registers and multiplies a row of b by an element of each row
    of a, step by step, so that every sum is one chain, ascending.
    For many columns of x, these are a, and rows of w are the columns of b. Rows of w are unpacked into
    panels of 16 in the thread's scratch, columns of x once per product into tiles of 6 (12); both are panels
@@ -3962,7 +3962,6 @@ TFM__AVX2 TFM__INLINE float tfm__attention_top_avx2(__m256 x) {
 TFM__AVX2 static float tfm__attention_weigh_avx2(float *s, int64_t columns, const float *bias, float scale,
                                                  uint64_t *seen, float *m, float *sum) {
     __m256 hidden = _mm256_set1_ps(-TFM__INF), top = hidden, by = _mm256_set1_ps(scale), x;
-    float max, fade = 1;
     uint64_t bits = *seen;
     for (int i = 0; i < columns; i += 8) {
         x = _mm256_mul_ps(_mm256_loadu_ps(s + i), by);
@@ -3977,8 +3976,7 @@ TFM__AVX2 static float tfm__attention_weigh_avx2(float *s, int64_t columns, cons
     }
     *seen = bits;
     if (!bits) return 1;
-    max = tfm__maxf(tfm__attention_top_avx2(top), *m);
-    fade = tfm__fade(TFM__FMA_HARD, *m, max);
+    const float max = tfm__maxf(tfm__attention_top_avx2(top), *m), fade = tfm__fade(TFM__FMA_HARD, *m, max);
     *m = max;
     __m256 low = _mm256_mul_ps(_mm256_loadu_ps(sum), _mm256_set1_ps(fade)), less = _mm256_set1_ps(max);
     __m256 high = _mm256_mul_ps(_mm256_loadu_ps(sum + 8), _mm256_set1_ps(fade));
@@ -4016,7 +4014,7 @@ TFM__AVX512 TFM__INLINE __m512 tfm__attention_exp_avx512(__m512 x) {
 TFM__AVX512 static float tfm__attention_weigh_avx512(float *s, int64_t columns, const float *bias, float scale,
                                                      uint64_t *seen, float *m, float *sum) {
     __m512 hidden = _mm512_set1_ps(-TFM__INF), top = hidden, by = _mm512_set1_ps(scale), x;
-    float lanes[16], max, fade = 1;
+    float lanes[16];
     uint64_t bits = *seen;
     for (int i = 0; i < columns; i += 16) {
         x = _mm512_mul_ps(_mm512_loadu_ps(s + i), by);
@@ -4031,8 +4029,8 @@ TFM__AVX512 static float tfm__attention_weigh_avx512(float *s, int64_t columns, 
     *seen = bits;
     if (!bits) return 1;
     _mm512_storeu_ps(lanes, top);
-    max = tfm__maxf(tfm__attention_top_avx2(_mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8))), *m);
-    fade = tfm__fade(TFM__FMA_HARD, *m, max);
+    __m256 tops = _mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8));
+    const float max = tfm__maxf(tfm__attention_top_avx2(tops), *m), fade = tfm__fade(TFM__FMA_HARD, *m, max);
     *m = max;
     __m512 sums = _mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(fade)), less = _mm512_set1_ps(max);
     for (int i = 0; i < columns; i += 16) {
@@ -4172,7 +4170,7 @@ TFM__AVX2 static void tfm__attention_keys(const tfm__attention_isa *isa, const t
 }
 /* A segment's results of row `row`: to the partials or to the output. */
 TFM__AVX2 TFM__LOOPS static void tfm__attention_deliver(const tfm__attention_job *j, const tfm__attention_unit *u,
-                                             const tfm__attention_space *a, int64_t row, bool last) {
+                                                       const tfm__attention_space *a, int64_t row, bool last) {
     int64_t i = (u->row + row) / j->group, h = u->head * j->group + (u->row + row) % j->group;
     float *out = j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
     const float *o = a->o + row * a->width;

@@ -7,7 +7,7 @@
 #define TFM_NO_STDIO
 #define TFM_NO_MALLOC
 #define TFM_NO_THREADS
-#define TFM_NO_SIMD                      /* so that a host takes the memory that a board takes */
+#define TFM_NO_SIMD                     /* so that a host takes the memory that a board takes */
 #define TFM_STATIC                      /* what is not called takes no flash */
 #define TFM_ONLY_TYPES                  /* F32, and of the others: */
 #define TFM_TYPE_Q8_0

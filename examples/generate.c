@@ -84,16 +84,15 @@ static void print_figures(const char *path, const tfm_model *model, int64_t prom
     tfm_string architecture = tfm_model_hparams(model)->architecture;
     tfm_tensor_info info;
     int64_t parameters = 0;
-    uint64_t bytes = 0, of_type[TFM_BF16 + 1] = { 0 };
-    tfm_type most = TFM_F32;
+    uint64_t bytes = 0;
+    cli_types types = { { 0 }, TFM_F32 };
     for (int64_t i = 0; tfm_file_tensor_at(tfm_model_file(model), i, &info); i++) {
-        tfm_type type = info.tensor.type;
         parameters += tfm_count(info.tensor);
         bytes += info.bytes;
-        if (type != TFM_TYPE_NONE && (of_type[type] += info.bytes) > of_type[most]) most = type;
+        cli_count_type(&types, &info);
     }
     fprintf(stderr, "model: %s, %.*s, %.2f M parameters, mostly %s, %.2f MiB, loaded in %.3f s\n", path,
-            (int)architecture.size, architecture.data, 1e-6 * (double)parameters, tfm_type_name(most),
+            (int)architecture.size, architecture.data, 1e-6 * (double)parameters, tfm_type_name(types.most),
             (double)bytes / 1048576, t[1] - t[0]);
     fprintf(stderr, "prompt: %" PRId64 " tokens, %.1f tokens/s\n", prompt, (double)prompt / (t[2] - t[1] + 1e-9));
     fprintf(stderr, "new: %" PRId64 " tokens, %.1f tokens/s\n", generated, (double)generated / (t[3] - t[2] + 1e-9));

@@ -24,9 +24,9 @@ try() {
     running="$running $!:$name"
     [ "$(echo $running | wc -w)" -lt "$cpus" ] || settle 1
 }
-# settle N: waits for the first N of those that run, says how they ended
+# settle N: waits for the first N of those that run, for all without N, and says how they ended
 settle() {
-    for job in $(echo $running | cut -d ' ' -f "1-$1"); do
+    for job in $(echo $running | cut -d ' ' -f "1-${1-}"); do
         running=${running#" $job"}
         name=${job#*:}
         if wait "${job%%:*}"; then
@@ -39,7 +39,6 @@ settle() {
         fi
     done
 }
-settle_all() { settle 99; }
 
 make -s "$dir/tests_list.h" BUILD="$dir" || exit 1
 
@@ -72,7 +71,7 @@ object="-c tests/tfm_impl.c -o /dev/null"
 try "configuration.only_types" gcc -std=c11 -O1 $strict -DTFM_ONLY_TYPES -DTFM_TYPE_Q8_0 $object
 try "configuration.exact_fma" gcc -std=c11 -O1 $strict -DTFM_EXACT_FMA $object
 try "configuration.all" gcc -std=c11 -O2 $strict $all -c tests/tfm_impl.c -o "$dir/small.o"
-settle_all
+settle
 
 # asks REGEX OBJECT: lists what the object asks for from outside that matches
 asks() { nm -u "$2" | awk '{ print $NF }' | grep -xE "$1"; }
@@ -117,7 +116,7 @@ answer() {
 }
 first() { runner first gcc -O2 && "$dir/tests-first" --quick --hash | grep -a '^hash' > "$dir/hash-first"; }
 try "one_answer.gcc-O2" first
-settle_all
+settle
 try "one_answer.gcc-O0" answer gcc-O0 gcc -O0
 try "one_answer.gcc-c11" answer gcc-c11 gcc -std=c11 -O2 -DNDEBUG
 try "one_answer.gcc-O3" answer gcc-O3 gcc -O3 -march=native
@@ -183,7 +182,7 @@ installed() {
 }
 try "install" installed
 try "firmware" make -s firmware BUILD="$build"
-settle_all
+settle
 freestanding() {
     bare="-ffreestanding -fno-stack-protector -nostdlib -static"
     $1 -O2 -I. $bare tests/freestanding.c -o "$work/bare" -lgcc && "$work/bare" > "$work/result" &&
@@ -192,7 +191,7 @@ freestanding() {
 try "freestanding.gcc" freestanding gcc
 try "freestanding.clang" freestanding clang
 try "size" make -s size BUILD="$build"
-settle_all
+settle
 
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -592,9 +592,9 @@ static void attention_of_random_shapes(void) {
             if (l == 0) first = y;
             if (!CHECK_STR(tfm_message(c[l]), "") || !same_tensor(c[0], y, first))
                 printf("    round %d: %d x %d heads, %d queries, %d keys, sizes %d, %d; "
-                       "causal %d, offset %d, window %d, holes %d\n", round, (int)a.k.dim[1], (int)(a.q.dim[1] / a.k.dim[1]), (int)a.q.dim[2],
-                       (int)a.k.dim[2], (int)a.q.dim[3], (int)a.v.dim[3], a.o.causal, (int)a.o.offset,
-                       (int)a.o.window, (int)a.holes);
+                       "causal %d, offset %d, window %d, holes %d\n", round, (int)a.k.dim[1],
+                       (int)(a.q.dim[1] / a.k.dim[1]), (int)a.q.dim[2], (int)a.k.dim[2], (int)a.q.dim[3],
+                       (int)a.v.dim[3], a.o.causal, (int)a.o.offset, (int)a.o.window, (int)a.holes);
         }
         for (int l = 0; l < levels; l++) tfm_arena_rewind(c[l], marks[l]);
     }
@@ -690,7 +690,8 @@ static void float_products_of_all_shapes(void) {
             for (int i = 0; good && l && i < 5; i++)
                 if (!same_tensor(c[0], got.y[i], want.y[i]))
                     printf("    in round %d, case %d: %s, k %d, %d rows, %d columns, %s\n", round, i,
-                           tfm_type_name(type), (int)k, (int)n, (int)t, tfm_level_name((tfm_level)(l + TFM_LEVEL_UNFUSED + 1)));
+                           tfm_type_name(type), (int)k, (int)n, (int)t,
+                           tfm_level_name((tfm_level)(l + TFM_LEVEL_UNFUSED + 1)));
             if (l) tfm_arena_rewind(c[l], mark);
         }
         free(w);

@@ -209,7 +209,8 @@ static weights count_weights(const tfm_model *m) {
     const tfm_file *f = tfm_model_file(m);
     tfm_tensor_info info;
     bool tied = !tfm_file_tensor(f, "output.weight", &info);
-    double bytes[64] = { 0 }, quantized = 0, most = 0;
+    double quantized = 0;
+    cli_types types = { { 0 }, TFM_F32 };
     for (int64_t i = 0; tfm_file_tensor_at(f, i, &info); i++) {
         bool embedding = name_is(info.name, "token_embd.weight");
         if ((embedding && !tied) || name_is(info.name, "position_embd.weight")) continue;      /* one row is read */
@@ -218,12 +219,9 @@ static weights count_weights(const tfm_model *m) {
         w.bytes += (double)info.bytes;
         *(output ? &w.output : &w.layers) += count;
         if (tfm_type_block(info.tensor.type) > 1) quantized += count;
-        if ((unsigned)info.tensor.type >= 64) continue;
-        bytes[info.tensor.type] += (double)info.bytes;
-        if (bytes[info.tensor.type] <= most) continue;
-        most = bytes[info.tensor.type];
-        snprintf(w.type, sizeof w.type, "%s", tfm_type_name(info.tensor.type));
+        cli_count_type(&types, &info);
     }
+    snprintf(w.type, sizeof w.type, "%s", tfm_type_name(types.most));
     w.integer = quantized > (w.layers + w.output) / 2;
     return w;
 }

@@ -11,7 +11,8 @@ import sys
 from xml.sax.saxutils import escape
 
 LABEL, BAR, VALUE, ROW, MARGIN = 330, 380, 190, 20, 12
-STYLE = "text{font:13px sans-serif;fill:#222;stroke:#fff;stroke-width:3px;paint-order:stroke}.h{font-weight:bold}.b{fill:#3a7ca5}.g{stroke:#bbb}"
+STYLE = ("text{font:13px sans-serif;fill:#222;stroke:#fff;stroke-width:3px;paint-order:stroke}"
+         ".h{font-weight:bold}.b{fill:#3a7ca5}.g{stroke:#bbb}")
 
 
 def threads(row):

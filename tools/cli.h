@@ -320,6 +320,13 @@ static inline double cli_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Bytes of tensors by type, and the type of most of them; all zeros to begin with. */
+typedef struct cli_types { uint64_t bytes[64]; tfm_type most; } cli_types;
+static inline void cli_count_type(cli_types *t, const tfm_tensor_info *tensor) {
+    unsigned type = (unsigned)tensor->tensor.type;
+    if (type < 64 && (t->bytes[type] += tensor->bytes) > t->bytes[t->most]) t->most = (tfm_type)type;
+}
+
 /* The most memory that the process has had in use, mapped files included; in *own what it holds beside
    them. 0: unknown. */
 static inline double cli_peak_memory(double *own) {
