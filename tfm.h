@@ -744,6 +744,16 @@ static bool tfm__round_up(size_t a, size_t unit, size_t *out) {     /* unit: a p
 }
 TFM__INLINE int64_t tfm__min64(int64_t a, int64_t b) { return a < b ? a : b; }
 TFM__INLINE int64_t tfm__max64(int64_t a, int64_t b) { return a > b ? a : b; }
+/* The number of the lowest bit set in x, which is not 0. */
+TFM__INLINE int tfm__lowest_bit(uint64_t x) {
+#if defined(__GNUC__) || defined(__clang__)
+    return __builtin_ctzll(x);
+#else
+    int n = 0;
+    while (!(x >> n & 1)) n++;
+    return n;
+#endif
+}
 
 /* Strings and messages, without stdio. */
 
@@ -1841,6 +1851,14 @@ TFM__INLINE float tfm__exp(int fma, float x) {
     uint32_t biased = n + 2 * 127, half = biased / 2;       /* 2^n in two factors: n reaches from -150 to 128 */
     return y * tfm__from_bits(half << 23) * tfm__from_bits((biased - half) << 23);
 }
+/* The same for x <= 0 or NaN: 2^n is a factor 2^(n + 63), whose bits are the low ones of t, and 2^-63. */
+TFM__INLINE float tfm__exp_below(int fma, float x) {
+    const float magic = 12582912.0f + 190.0f;
+    x = x < -104.0f ? -104.0f : x;
+    float t = tfm__fma(fma, x, 1.44269504f, magic), k = t - magic;
+    float r = tfm__fma(fma, k, -1.4286068e-06f, tfm__fma(fma, k, -0.693145752f, x));
+    return (1.0f + tfm__exp_tail(fma, r)) * tfm__from_bits(tfm__to_bits(t) << 23) * 0x1p-63f;
+}
 TFM__INLINE float tfm__sigmoid(int fma, float x) { return 1.0f / (1.0f + tfm__exp(fma, -x)); }
 
 /* (e^2a - 1) / (e^2a + 1) of a = |x|, with e^2a - 1 = 2^n q + (2^n - 1) exact near 0. */
@@ -1933,8 +1951,7 @@ static double tfm__exp_double(double x) {
 #define TFM_HEAD_MAX 1024
 #endif
 enum { TFM__LANES = 16, TFM__COLUMNS = 8, TFM__UNIT = 32, TFM__PANEL = 16, TFM__CHUNK = 256, TFM__KEYS = 64,
-       TFM__SEGMENT = 16 * 64, TFM__QUERY_TILE = 12, TFM__QUERIES = 96, TFM__ATTENTION_STACK = 64 * 1024,
-       TFM__HEAD_MAX = TFM_HEAD_MAX };
+       TFM__SEGMENT = 16 * 64, TFM__QUERY_TILE = 12, TFM__QUERIES = 96, TFM__HEAD_MAX = TFM_HEAD_MAX };
 
 /* Sums over a row run in `lanes` chains, element k in chain k % lanes: one below 256 elements, else
    16, joined by a tree. */
@@ -2059,6 +2076,16 @@ static void tfm__columns_quantize(void *arg, int64_t begin, int64_t end, int thr
         tfm__quantize_row(j->x + r * j->k, j->k, j->group, j->out + (size_t)r * tfm__act_bytes(j->k, j->group));
 }
 
+/* Rows of a matrix on their way into panels. Rows missing in the last panel hold anything: nobody reads
+   their sums. */
+typedef struct tfm__pack {
+    tfm_type type;                      /* F32, F16, BF16 */
+    const char *w;
+    int64_t stride, step, rows, k;      /* bytes along rows and along k */
+    int lanes, width;                   /* of a panel */
+    float *out;
+} tfm__pack;
+
 /* y[r, c] = w row r . x column c + bias[r]: the product under dense, matmul, conv and RNNs. A job
    has several parts if several matrices meet the same columns; its units are TFM__UNIT rows of a part. */
 typedef struct tfm__part {
@@ -2084,6 +2111,12 @@ typedef struct tfm__gemm_job {
     size_t scratch_stride;
 } tfm__gemm_job;
 
+/* Rows begin..end-1 of a part, to be packed. */
+TFM__INLINE tfm__pack tfm__pack_of(const tfm__part *part, int64_t k, int64_t begin, int64_t end, float *out) {
+    tfm__pack p = { part->type->type, part->w + begin * part->w_stride, part->w_stride, part->w_step, end - begin, k,
+                    tfm__lanes(k), TFM__PANEL, out };
+    return p;
+}
 /* The rows of units unit..end-1 that lie in one part; the unit after them. */
 static int64_t tfm__gemm_rows(const tfm__gemm_job *j, int64_t unit, int64_t end, const tfm__part **part,
                               int64_t *first, int64_t *last) {
@@ -2277,7 +2310,7 @@ TFM__INLINE void tfm__row_softmax(int fma, const tfm__rows_job *j, const float *
     }
     for (int64_t at = 0, n; at < j->d; at += n) {
         n = tfm__min64(TFM__CHUNK, j->d - at);
-        for (int64_t i = 0; i < n; i++) e[i] = tfm__exp(fma, x[at + i] - max);
+        for (int64_t i = 0; i < n; i++) e[i] = tfm__exp_below(fma, x[at + i] - max);
         tfm__sum_lanes(e, n, lanes, t);
         if (!log) memcpy(y + at, e, (size_t)n * sizeof *e);
     }
@@ -2332,192 +2365,117 @@ TFM__INLINE void tfm__rope_run(int fma, const tfm__rope_job *j, int64_t begin, i
     }
 }
 
-/* Attention of queries over keys, in key blocks of 64 at absolute positions; 16 blocks are a
-   segment with an online maximum m and sum l of its own, segments are joined in ascending order.
-   Sums of weights run in 16 lanes by position, all else in one chain, ascending. The group * tq
-   queries that share a key head are its rows, row r being query r / group of the head's r % group.
-   A unit is `rows` of them over all keys, or, with partials, over one segment, for a second task
-   to join: so long caches of few heads are shared by many threads.                             */
-typedef struct tfm__attention_job {
-    const float *q;
-    float *out;
-    const char *k, *v, *mask;           /* mask: f32 or NULL */
-    tfm_type type;                      /* of k and v: F32 or F16 */
-    bool turned;                        /* k is [head][position / 16][d][16], as caches keep it */
-    int64_t q_stride[3], out_stride[3]; /* floats along batch, head, position */
-    int64_t k_stride[3], v_stride[3];   /* bytes along the same; of turned keys, d elements */
-    int64_t mask_stride[4];             /* bytes along batch, head, query, key */
-    int64_t heads, group, tq, tk;       /* group: query heads per key head */
-    int64_t d, dv;
+/* c [rows, columns] = a [rows, n] b [n, columns], every sum one chain, ascending: attention is made of these,
+   and so are the float products of the vector kernels, which have b in panels of 16 columns. */
+typedef struct tfm__product {
+    float *c;
+    const float *a;
+    const char *b;
+    int64_t c_row, a_row, a_step;       /* floats from row to row, and of a along n */
+    int64_t b_row, b_step, b_column;    /* bytes from row to row, from 16 columns to the next 16, to the next one */
+    int64_t n, rows, columns;           /* vectors: at most 12 rows, a multiple of 16 adjacent columns */
+    bool half, add;                     /* b is f16, for vectors with at most 4 rows; sums start at c */
+    const char *next;                   /* with half: as much as b, read soon, so prefetched */
+                                        /* Vectors only: */
+    int lanes, first, last;             /* with 16 lanes: those from first to last - 1, in their order, joined; */
+    int64_t a_lane, b_lane;             /* floats and bytes from lane to lane; a_lane 0: a is a plain row */
+    bool joins;                         /* the sums are added to c */
+    const float *bias;                  /* [columns], added to every row, or NULL */
+} tfm__product;
+typedef void tfm__product_kernel(const tfm__product *t);
+TFM__INLINE void tfm__product_run(int fma, const tfm__product *t) {
+    for (int64_t i = 0; i < t->rows; i++)
+        for (int64_t x = 0; x < t->columns; x++) {
+            const char *b = t->b + x / 16 * t->b_step + x % 16 * t->b_column;
+            float *c = t->c + i * t->c_row + x, sum = t->add ? *c : 0, v;
+            for (int64_t k = 0; k < t->n; k++, b += t->b_row) {
+                if (t->half) v = tfm__half_at((const uint8_t *)b);
+                else memcpy(&v, b, sizeof v);
+                sum = tfm__fma(fma, t->a[i * t->a_row + k * t->a_step], v, sum);
+            }
+            *c = sum;
+        }
+}
+
+/* Attention, one block of TFM__KEYS keys: scores become weights exp(score - m) where a key is seen, else 0.
+   The maximum m of each row goes on, and with it the sums of weights, in 16 lanes by position, and o. */
+typedef struct tfm__scores_job {
+    float *s;                           /* [rows, TFM__KEYS], anything where a key is not seen */
+    const float *bias;                  /* the same, or NULL; hides keys where it is -inf */
+    uint64_t *seen;                     /* [rows], a bit for each key; those that the bias hides are cleared */
+    float *m, *sum, *o;                 /* [rows], [rows, 16], [rows, width] */
+    int64_t width;                      /* a multiple of 16 */
     float scale;
-    bool causal, joining;               /* joining: a task over queries [B, heads, tq] that joins partials */
-    int64_t offset, window, rows;
-    float *partials;                    /* [B, heads, tq, segments, 2 + dv]: m, l, o of each; or NULL */
-    int64_t segment, segments;          /* with partials: the first segment, and how many */
-    char *scratch;                      /* one piece per thread, or NULL */
-    size_t scratch_stride;
-} tfm__attention_job;
+} tfm__scores_job;
 
-typedef struct tfm__attention_unit {
-    int64_t b, head, row, end;          /* key head; its rows row..end-1 */
-    int64_t segment, from, to;          /* keys */
-} tfm__attention_unit;
-
-static int64_t tfm__attention_chunks(const tfm__attention_job *j) {
-    return (j->group * j->tq + j->rows - 1) / j->rows;
-}
-static tfm__attention_unit tfm__attention_unit_at(const tfm__attention_job *j, int64_t index) {
-    tfm__attention_unit u;
-    int64_t pieces = j->partials ? j->segments : 1, chunks = tfm__attention_chunks(j), kv = j->heads / j->group;
-    int64_t chunk = index / pieces % chunks, head = index / pieces / chunks;
-    chunk = chunk % 2 ? chunks - 1 - chunk / 2 : chunk / 2;     /* late queries see more keys: spread them */
-    u.b = head / kv;
-    u.head = head % kv;
-    u.row = chunk * j->rows;
-    u.end = tfm__min64(u.row + j->rows, j->group * j->tq);
-    u.segment = index % pieces;
-    u.from = j->partials ? (j->segment + u.segment) * TFM__SEGMENT : 0;
-    u.to = j->partials ? tfm__min64(j->tk, u.from + TFM__SEGMENT) : j->tk;
-    return u;
-}
-/* The keys of the unit that query i sees, masks apart. */
-TFM__INLINE void tfm__attention_span(const tfm__attention_job *j, const tfm__attention_unit *u, int64_t i,
-                                     int64_t *begin, int64_t *end) {
-    *end = j->causal ? tfm__min64(u->to, i + j->offset + 1) : u->to;
-    *begin = j->window > 0 ? tfm__max64(u->from, i + j->offset - j->window + 1) : u->from;
-}
-TFM__INLINE float *tfm__attention_partial(const tfm__attention_job *j, int64_t b, int64_t h, int64_t i, int64_t s) {
-    return j->partials + (((b * j->heads + h) * j->tq + i) * j->segments + s) * (2 + j->dv);
-}
-TFM__INLINE const char *tfm__attention_mask(const tfm__attention_job *j, int64_t b, int64_t h, int64_t i) {
-    return j->mask ? j->mask + b * j->mask_stride[0] + h * j->mask_stride[1] + i * j->mask_stride[2] : NULL;
-}
-
-typedef struct tfm__partial { float m, sum[TFM__LANES], o[TFM__HEAD_MAX]; } tfm__partial;
-
-TFM__INLINE const float *tfm__widen(tfm_type type, const char *row, int64_t n, float *buffer) {
-    if (type == TFM_F32) return (const float *)(const void *)row;
-    for (int64_t i = 0; i < n; i++) buffer[i] = tfm__f16_to_f32(tfm__load_u16((const uint8_t *)row + 2 * i));
-    return buffer;
-}
-static const float *tfm__turned(const tfm__attention_job *j, const char *k, int64_t position, float *buffer) {
-    int64_t size = j->type == TFM_F16 ? 2 : 4, at = position % 16 * size;
-    k += position / 16 * 16 * j->k_stride[2] + at;
-    for (int64_t i = 0; i < j->d; i++, k += 16 * size) {
-        if (j->type == TFM_F16) buffer[i] = tfm__half_at((const uint8_t *)k);
-        else memcpy(&buffer[i], k, sizeof *buffer);
-    }
-    return buffer;
-}
-/* Scores of keys begin..end-1 into s; a key hidden by the mask is not marked in seen. The largest. */
-TFM__INLINE float tfm__attention_scores(int fma, const tfm__attention_job *j, const float *q, const char *k,
-                                        const char *mask, int64_t begin, int64_t end, float *s, bool *seen,
-                                        float *wide) {
-    float max = -TFM__INF;
-    for (int64_t p = begin; p < end; p++) {
-        float bias = 0, t = 0;
-        if (mask) memcpy(&bias, mask + p * j->mask_stride[3], sizeof bias);
-        seen[p - begin] = bias != -TFM__INF;
-        if (!seen[p - begin]) continue;
-        const float *key = j->turned ? tfm__turned(j, k, p, wide)
-                                     : tfm__widen(j->type, k + p * j->k_stride[2], j->d, wide);
-        for (int64_t i = 0; i < j->d; i++) t = tfm__fma(fma, q[i], key[i], t);
-        t *= j->scale;
-        s[p - begin] = mask ? t + bias : t;
-        max = tfm__maxf(s[p - begin], max);
-    }
-    return max;
-}
 /* What sums over keys with maximum m are multiplied by when it becomes max; m is -inf at first, and exp
    would take long to underflow. */
 TFM__INLINE float tfm__fade(int fma, float m, float max) {
-    return m == max ? 1.0f : m == -TFM__INF ? 0 : tfm__exp(fma, m - max);
+    return m == max ? 1.0f : m == -TFM__INF ? 0 : tfm__exp_below(fma, m - max);
 }
-TFM__INLINE void tfm__attention_block(int fma, const tfm__attention_job *j, const float *q, const char *k,
-                                      const char *v, const char *mask, int64_t begin, int64_t end, tfm__partial *a) {
-    float s[TFM__KEYS], wide[TFM__HEAD_MAX];
-    bool seen[TFM__KEYS], any = false;
-    float max = tfm__maxf(tfm__attention_scores(fma, j, q, k, mask, begin, end, s, seen, wide), a->m);
-    for (int64_t p = begin; p < end; p++) any |= seen[p - begin];
-    if (!any) return;
-    float fade = tfm__fade(fma, a->m, max);
-    for (int i = 0; i < TFM__LANES; i++) a->sum[i] *= fade;
-    for (int64_t i = 0; i < j->dv; i++) a->o[i] *= fade;
-    a->m = max;
-    for (int64_t p = begin; p < end; p++) {
-        if (!seen[p - begin]) continue;
-        float w = tfm__exp(fma, s[p - begin] - max);
-        const float *value = tfm__widen(j->type, v + p * j->v_stride[2], j->dv, wide);
-        a->sum[p % TFM__LANES] += w;
-        for (int64_t i = 0; i < j->dv; i++) a->o[i] = tfm__fma(fma, w, value[i], a->o[i]);
+/* x where a key is seen, else `hidden`. */
+TFM__INLINE void tfm__scores_seen(float *x, uint64_t seen, float hidden) {
+    uint32_t low = (uint32_t)seen, high = (uint32_t)(seen >> 32);
+    if (seen == ~(uint64_t)0) return;
+    for (int i = 0; i < 32; i++) x[i] = low >> i & 1 ? x[i] : hidden;
+    for (int i = 0; i < 32; i++) x[i + 32] = high >> i & 1 ? x[i + 32] : hidden;
+}
+/* The largest of TFM__KEYS; NaN is passed over. */
+TFM__INLINE float tfm__scores_top(const float *x) {
+    float m[TFM__LANES];
+    for (int i = 0; i < TFM__LANES; i++) {
+        float t = tfm__maxf(x[i + 16], tfm__maxf(x[i], -TFM__INF));
+        m[i] = tfm__maxf(x[i + 48], tfm__maxf(x[i + 32], t));
+    }
+    for (int i = 0; i < 4; i++) m[i] = tfm__maxf(tfm__maxf(m[i], m[i + 4]), tfm__maxf(m[i + 8], m[i + 12]));
+    return tfm__maxf(tfm__maxf(m[0], m[1]), tfm__maxf(m[2], m[3]));
+}
+TFM__INLINE void tfm__scores_run(int fma, const tfm__scores_job *j, int64_t begin, int64_t end) {
+    enum { KEYS = TFM__KEYS };
+    for (int64_t r = begin; r < end; r++) {
+        float *s = j->s + r * KEYS, *sum = j->sum + r * TFM__LANES, *o = j->o + r * j->width;
+        float x[KEYS], t[TFM__LANES];
+        const float *bias = j->bias ? j->bias + r * KEYS : NULL;
+        for (int i = 0; i < KEYS; i++) x[i] = s[i] * j->scale;
+        uint32_t hides = 0;
+        for (int i = 0; bias && i < KEYS; i++) x[i] += bias[i];
+        for (int i = 0; bias && i < KEYS; i++) hides |= bias[i] == -TFM__INF;
+        for (int i = 0; hides && i < KEYS; i++) j->seen[r] &= ~((uint64_t)(bias[i] == -TFM__INF) << i);
+        const uint64_t seen = j->seen[r];
+        if (!seen) continue;
+        tfm__scores_seen(x, seen, -TFM__INF);
+        float max = tfm__maxf(tfm__scores_top(x), j->m[r]), fade = tfm__fade(fma, j->m[r], max);
+        j->m[r] = max;
+        tfm__scores_seen(x, seen, max);         /* exp would take long to underflow */
+        for (int i = 0; i < KEYS; i++) x[i] = tfm__exp_below(fma, x[i] - max);
+        tfm__scores_seen(x, seen, 0);
+        memcpy(s, x, sizeof x);
+        for (int i = 0; i < TFM__LANES; i++) t[i] = sum[i] * fade + x[i] + x[i + 16] + x[i + 32] + x[i + 48];
+        memcpy(sum, t, sizeof t);
+        for (int64_t i = 0; fade != 1 && i < j->width; i++) o[i] *= fade;
     }
 }
-/* A segment with maximum m and sum l joins the maximum and sum in total: *scale is the factor of its
-   o, and what is returned that of the output so far. */
-TFM__INLINE float tfm__attention_total(int fma, float *total, float m, float l, float *scale) {
-    *scale = 0;
-    if (l == 0) return 1;               /* every key of the segment was hidden; a NaN goes on */
-    float max = tfm__maxf(total[0], m), old = tfm__fade(fma, total[0], max);
-    *scale = tfm__fade(fma, m, max);
-    total[0] = max;
-    total[1] = tfm__fma(fma, total[1], old, l * *scale);
-    return old;
-}
-TFM__INLINE void tfm__attention_join(int fma, float *total, float *out, float m, float l, const float *o, int64_t dv) {
-    float scale, old = tfm__attention_total(fma, total, m, l, &scale);
-    for (int64_t d = 0; l != 0 && d < dv; d++) out[d] = tfm__fma(fma, out[d], old, o[d] * scale);
-}
-TFM__INLINE void tfm__attention_end(const float *total, float *out, int64_t dv) {
+/* Results of segments of keys, each with maximum m and sum l of weights, are joined in ascending order. */
+typedef struct tfm__join_job {
+    float *total, *out;                 /* maximum and sum so far; [dv] */
+    const float *m, *l, *o;             /* of the first segment; those of the next are `stride` floats on */
+    int64_t stride, dv;
+    bool last;                          /* the output is complete after these */
+} tfm__join_job;
+
+TFM__INLINE void tfm__join_run(int fma, const tfm__join_job *j, int64_t begin, int64_t end) {
+    float *total = j->total, *out = j->out;
+    for (int64_t s = begin; s < end; s++) {
+        const float *o = j->o + s * j->stride;
+        float m = j->m[s * j->stride], l = j->l[s * j->stride];
+        if (l == 0) continue;           /* every key of the segment was hidden; a NaN goes on */
+        float max = tfm__maxf(total[0], m), old = tfm__fade(fma, total[0], max), scale = tfm__fade(fma, m, max);
+        total[0] = max;
+        total[1] = tfm__fma(fma, total[1], old, l * scale);
+        for (int64_t d = 0; d < j->dv; d++) out[d] = tfm__fma(fma, out[d], old, o[d] * scale);
+    }
     float inverse = total[1] == 0 ? 0 : 1.0f / total[1];
-    for (int64_t d = 0; d < dv; d++) out[d] *= inverse;
-}
-TFM__INLINE void tfm__attention_row(int fma, const tfm__attention_job *j, const tfm__attention_unit *u, int64_t row) {
-    int64_t i = row / j->group, h = u->head * j->group + row % j->group, b = u->b, begin, end;
-    const float *q = j->q + b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2];
-    float *out = j->out + b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
-    float *partial = j->partials ? tfm__attention_partial(j, b, h, i, u->segment) : NULL;
-    const char *k = j->tk ? j->k + b * j->k_stride[0] + u->head * j->k_stride[1] : NULL;
-    const char *v = j->tk ? j->v + b * j->v_stride[0] + u->head * j->v_stride[1] : NULL;
-    const char *mask = tfm__attention_mask(j, b, h, i);
-    float total[2] = { -TFM__INF, 0 };
-    tfm__partial a;
-    if (partial) partial[1] = 0;
-    else for (int64_t d = 0; d < j->dv; d++) out[d] = 0;
-    tfm__attention_span(j, u, i, &begin, &end);
-    while (begin < end) {
-        int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
-        a.m = -TFM__INF;
-        memset(a.sum, 0, sizeof a.sum);
-        for (int64_t d = 0; d < j->dv; d++) a.o[d] = 0;
-        for (int64_t next; begin < segment_end; begin = next) {
-            next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
-            tfm__attention_block(fma, j, q, k, v, mask, begin, next, &a);
-        }
-        float l = tfm__join(a.sum, TFM__LANES);
-        if (!partial) { tfm__attention_join(fma, total, out, a.m, l, a.o, j->dv); continue; }
-        partial[0] = a.m;
-        partial[1] = l;
-        memcpy(partial + 2, a.o, (size_t)j->dv * sizeof(float));
-    }
-    if (!partial) tfm__attention_end(total, out, j->dv);
-}
-TFM__INLINE void tfm__attention_query(int fma, const tfm__attention_job *j, int64_t index) {
-    int64_t i = index % j->tq, h = index / j->tq % j->heads, b = index / j->tq / j->heads;
-    float *out = j->out + b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
-    float total[2] = { -TFM__INF, 0 };
-    for (int64_t d = 0; d < j->dv; d++) out[d] = 0;
-    for (int64_t s = 0; s < j->segments; s++) {
-        const float *p = tfm__attention_partial(j, b, h, i, s);
-        tfm__attention_join(fma, total, out, p[0], p[1], p + 2, j->dv);
-    }
-    tfm__attention_end(total, out, j->dv);
-}
-TFM__INLINE void tfm__attention_run(int fma, const tfm__attention_job *j, int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; index++) {
-        if (j->joining) { tfm__attention_query(fma, j, index); continue; }
-        tfm__attention_unit u = tfm__attention_unit_at(j, index);
-        for (int64_t row = u.row; row < u.end; row++) tfm__attention_row(fma, j, &u, row);
-    }
+    for (int64_t d = 0; j->last && d < j->dv; d++) out[d] *= inverse;
 }
 
 /* One step of a recurrent cell: x and h hold the gates' input and recurrent products. */
@@ -2717,22 +2675,6 @@ TFM__AVX2 TFM__LOOPS static int64_t tfm__next_above_avx2(const float *x, int64_t
 
 enum { TFM__TILE = 12 * 32 };           /* floats of c that are in registers, at most */
 
-typedef struct tfm__product {           /* c [rows, columns] = a [rows, n] b [n, columns] */
-    float *c;
-    const float *a;
-    const char *b;
-    int64_t c_row, a_row, a_step;       /* floats from row to row, and of a along n */
-    int64_t b_row, b_step;              /* bytes from row to row, and from 16 columns to the next 16 */
-    int64_t n, rows, columns;           /* rows: at most 12; columns: a multiple of 16 */
-    bool half, add;                     /* b is f16, then rows: at most 4; sums start at c */
-    const char *next;                   /* with half: as much as b, read soon, so prefetched */
-    int lanes, first, last;             /* with 16 lanes: those from first to last - 1, in their order, joined; */
-    int64_t a_lane, b_lane;             /* floats and bytes from lane to lane; a_lane 0: a is a plain row */
-    bool joins;                         /* the sums are added to c */
-    const float *bias;                  /* [columns], added to every row, or NULL */
-} tfm__product;
-typedef void tfm__product_kernel(const tfm__product *t);
-
 /* Lane number i of a panel holds the elements k with k % 16 equal to this, which is its own inverse. */
 static const int8_t tfm__lane_order[TFM__LANES] = { 0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15 };
 
@@ -2900,16 +2842,6 @@ TFM__AVX512 static void tfm__product_avx512(const tfm__product *t) {
     tfm__product_avx2(&rest);
 }
 
-/* Rows of a matrix on their way into panels. Rows missing in the last panel hold anything: nobody reads
-   their sums. */
-typedef struct tfm__pack {
-    tfm_type type;                      /* F32, F16, BF16 */
-    const char *w;
-    int64_t stride, step, rows, k;      /* bytes along rows and along k */
-    int lanes, width;                   /* of a panel */
-    float *out;
-} tfm__pack;
-
 /* Element k of a panel's rows goes to its at[k % 16] + k / 16 * *group. Returns the floats of a panel. */
 static int64_t tfm__pack_places(const tfm__pack *p, int64_t *at, int64_t *group) {
     int64_t lane = ((p->k + p->lanes - 1) / p->lanes + 1) * p->width;
@@ -2993,12 +2925,6 @@ TFM__AVX2 static void tfm__pack_avx2(const tfm__pack *p) {
     if (p->type == TFM_F32) tfm__pack_as_avx2(TFM_F32, 4, p);
     else if (p->type == TFM_F16) tfm__pack_as_avx2(TFM_F16, 2, p);
     else tfm__pack_as_avx2(TFM_BF16, 2, p);
-}
-/* Rows begin..end-1 of a part. */
-static void tfm__pack_part_avx2(const tfm__part *part, int64_t k, int64_t begin, int64_t end, float *out) {
-    tfm__pack p = { part->type->type, part->w + begin * part->w_stride, part->w_stride, part->w_step, end - begin, k,
-                    tfm__lanes(k), TFM__PANEL, out };
-    tfm__pack_avx2(&p);
 }
 static void tfm__float_columns_avx2(const tfm__columns_job *j, int64_t begin, int64_t end) {
     tfm__pack p = { TFM_F32, (const char *)(j->x + begin * j->width * j->k), j->k * 4, 4,
@@ -3111,7 +3037,8 @@ static void tfm__gemm_panels(tfm__product_kernel *product, const tfm__gemm_job *
         bool direct = lies && end - r >= 16;
         next = direct ? end - (end - r) % 16 : p->packed ? end :
                tfm__min64(end, r + tfm__panels_together(j->k) * TFM__PANEL);
-        if (!direct && !p->packed) tfm__pack_part_avx2(p, j->k, r, next, scratch);
+        tfm__pack pack = tfm__pack_of(p, j->k, r, next, scratch);
+        if (!direct && !p->packed) tfm__pack_avx2(&pack);
         const char *w = direct ? p->w + r * 4 : p->packed ? (const char *)p->packed + r / TFM__PANEL * panel
                                                           : (const char *)scratch;
         t.b_row = direct ? p->w_step : TFM__PANEL * 4;
@@ -3919,329 +3846,6 @@ static size_t tfm__scratch_x86(const tfm__type *type, int64_t k) {
     return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(k);
 }
 
-/* ---- Attention ----
-   A unit takes its queries, up to 96 rows, through the blocks of 64 keys; K and V of a block are packed
-   once for all of them: K turned, panels of 16 keys, V as panels of 16 elements, in f32. Rows go in
-   tiles of 12, each step for the whole tile: scores = q K, weights = exp(scores - max) in place, o +=
-   weights V. Both products are the kernel of float products: every chain runs as in the portable code,
-   over d, then over keys, ascending. Keys that a row does not see have no bit in its mask `seen`; runs
-   of keys seen by the same rows make one product. Up to 4 rows (decode) have no use for packing: V, and
-   K from a cache, which keeps it turned, are read where they lie and widened on the way into the product. */
-typedef struct tfm__attention_isa {     /* what depends on the width of registers */
-    tfm__product_kernel *product;
-    float (*weigh)(float *s, int64_t columns, const float *bias, float scale, uint64_t *seen, float *m, float *sum);
-} tfm__attention_isa;
-
-/* All ones in the lanes whose bits are set. */
-TFM__AVX2 TFM__INLINE __m256 tfm__attention_lanes_avx2(uint64_t bits) {
-    __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), b = _mm256_set1_epi32((int)(bits & 255));
-    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(b, lane), lane));
-}
-/* tfm__exp of x <= 0 (or NaN): 2^n by a factor 2^(n + 63), whose bits are the low ones of t, and 2^-63. */
-TFM__AVX2 TFM__INLINE __m256 tfm__attention_exp_avx2(__m256 x) {
-    __m256 magic = _mm256_set1_ps(12582912.0f + 190.0f);
-    x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
-    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504f), magic), k = _mm256_sub_ps(t, magic);
-    x = _mm256_fmadd_ps(k, _mm256_set1_ps(-1.4286068e-06f), _mm256_fmadd_ps(k, _mm256_set1_ps(-0.693145752f), x));
-    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(0.00139506022f), x, _mm256_set1_ps(0.00836895313f));
-    p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(0.041666206f));
-    p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(0.166665182f));
-    p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(0.5f));
-    p = _mm256_add_ps(_mm256_set1_ps(1.0f), _mm256_fmadd_ps(_mm256_mul_ps(x, x), p, x));
-    p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
-    return _mm256_mul_ps(p, _mm256_set1_ps(0x1p-63f));
-}
-/* The largest of eight, none of which is NaN. */
-TFM__AVX2 TFM__INLINE float tfm__attention_top_avx2(__m256 x) {
-    __m128 t = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
-    return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
-}
-/* One row and block: scores s become weights. Bits of keys that the bias hides leave `seen`; m and
-   the 16 sums go on. Returns what the sums, and o, are multiplied by. */
-TFM__AVX2 static float tfm__attention_weigh_avx2(float *s, int64_t columns, const float *bias, float scale,
-                                                 uint64_t *seen, float *m, float *sum) {
-    __m256 hidden = _mm256_set1_ps(-TFM__INF), top = hidden, by = _mm256_set1_ps(scale), x;
-    uint64_t bits = *seen;
-    for (int i = 0; i < columns; i += 8) {
-        x = _mm256_mul_ps(_mm256_loadu_ps(s + i), by);
-        if (bias) {
-            __m256 b = _mm256_loadu_ps(bias + i);
-            x = _mm256_add_ps(x, b);
-            bits &= ~((uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(b, hidden, _CMP_EQ_OQ)) << i);
-        }
-        _mm256_storeu_ps(s + i, x);
-        if ((bits >> i & 255) != 255) x = _mm256_blendv_ps(hidden, x, tfm__attention_lanes_avx2(bits >> i));
-        top = _mm256_max_ps(x, top);            /* passes over NaN */
-    }
-    *seen = bits;
-    if (!bits) return 1;
-    const float max = tfm__maxf(tfm__attention_top_avx2(top), *m), fade = tfm__fade(TFM__FMA_HARD, *m, max);
-    *m = max;
-    __m256 low = _mm256_mul_ps(_mm256_loadu_ps(sum), _mm256_set1_ps(fade)), less = _mm256_set1_ps(max);
-    __m256 high = _mm256_mul_ps(_mm256_loadu_ps(sum + 8), _mm256_set1_ps(fade));
-    for (int i = 0; i < columns; i += 16) {
-        x = tfm__attention_exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i), less));
-        __m256 y = tfm__attention_exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + i + 8), less));
-        if ((bits >> i & 65535) != 65535) {
-            x = _mm256_and_ps(x, tfm__attention_lanes_avx2(bits >> i));
-            y = _mm256_and_ps(y, tfm__attention_lanes_avx2(bits >> (i + 8)));
-        }
-        low = _mm256_add_ps(low, x);
-        high = _mm256_add_ps(high, y);
-        _mm256_storeu_ps(s + i, x);
-        _mm256_storeu_ps(s + i + 8, y);
-    }
-    _mm256_storeu_ps(sum, low);
-    _mm256_storeu_ps(sum + 8, high);
-    return fade;
-}
-
-/* The same on registers of 16. */
-TFM__AVX512 TFM__INLINE __m512 tfm__attention_exp_avx512(__m512 x) {
-    __m512 magic = _mm512_set1_ps(12582912.0f + 190.0f), low = _mm512_set1_ps(-104.0f), p;
-    x = _mm512_mask_max_ps(low, 0xffff, low, x);
-    __m512 t = _mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), magic), k = _mm512_sub_ps(t, magic);
-    x = _mm512_fmadd_ps(k, _mm512_set1_ps(-1.4286068e-06f), _mm512_fmadd_ps(k, _mm512_set1_ps(-0.693145752f), x));
-    p = _mm512_fmadd_ps(_mm512_set1_ps(0.00139506022f), x, _mm512_set1_ps(0.00836895313f));
-    p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.041666206f));
-    p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.166665182f));
-    p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.5f));
-    p = _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_fmadd_ps(_mm512_mul_ps(x, x), p, x));
-    p = _mm512_mul_ps(p, _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_castps_si512(t), 23)));
-    return _mm512_mul_ps(p, _mm512_set1_ps(0x1p-63f));
-}
-TFM__AVX512 static float tfm__attention_weigh_avx512(float *s, int64_t columns, const float *bias, float scale,
-                                                     uint64_t *seen, float *m, float *sum) {
-    __m512 hidden = _mm512_set1_ps(-TFM__INF), top = hidden, by = _mm512_set1_ps(scale), x;
-    float lanes[16];
-    uint64_t bits = *seen;
-    for (int i = 0; i < columns; i += 16) {
-        x = _mm512_mul_ps(_mm512_loadu_ps(s + i), by);
-        if (bias) {
-            __m512 b = _mm512_loadu_ps(bias + i);
-            x = _mm512_add_ps(x, b);
-            bits &= ~((uint64_t)_mm512_cmp_ps_mask(b, hidden, _CMP_EQ_OQ) << i);
-        }
-        _mm512_storeu_ps(s + i, x);
-        top = _mm512_mask_max_ps(top, (__mmask16)(bits >> i), x, top);
-    }
-    *seen = bits;
-    if (!bits) return 1;
-    _mm512_storeu_ps(lanes, top);
-    __m256 tops = _mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8));
-    const float max = tfm__maxf(tfm__attention_top_avx2(tops), *m), fade = tfm__fade(TFM__FMA_HARD, *m, max);
-    *m = max;
-    __m512 sums = _mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(fade)), less = _mm512_set1_ps(max);
-    for (int i = 0; i < columns; i += 16) {
-        x = tfm__attention_exp_avx512(_mm512_sub_ps(_mm512_loadu_ps(s + i), less));
-        x = _mm512_maskz_mov_ps((__mmask16)(bits >> i), x);
-        sums = _mm512_add_ps(sums, x);
-        _mm512_storeu_ps(s + i, x);
-    }
-    _mm512_storeu_ps(sum, sums);
-    return fade;
-}
-
-/* A unit at work, in its scratch. */
-typedef struct tfm__attention_space {
-    int64_t width;                      /* dv rounded up to 16 */
-    float *q, *k, *v, *s;               /* [rows, d], K and V of a block if packed, [12, 64] */
-    float *o, *sum, *m, *total;         /* [rows, width], [rows, 16], [rows], [rows, 2] */
-    tfm__product scores, values;        /* of a block, with all its keys as columns and as rows of b */
-} tfm__attention_space;
-
-/* V is packed if it is f16 or of odd size, but for few rows. */
-static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, float *base, tfm__attention_space *a) {
-    int64_t width = (j->dv + 15) / 16 * 16, packed = j->type == TFM_F16 || j->dv % 16 ? TFM__KEYS + 1 : 0, at = 0;
-    int64_t sizes[8] = { rows * j->d, TFM__KEYS * (j->d + 1), width * packed, TFM__QUERY_TILE * TFM__KEYS,
-                         rows * width, rows * TFM__LANES, rows, rows * 2 };
-    float **parts[8] = { &a->q, &a->k, &a->v, &a->s, &a->o, &a->sum, &a->m, &a->total };
-    for (int i = 0; i < 8; i++) {
-        if (base) *parts[i] = base + at;
-        at += (sizes[i] + 15) / 16 * 16;
-    }
-    a->width = width;
-    return (size_t)at * sizeof(float);
-}
-static size_t tfm__attention_scratch_x86(const tfm__attention_job *j, int64_t rows) {
-    tfm__attention_space a;
-    return tfm__attention_carve(j, rows, NULL, &a);
-}
-
-/* o += weights V for n rows from `row`, run by run of keys seen by the same rows. */
-static void tfm__attention_values(const tfm__attention_isa *isa, const tfm__attention_space *a, int64_t row,
-                                  const float *weights, const uint64_t *seen, int64_t n) {
-    uint64_t change = 0, left = 0;      /* change, bit x: not the same rows see x and x + 1 */
-    tfm__product t = a->values;
-    for (int64_t i = 0; i < n; i++) {
-        change |= seen[i] ^ seen[i] >> 1;
-        left |= seen[i];
-    }
-    while (left) {
-        int64_t x = __builtin_ctzll(left), next = x + 1 + __builtin_ctzll(change >> x);
-        t.b = a->values.b + x * t.b_row;
-        t.next = a->values.next + x * t.b_row;
-        t.n = next - x;
-        for (int64_t i = 0, to; i < n; i = to + 1) {
-            for (to = i; to < n && seen[to] >> x & 1; to++) ;
-            t.c = a->o + (row + i) * a->width;
-            t.a = weights + i * TFM__KEYS + x;
-            t.rows = to - i;
-            if (to > i) isa->product(&t);
-        }
-        left &= next < 64 ? ~(uint64_t)0 << next : 0;
-    }
-}
-/* Keys begin..end-1, of one block, for rows row..row+n-1 of the unit. */
-TFM__AVX2 static void tfm__attention_tile(const tfm__attention_isa *isa, const tfm__attention_job *j,
-                                          const tfm__attention_unit *u, const tfm__attention_space *a, int64_t row,
-                                          int64_t n, int64_t begin, int64_t end) {
-    uint64_t seen[TFM__QUERY_TILE];
-    int64_t block = begin / TFM__KEYS * TFM__KEYS;
-    tfm__product t = a->scores;
-    t.a = a->q + row * j->d;
-    t.rows = n;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t first, last;
-        tfm__attention_span(j, u, (u->row + row + i) / j->group, &first, &last);
-        first = tfm__max64(first, begin) - block;
-        last = tfm__min64(last, end) - block;
-        seen[i] = first < last ? ~(uint64_t)0 >> (64 - (last - first)) << first : 0;
-        if (seen[i]) t.columns = tfm__max64(t.columns, (last + 15) / 16 * 16);
-    }
-    if (!t.columns) return;
-    isa->product(&t);
-    for (int64_t i = 0; i < n; i++) {
-        float bias[TFM__KEYS], *o = a->o + (row + i) * a->width;
-        int64_t r = u->row + row + i;
-        const char *mask = tfm__attention_mask(j, u->b, u->head * j->group + r % j->group, r / j->group);
-        if (!seen[i]) continue;
-        for (int64_t x = 0; mask && x < t.columns; x++) {
-            bias[x] = 0;
-            if (seen[i] >> x & 1) memcpy(&bias[x], mask + (block + x) * j->mask_stride[3], sizeof(float));
-        }
-        float fade = isa->weigh(a->s + i * TFM__KEYS, t.columns, mask ? bias : NULL, j->scale, &seen[i], a->m + row + i,
-                                a->sum + (row + i) * TFM__LANES);
-        if (fade == 1) continue;
-        for (int64_t e = 0; e < a->width; e += 8)
-            _mm256_storeu_ps(o + e, _mm256_mul_ps(_mm256_loadu_ps(o + e), _mm256_set1_ps(fade)));
-    }
-    for (int64_t i = 0; i < n; i += 6)
-        tfm__attention_values(isa, a, row + i, a->s + i * TFM__KEYS, seen + i, tfm__min64(6, n - i));
-}
-/* Keys begin..end-1, of one block, for the whole unit. */
-TFM__AVX2 static void tfm__attention_keys(const tfm__attention_isa *isa, const tfm__attention_job *j,
-                                          const tfm__attention_unit *u, tfm__attention_space *a, int64_t begin,
-                                          int64_t end) {
-    bool half = j->type == TFM_F16;
-    int64_t block = begin / TFM__KEYS * TFM__KEYS, keys = end - block, size = half ? 2 : 4, rows = u->end - u->row;
-    const char *k = j->k + u->b * j->k_stride[0] + u->head * j->k_stride[1] + block * j->k_stride[2];
-    const char *v = j->v + u->b * j->v_stride[0] + u->head * j->v_stride[1] + block * j->v_stride[2];
-    tfm__product scores = { a->s, NULL, k, TFM__KEYS, j->d, 1, 16 * size, 16 * size * j->d, j->d, 0, 0, half, false,
-                            k + TFM__KEYS * j->k_stride[2], 1, 0, 1, 0, 0, false, NULL };
-    tfm__product values = { NULL, NULL, v, a->width, TFM__KEYS, 1, j->v_stride[2], 16 * size, 0, 0, a->width, half,
-                            true, v + TFM__KEYS * j->v_stride[2], 1, 0, 1, 0, 0, false, NULL };
-    if (!j->turned) {                   /* such keys are f32 */
-        tfm__pack p = { TFM_F32, k, j->k_stride[2], 4, keys, j->d, 1, TFM__PANEL, a->k };
-        tfm__pack_avx2(&p);
-        scores.b = (const char *)a->k;
-        scores.b_step = 64 * (j->d + 1);
-    } else if (half && rows > 4) {
-        for (int64_t i = 0; i < (keys + 15) / 16 * 16 * j->d; i += 8)
-            _mm256_storeu_ps(a->k + i, tfm__load8_avx2(TFM_F16, k + 2 * i));
-        scores.b = (const char *)a->k;
-        scores.b_row = 64;
-        scores.b_step = 64 * j->d;
-        scores.half = false;
-    }
-    if ((half && rows > 4) || j->dv % 16) {
-        tfm__pack p = { j->type, v, size, j->v_stride[2], j->dv, keys, 1, TFM__PANEL, a->v };
-        tfm__pack_avx2(&p);
-        values.b = (const char *)a->v;
-        values.b_row = 64;
-        values.b_step = 64 * (keys + 1);
-        values.half = false;
-    }
-    a->scores = scores;
-    a->values = values;
-    for (int64_t row = 0; row < rows; row += TFM__QUERY_TILE)
-        tfm__attention_tile(isa, j, u, a, row, tfm__min64(TFM__QUERY_TILE, rows - row), begin, end);
-}
-/* A segment's results of row `row`: to the partials or to the output. */
-TFM__AVX2 TFM__LOOPS static void tfm__attention_deliver(const tfm__attention_job *j, const tfm__attention_unit *u,
-                                                       const tfm__attention_space *a, int64_t row, bool last) {
-    int64_t i = (u->row + row) / j->group, h = u->head * j->group + (u->row + row) % j->group;
-    float *out = j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
-    const float *o = a->o + row * a->width;
-    float l = tfm__join(a->sum + row * TFM__LANES, TFM__LANES);
-    if (j->partials) {
-        float *p = tfm__attention_partial(j, u->b, h, i, u->segment);
-        p[0] = a->m[row];
-        p[1] = l;
-        memcpy(p + 2, o, (size_t)j->dv * sizeof(float));
-        return;
-    }
-    tfm__attention_join(TFM__FMA_HARD, a->total + 2 * row, out, a->m[row], l, o, j->dv);
-    if (last) tfm__attention_end(a->total + 2 * row, out, j->dv);
-}
-static void tfm__attention_unit_x86(const tfm__attention_isa *isa, const tfm__attention_job *j,
-                                    const tfm__attention_unit *u, float *scratch) {
-    tfm__attention_space a;
-    int64_t rows = u->end - u->row, begin, end, none;
-    tfm__attention_carve(j, rows, scratch, &a);
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t i = (u->row + r) / j->group, h = u->head * j->group + (u->row + r) % j->group;
-        memcpy(a.q + r * j->d, j->q + u->b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2],
-               (size_t)j->d * sizeof(float));
-        a.total[2 * r] = -TFM__INF;
-        a.total[2 * r + 1] = 0;
-        if (!j->partials) memset(j->out + u->b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2], 0,
-                                 (size_t)j->dv * sizeof(float));
-    }
-    tfm__attention_span(j, u, u->row / j->group, &begin, &none);
-    tfm__attention_span(j, u, (u->end - 1) / j->group, &none, &end);
-    do {
-        int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
-        memset(a.o, 0, (size_t)(rows * a.width) * sizeof(float));
-        memset(a.sum, 0, (size_t)(rows * TFM__LANES) * sizeof(float));
-        for (int64_t r = 0; r < rows; r++) a.m[r] = -TFM__INF;
-        for (int64_t next; begin < segment_end; begin = next) {
-            next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
-            tfm__attention_keys(isa, j, u, &a, begin, next);
-        }
-        for (int64_t r = 0; r < rows; r++) tfm__attention_deliver(j, u, &a, r, begin >= end);
-    } while (begin < end);
-}
-static void tfm__attention_units_x86(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
-                                     int64_t end, float *scratch) {
-    for (; begin < end; begin++) {
-        tfm__attention_unit u = tfm__attention_unit_at(j, begin);
-        tfm__attention_unit_x86(isa, j, &u, scratch);
-    }
-}
-/* Plain arrays come without scratch: small heads use the stack, and only they. */
-static __attribute__((noinline)) void tfm__attention_stack(const tfm__attention_isa *isa, const tfm__attention_job *j,
-                                                           int64_t begin, int64_t end) {
-    float scratch[TFM__ATTENTION_STACK / sizeof(float)] __attribute__((aligned(64)));
-    tfm__attention_units_x86(isa, j, begin, end, scratch);
-}
-TFM__AVX2 static void tfm__attention_x86(const tfm__attention_isa *isa, const tfm__attention_job *j, int64_t begin,
-                                         int64_t end, int thread) {
-    bool fits = j->scratch || tfm__attention_scratch_x86(j, j->rows) <= TFM__ATTENTION_STACK;
-    if (j->joining || !fits) tfm__attention_run(TFM__FMA_HARD, j, begin, end);
-    else if (!j->scratch) tfm__attention_stack(isa, j, begin, end);
-    else tfm__attention_units_x86(isa, j, begin, end,
-                                  (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
-}
-static void tfm__attention_avx2(void *job, int64_t begin, int64_t end, int thread) {
-    static const tfm__attention_isa isa = { tfm__product_avx2, tfm__attention_weigh_avx2 };
-    tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
-}
-static void tfm__attention_avx512(void *job, int64_t begin, int64_t end, int thread) {
-    static const tfm__attention_isa isa = { tfm__product_avx512, tfm__attention_weigh_avx512 };
-    tfm__attention_x86(&isa, (const tfm__attention_job *)job, begin, end, thread);
-}
 #endif
 
 /* ---- The kernel table --------------------------------------------------------- [KERNELS.TABLE]
@@ -4253,14 +3857,13 @@ typedef struct tfm__kernels {
     int width, float_width;             /* columns of a tile: quantized, float; 1: rows as they are */
     bool vnni;
     size_t (*scratch)(const tfm__type *type, int64_t k);   /* bytes that gemm takes per thread, or NULL */
-    tfm__task gemm, columns, unary, rows, rope, attention, cell, binary;
-    size_t (*attention_scratch)(const tfm__attention_job *job, int64_t rows);  /* bytes per thread, or NULL */
+    tfm__task gemm, columns, unary, rows, rope, scores, join, cell, binary;
+    tfm__product_kernel *product;
     void (*decode)(tfm_type type, const void *src, float *dst, int64_t n);
     void (*halves)(const float *x, uint16_t *y, int64_t n);                    /* to f16 */
     int64_t (*next_above)(const float *x, int64_t i, int64_t n, float limit);
     void (*weigh)(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p);
-    /* float weights into panels of TFM__PANEL rows, or NULL: gemm knows none */
-    void (*pack)(const tfm__part *part, int64_t k, int64_t begin, int64_t end, float *out);
+    void (*pack)(const tfm__pack *p);   /* float weights into panels of TFM__PANEL rows, or NULL: gemm knows none */
 } tfm__kernels;
 
 #define TFM__INSTANCE(target, kernel, suffix, fma)                                                 \
@@ -4273,13 +3876,16 @@ typedef struct tfm__kernels {
     TFM__INSTANCE(target, unary, suffix, fma)                                          \
     TFM__INSTANCE(target, rows, suffix, fma)                                           \
     TFM__INSTANCE(target, rope, suffix, fma)                                           \
-    TFM__INSTANCE(target, attention, suffix, fma)                                      \
+    TFM__INSTANCE(target, scores, suffix, fma)                                         \
+    TFM__INSTANCE(target, join, suffix, fma)                                           \
     TFM__INSTANCE(target, cell, suffix, fma)                                           \
     TFM__INSTANCE(target, binary, suffix, fma)                                         \
+    target static void tfm__product_##suffix(const tfm__product *t) { tfm__product_run(fma, t); } \
     static const tfm__kernels tfm__kernels_##suffix = {                                \
         level, 1, 1, false, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
         tfm__unary_##suffix, tfm__rows_##suffix, tfm__rope_##suffix,                   \
-        tfm__attention_##suffix, tfm__cell_##suffix, tfm__binary_##suffix, NULL,       \
+        tfm__scores_##suffix, tfm__join_##suffix, tfm__cell_##suffix,                  \
+        tfm__binary_##suffix, tfm__product_##suffix,                                   \
         tfm__decode, tfm__halves, tfm__next_above, tfm__weigh, NULL                    \
     };
 
@@ -4300,17 +3906,20 @@ TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, unary, avx2, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, rows, avx2, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, rope, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, scores, avx2, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, join, avx2, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, cell, avx2, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, binary, avx2, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, unary, avx512, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, rows, avx512, TFM__FMA_HARD)
+TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, scores, avx512, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, cell, avx512, TFM__FMA_HARD)
 #define TFM__X86_ROW(suffix, level, width, float_width, vnni, bits, gemm)                           \
     static const tfm__kernels tfm__kernels_##suffix = {                                             \
         level, width, float_width, vnni, tfm__scratch_x86, gemm, tfm__columns_avx2,                 \
-        tfm__unary_avx##bits, tfm__rows_avx##bits, tfm__rope_avx2, tfm__attention_avx##bits,        \
-        tfm__cell_avx##bits, tfm__binary_avx2, tfm__attention_scratch_x86, tfm__decode_avx2,        \
-        tfm__halves_avx2, tfm__next_above_avx2, tfm__weigh_avx2, tfm__pack_part_avx2                \
+        tfm__unary_avx##bits, tfm__rows_avx##bits, tfm__rope_avx2, tfm__scores_avx##bits,           \
+        tfm__join_avx2, tfm__cell_avx##bits, tfm__binary_avx2, tfm__product_avx##bits,              \
+        tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2, tfm__weigh_avx2, tfm__pack_avx2   \
     };
 TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, false, 2, tfm__gemm_avx2)
 TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, false, 512, tfm__gemm_avx512)
@@ -5425,6 +5034,278 @@ TFMDEF tfm_tensor tfm_rope(tfm_context *c, tfm_tensor x, int64_t first, const tf
     return tfm__ok(c) ? y : tfm_none();
 }
 
+/* Attention of queries over keys, in key blocks of 64 at absolute positions; 16 blocks are a segment with an
+   online maximum m and sum l of its own, segments are joined in ascending order. The group * tq queries that
+   share a key head are its rows, row r being query r / group of the head's r % group. A unit is `rows` of
+   them over all keys, or, with partials, over one segment, for a second task to join: so long caches of few
+   heads are shared by many threads.
+   A unit goes through the blocks with all its rows. For vector kernels K and V of a block are packed once for
+   all of them: K turned, panels of 16 keys, V as panels of 16 elements, in f32. Rows go in tiles of 12, each
+   step for the whole tile: scores = q K, weights = exp(scores - max) in place, o += weights V. Keys that a row
+   does not see have no bit in its mask `seen`; runs of keys seen by the same rows make one product. Up to 4
+   rows (decode) have no use for packing: V, and K from a cache, which keeps it turned, are read where they lie
+   and widened on the way into the product. Portable kernels take a row at a time and pack nothing.         */
+typedef struct tfm__attention_job {
+    const tfm__kernels *kernels;
+    const float *q;
+    float *out;
+    const char *k, *v, *mask;           /* mask: f32 or NULL */
+    tfm_type type;                      /* of k and v: F32 or F16 */
+    bool turned;                        /* k is [head][position / 16][d][16], as caches keep it */
+    int64_t q_stride[3], out_stride[3]; /* floats along batch, head, position */
+    int64_t k_stride[3], v_stride[3];   /* bytes along the same; of turned keys, d elements */
+    int64_t mask_stride[4];             /* bytes along batch, head, query, key */
+    int64_t heads, group, tq, tk;       /* group: query heads per key head */
+    int64_t d, dv;
+    float scale;
+    bool causal;
+    int64_t offset, window, rows;
+    float *partials;                    /* [B, heads, tq, segments, 2 + dv]: m, l, o of each; or NULL */
+    int64_t segment, segments;          /* with partials: the first segment, and how many */
+    char *scratch;                      /* one piece per thread */
+    size_t scratch_stride;
+} tfm__attention_job;
+
+typedef struct tfm__attention_unit {
+    int64_t b, head, row, end;          /* key head; its rows row..end-1 */
+    int64_t segment, from, to;          /* keys */
+} tfm__attention_unit;
+
+/* A unit at work, in its scratch. */
+typedef struct tfm__attention_space {
+    int64_t width;                      /* dv rounded up to 16 */
+    float *q, *k, *v, *s, *bias;        /* [rows, d], K and V of a block if packed, [12, 64] twice */
+    float *o, *sum, *m, *total;         /* [rows, width], [rows, 16], [rows], [rows, 2] */
+    tfm__product scores, values;        /* of a block, with all its keys as columns and as rows of b */
+} tfm__attention_space;
+
+static int64_t tfm__attention_chunks(const tfm__attention_job *j) {
+    return (j->group * j->tq + j->rows - 1) / j->rows;
+}
+static tfm__attention_unit tfm__attention_unit_at(const tfm__attention_job *j, int64_t index) {
+    tfm__attention_unit u;
+    int64_t pieces = j->partials ? j->segments : 1, chunks = tfm__attention_chunks(j), kv = j->heads / j->group;
+    int64_t chunk = index / pieces % chunks, head = index / pieces / chunks;
+    chunk = chunk % 2 ? chunks - 1 - chunk / 2 : chunk / 2;     /* late queries see more keys: spread them */
+    u.b = head / kv;
+    u.head = head % kv;
+    u.row = chunk * j->rows;
+    u.end = tfm__min64(u.row + j->rows, j->group * j->tq);
+    u.segment = index % pieces;
+    u.from = j->partials ? (j->segment + u.segment) * TFM__SEGMENT : 0;
+    u.to = j->partials ? tfm__min64(j->tk, u.from + TFM__SEGMENT) : j->tk;
+    return u;
+}
+/* The keys of the unit that query i sees, masks apart. */
+static void tfm__attention_span(const tfm__attention_job *j, const tfm__attention_unit *u, int64_t i, int64_t *begin,
+                                int64_t *end) {
+    *end = j->causal ? tfm__min64(u->to, i + j->offset + 1) : u->to;
+    *begin = j->window > 0 ? tfm__max64(u->from, i + j->offset - j->window + 1) : u->from;
+}
+static float *tfm__attention_out(const tfm__attention_job *j, int64_t b, int64_t h, int64_t i) {
+    return j->out + b * j->out_stride[0] + h * j->out_stride[1] + i * j->out_stride[2];
+}
+static float *tfm__attention_partial(const tfm__attention_job *j, int64_t b, int64_t h, int64_t i, int64_t s) {
+    return j->partials + (((b * j->heads + h) * j->tq + i) * j->segments + s) * (2 + j->dv);
+}
+/* The scratch of a unit, at base if that is not NULL; its bytes. V is packed if it is f16 or of odd size. */
+static size_t tfm__attention_carve(const tfm__attention_job *j, int64_t rows, float *base, tfm__attention_space *a) {
+    const bool packs = j->kernels->pack;
+    int64_t width = (j->dv + 15) / 16 * 16, tile = tfm__min64(rows, TFM__QUERY_TILE) * TFM__KEYS, at = 0;
+    int64_t sizes[9] = { rows * j->d, packs ? TFM__KEYS * (j->d + 1) : 0,
+                         packs && (j->type == TFM_F16 || j->dv % 16) ? width * (TFM__KEYS + 1) : 0, tile,
+                         j->mask ? tile : 0, rows * width, rows * TFM__LANES, rows, rows * 2 };
+    float **parts[9] = { &a->q, &a->k, &a->v, &a->s, &a->bias, &a->o, &a->sum, &a->m, &a->total };
+    for (int i = 0; i < 9; i++) {
+        if (base) *parts[i] = base + at;
+        at += (sizes[i] + 15) / 16 * 16;
+    }
+    a->width = width;
+    return (size_t)at * sizeof(float);
+}
+static size_t tfm__attention_scratch(const tfm__attention_job *j, int64_t rows) {
+    tfm__attention_space a;
+    return tfm__attention_carve(j, rows, NULL, &a);
+}
+
+/* o += weights V for n rows from `row`, run by run of keys seen by the same rows. */
+static void tfm__attention_values(const tfm__attention_job *j, const tfm__attention_space *a, int64_t row,
+                                  const float *weights, const uint64_t *seen, int64_t n) {
+    uint64_t change = 0, left = 0;      /* change, bit x: not the same rows see x and x + 1 */
+    tfm__product t = a->values;
+    for (int64_t i = 0; i < n; i++) {
+        change |= seen[i] ^ seen[i] >> 1;
+        left |= seen[i];
+    }
+    while (left) {
+        int64_t x = tfm__lowest_bit(left), next = x + 1 + tfm__lowest_bit(change >> x);
+        t.b = a->values.b + x * t.b_row;
+        t.next = a->values.next + x * t.b_row;
+        t.n = next - x;
+        for (int64_t i = 0, to; i < n; i = to + 1) {
+            for (to = i; to < n && seen[to] >> x & 1; to++) ;
+            t.c = a->o + (row + i) * a->width;
+            t.a = weights + i * TFM__KEYS + x;
+            t.rows = to - i;
+            if (to > i) j->kernels->product(&t);
+        }
+        left &= next < 64 ? ~(uint64_t)0 << next : 0;
+    }
+}
+/* What the mask adds to the scores of rows row..row+n-1, keys from `block` on; 0 where it is not read. */
+static void tfm__attention_bias(const tfm__attention_job *j, const tfm__attention_unit *u, int64_t row, int64_t n,
+                                int64_t block, const uint64_t *seen, float *bias) {
+    for (int64_t i = 0; i < n; i++) {
+        int64_t r = u->row + row + i;
+        const char *mask = j->mask + u->b * j->mask_stride[0] + (u->head * j->group + r % j->group) * j->mask_stride[1] +
+                           r / j->group * j->mask_stride[2] + block * j->mask_stride[3];
+        memset(bias + i * TFM__KEYS, 0, TFM__KEYS * sizeof(float));
+        for (int64_t x = 0; x < TFM__KEYS; x++)
+            if (seen[i] >> x & 1) memcpy(bias + i * TFM__KEYS + x, mask + x * j->mask_stride[3], sizeof(float));
+    }
+}
+/* Keys begin..end-1, of one block, for rows row..row+n-1 of the unit. */
+static void tfm__attention_tile(const tfm__attention_job *j, const tfm__attention_unit *u,
+                                const tfm__attention_space *a, int64_t row, int64_t n, int64_t begin, int64_t end) {
+    uint64_t seen[TFM__QUERY_TILE];
+    int64_t block = begin / TFM__KEYS * TFM__KEYS, round = j->kernels->pack ? 16 : 1;
+    tfm__product t = a->scores;
+    t.a = a->q + row * j->d;
+    t.rows = n;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t first, last;
+        tfm__attention_span(j, u, (u->row + row + i) / j->group, &first, &last);
+        first = tfm__max64(first, begin) - block;
+        last = tfm__min64(last, end) - block;
+        seen[i] = first < last ? ~(uint64_t)0 >> (64 - (last - first)) << first : 0;
+        if (seen[i]) t.columns = tfm__max64(t.columns, (last + round - 1) / round * round);
+    }
+    if (!t.columns) return;
+    j->kernels->product(&t);
+    if (j->mask) tfm__attention_bias(j, u, row, n, block, seen, a->bias);
+    tfm__scores_job scores = { a->s, j->mask ? a->bias : NULL, seen, a->m + row, a->sum + row * TFM__LANES,
+                               a->o + row * a->width, a->width, j->scale };
+    j->kernels->scores(&scores, 0, n, 0);
+    for (int64_t i = 0; i < n; i += 6)
+        tfm__attention_values(j, a, row + i, a->s + i * TFM__KEYS, seen + i, tfm__min64(6, n - i));
+}
+/* Floats in panels of 16 columns, `steps` of n apart, for b. */
+static void tfm__attention_packed(tfm__product *t, const float *panels, int64_t steps) {
+    t->b = (const char *)panels;
+    t->b_row = 64;
+    t->b_step = 64 * steps;
+    t->half = false;
+}
+/* Keys begin..end-1, of one block, for the whole unit. */
+static void tfm__attention_keys(const tfm__attention_job *j, const tfm__attention_unit *u, tfm__attention_space *a,
+                                int64_t begin, int64_t end) {
+    const bool packs = j->kernels->pack, half = j->type == TFM_F16;
+    int64_t block = begin / TFM__KEYS * TFM__KEYS, keys = end - block, size = half ? 2 : 4, rows = u->end - u->row;
+    const char *k = j->k + u->b * j->k_stride[0] + u->head * j->k_stride[1] + block * j->k_stride[2];
+    const char *v = j->v + u->b * j->v_stride[0] + u->head * j->v_stride[1] + block * j->v_stride[2];
+    tfm__product scores, values;
+    memset(&scores, 0, sizeof scores);
+    scores.lanes = scores.last = 1;
+    scores.half = half;
+    scores.a_step = 1;
+    scores.b_step = 16 * size;
+    scores.b_column = size;
+    values = scores;
+    scores.c = a->s;
+    scores.c_row = TFM__KEYS;
+    scores.a_row = scores.n = j->d;
+    scores.b = k;
+    scores.b_row = j->turned ? 16 * size : size;
+    scores.b_step = 16 * j->k_stride[2];
+    scores.b_column = j->turned ? size : j->k_stride[2];
+    scores.next = k + TFM__KEYS * j->k_stride[2];
+    values.c_row = a->width;
+    values.a_row = TFM__KEYS;
+    values.b = v;
+    values.b_row = j->v_stride[2];
+    values.columns = packs ? a->width : j->dv;
+    values.add = true;
+    values.next = v + TFM__KEYS * j->v_stride[2];
+    if (packs && !j->turned) {          /* such keys are f32 */
+        tfm__pack p = { TFM_F32, k, j->k_stride[2], 4, keys, j->d, 1, TFM__PANEL, a->k };
+        j->kernels->pack(&p);
+        tfm__attention_packed(&scores, a->k, j->d + 1);
+    } else if (packs && half && rows > 4) {
+        j->kernels->decode(TFM_F16, k, a->k, (keys + 15) / 16 * 16 * j->d);
+        tfm__attention_packed(&scores, a->k, j->d);
+    }
+    if (packs && ((half && rows > 4) || j->dv % 16)) {
+        tfm__pack p = { j->type, v, size, j->v_stride[2], j->dv, keys, 1, TFM__PANEL, a->v };
+        j->kernels->pack(&p);
+        tfm__attention_packed(&values, a->v, keys + 1);
+    }
+    a->scores = scores;
+    a->values = values;
+    for (int64_t row = 0; row < rows; row += TFM__QUERY_TILE)
+        tfm__attention_tile(j, u, a, row, tfm__min64(TFM__QUERY_TILE, rows - row), begin, end);
+}
+/* A segment's results of row `row`: to the partials or to the output. */
+static void tfm__attention_deliver(const tfm__attention_job *j, const tfm__attention_unit *u,
+                                   const tfm__attention_space *a, int64_t row, bool last) {
+    int64_t i = (u->row + row) / j->group, h = u->head * j->group + (u->row + row) % j->group;
+    float *m = a->m + row, *o = a->o + row * a->width, l = tfm__join(a->sum + row * TFM__LANES, TFM__LANES);
+    if (j->partials) {
+        float *p = tfm__attention_partial(j, u->b, h, i, u->segment);
+        p[0] = *m;
+        p[1] = l;
+        memcpy(p + 2, o, (size_t)j->dv * sizeof(float));
+        return;
+    }
+    tfm__join_job join = { a->total + 2 * row, tfm__attention_out(j, u->b, h, i), m, &l, o, 0, j->dv, last };
+    j->kernels->join(&join, 0, 1, 0);
+}
+static void tfm__attention_unit_run(const tfm__attention_job *j, const tfm__attention_unit *u, float *scratch) {
+    tfm__attention_space a;
+    int64_t rows = u->end - u->row, begin, end, none;
+    tfm__attention_carve(j, rows, scratch, &a);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t i = (u->row + r) / j->group, h = u->head * j->group + (u->row + r) % j->group;
+        memcpy(a.q + r * j->d, j->q + u->b * j->q_stride[0] + h * j->q_stride[1] + i * j->q_stride[2],
+               (size_t)j->d * sizeof(float));
+        a.total[2 * r] = -TFM__INF;
+        a.total[2 * r + 1] = 0;
+        if (!j->partials) memset(tfm__attention_out(j, u->b, h, i), 0, (size_t)j->dv * sizeof(float));
+    }
+    tfm__attention_span(j, u, u->row / j->group, &begin, &none);
+    tfm__attention_span(j, u, (u->end - 1) / j->group, &none, &end);
+    do {
+        int64_t segment_end = tfm__min64(end, (begin / TFM__SEGMENT + 1) * TFM__SEGMENT);
+        memset(a.o, 0, (size_t)(rows * a.width) * sizeof(float));
+        memset(a.sum, 0, (size_t)(rows * TFM__LANES) * sizeof(float));
+        for (int64_t r = 0; r < rows; r++) a.m[r] = -TFM__INF;
+        for (int64_t next; begin < segment_end; begin = next) {
+            next = tfm__min64(segment_end, (begin / TFM__KEYS + 1) * TFM__KEYS);
+            tfm__attention_keys(j, u, &a, begin, next);
+        }
+        for (int64_t r = 0; r < rows; r++) tfm__attention_deliver(j, u, &a, r, begin >= end);
+    } while (begin < end);
+}
+static void tfm__attention_run(void *job, int64_t begin, int64_t end, int thread) {
+    const tfm__attention_job *j = (const tfm__attention_job *)job;
+    for (; begin < end; begin++) {
+        tfm__attention_unit u = tfm__attention_unit_at(j, begin);
+        tfm__attention_unit_run(j, &u, (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride));
+    }
+}
+/* The second task: queries [B, heads, tq], whose partials are joined. */
+static void tfm__attention_join(void *job, int64_t begin, int64_t end, int thread) {
+    const tfm__attention_job *j = (const tfm__attention_job *)job;
+    (void)thread;
+    for (; begin < end; begin++) {
+        int64_t i = begin % j->tq, h = begin / j->tq % j->heads, b = begin / j->tq / j->heads;
+        float *out = tfm__attention_out(j, b, h, i), *p = tfm__attention_partial(j, b, h, i, 0);
+        float total[2] = { -TFM__INF, 0 };
+        tfm__join_job join = { total, out, p, p + 1, p + 2, 2 + j->dv, j->dv, true };
+        memset(out, 0, (size_t)j->dv * sizeof(float));
+        j->kernels->join(&join, 0, j->segments, 0);
+    }
+}
+
 /* An attention operand as [B, H, T, d] with a contiguous last dimension. */
 static tfm_tensor tfm__heads(tfm_context *c, const char *what, tfm_tensor t, int64_t heads) {
     if (!tfm__ok(c)) return tfm_none();
@@ -5450,13 +5331,12 @@ static int64_t tfm__attention_units(const tfm__attention_job *j, int64_t batch) 
    are units too; then, if there still are fewer than threads, parts of the heads that share keys. */
 static void tfm__attention_split(tfm_context *c, tfm__attention_job *j, int64_t batch) {
     int64_t threads = c->pool.threads, total = j->group * j->tq, pieces = batch * (j->heads / j->group);
-    int64_t most = tfm__min64(TFM__QUERIES, (total + TFM__QUERY_TILE - 1) / TFM__QUERY_TILE * TFM__QUERY_TILE);
-    j->rows = TFM__QUERY_TILE;
+    int64_t tile = c->kernels->pack ? TFM__QUERY_TILE : 1;
+    int64_t most = tile == 1 ? 1 : tfm__min64(TFM__QUERIES, (total + tile - 1) / tile * tile);
+    j->rows = tile;
     if (total == 0 || pieces == 0) return;
-    if (c->kernels->attention_scratch) {
-        j->scratch_stride = c->kernels->attention_scratch(j, most);
-        j->scratch = (char *)tfm__arena(c, (size_t)threads, j->scratch_stride);
-    }
+    j->scratch_stride = tfm__attention_scratch(j, most);
+    j->scratch = (char *)tfm__arena(c, (size_t)threads, j->scratch_stride);
     j->segment = j->window > 0 ? tfm__min64(j->tk, tfm__max64(0, j->offset - j->window + 1)) / TFM__SEGMENT : 0;
     j->segments = (j->tk + TFM__SEGMENT - 1) / TFM__SEGMENT - j->segment;
     if (j->tq == 1 && threads > 1 && j->segments > 1) {
@@ -5464,10 +5344,10 @@ static void tfm__attention_split(tfm_context *c, tfm__attention_job *j, int64_t 
                                           (size_t)(2 + j->dv) * sizeof(float));
         pieces *= j->segments;
     }
-    int64_t chunks = tfm__min64((4 * threads + pieces - 1) / pieces, most / TFM__QUERY_TILE);
+    int64_t chunks = tfm__min64((4 * threads + pieces - 1) / pieces, most / tile);
     chunks = tfm__max64(chunks, (total + most - 1) / most);
-    j->rows = ((total + chunks - 1) / chunks + TFM__QUERY_TILE - 1) / TFM__QUERY_TILE * TFM__QUERY_TILE;
-    if (total <= TFM__QUERY_TILE && pieces < threads) j->rows = (total - 1) / ((threads + pieces - 1) / pieces) + 1;
+    j->rows = ((total + chunks - 1) / chunks + tile - 1) / tile * tile;
+    if (total <= tile && pieces < threads) j->rows = (total - 1) / ((threads + pieces - 1) / pieces) + 1;
 }
 /* q, k, v [B, H, T, d] as tfm__heads gives them, out like q with v's head size; k and v F32 or F16. */
 static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v, tfm_tensor out, bool turned,
@@ -5498,6 +5378,7 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
         j.mask = (const char *)m.data;
         for (int i = 0; i < 4; i++) j.mask_stride[i] = m.stride[i];
     }
+    j.kernels = c->kernels;
     j.q = tfm__floats(q);
     j.out = tfm__floats(out);
     j.k = (const char *)k.data;
@@ -5520,11 +5401,10 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
     j.window = o->window;
     tfm__attention_split(c, &j, qs.dim[0]);
     if (!out.data || !tfm__ok(c)) return;
-    tfm__run(c, c->kernels->attention, &j, tfm__attention_units(&j, qs.dim[0]),
+    tfm__run(c, tfm__attention_run, &j, tfm__attention_units(&j, qs.dim[0]),
              (double)(qs.dim[0] * j.heads * j.tq) * (double)j.tk * (double)(j.d + j.dv));
     if (!j.partials) return;
-    j.joining = true;
-    tfm__run(c, c->kernels->attention, &j, qs.dim[0] * j.heads * j.tq, 0);
+    tfm__run(c, tfm__attention_join, &j, qs.dim[0] * j.heads * j.tq, 0);
 }
 TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v,
                                 const tfm_attention_opts *opts) {
@@ -5563,6 +5443,22 @@ TFMDEF tfm_tensor tfm_attention(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_
     tfm_arena_rewind(c, mark);
     return tfm__ok(c) ? y : tfm_none();
 }
+/* Bytes: enough for one row of portable kernels. */
+enum { TFM__ATTENTION_ROW = 4 * (2 * TFM__HEAD_MAX + 2 * TFM__KEYS + 5 * TFM__LANES),
+       TFM__ATTENTION_STACK = TFM__SIMD_X86 && TFM__ATTENTION_ROW < 65536 ? 65536 : TFM__ATTENTION_ROW };
+/* Without a context: what is left of the stack's share goes to rows; portable kernels take heads too large for it. */
+static void tfm__attention_on_stack(tfm__attention_job *j) {
+    float scratch[TFM__ATTENTION_STACK / sizeof(float)];
+    j->kernels = tfm__kernels_for(TFM_LEVEL_AUTO);
+    j->rows = j->kernels->pack ? 4 * TFM__QUERY_TILE : 1;
+    while (j->rows > TFM__QUERY_TILE && tfm__attention_scratch(j, j->rows) > sizeof scratch) j->rows -= TFM__QUERY_TILE;
+    if (tfm__attention_scratch(j, j->rows) > sizeof scratch) {
+        j->kernels = tfm__kernels_for(TFM_LEVEL_FMA);
+        j->rows = 1;
+    }
+    j->scratch = (char *)scratch;
+    tfm__attention_run(j, 0, tfm__attention_units(j, 1), 0);
+}
 TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, const float *v, int64_t tq, int64_t tk,
                                     int64_t d, const float *mask, const tfm_attention_opts *opts) {
     tfm__attention_job j;
@@ -5593,11 +5489,7 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
         j.offset = tfm__min64(opts->offset, INT64_MAX / 4);
         j.window = opts->window;
     }
-    const tfm__kernels *ks = tfm__kernels_for(TFM_LEVEL_AUTO);
-    j.rows = 4 * TFM__QUERY_TILE;
-    while (j.rows > TFM__QUERY_TILE && ks->attention_scratch &&
-           ks->attention_scratch(&j, j.rows) > TFM__ATTENTION_STACK) j.rows -= TFM__QUERY_TILE;
-    ks->attention(&j, 0, tfm__attention_units(&j, 1), 0);
+    tfm__attention_on_stack(&j);
     return TFM_OK;
 }
 
@@ -5694,7 +5586,8 @@ static void tfm__rnn_pass(tfm_context *c, bool gru, tfm_tensor x, const tfm_rnn_
     if (tfm__ok(c) && !quantized && ks->pack && steps > 1 && (batch > 1 || tfm__lanes(hidden) == 1)) {
         int64_t panels = (gates + TFM__PANEL - 1) / TFM__PANEL;
         float *packed = (float *)tfm__arena(c, (size_t)panels, tfm__float_panel(hidden, TFM__PANEL) * sizeof(float));
-        if (packed && !c->measure) ks->pack(&j.w_hh, hidden, 0, gates, packed);
+        tfm__pack pack = tfm__pack_of(&j.w_hh, hidden, 0, gates, packed);
+        if (packed && !c->measure) ks->pack(&pack);
         j.w_hh.packed = packed;
     }
     if (quantized || (c->pool.threads > 1 && batch < 8 * c->pool.threads && step > 1e6)) tfm__rnn_single_steps(c, &j);
