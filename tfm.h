@@ -5156,12 +5156,12 @@ static void tfm__attention_values(const tfm__attention_job *j, const tfm__attent
 static void tfm__attention_bias(const tfm__attention_job *j, const tfm__attention_unit *u, int64_t row, int64_t n,
                                 int64_t block, const uint64_t *seen, float *bias) {
     for (int64_t i = 0; i < n; i++) {
-        int64_t r = u->row + row + i;
-        const char *mask = j->mask + u->b * j->mask_stride[0] + (u->head * j->group + r % j->group) * j->mask_stride[1] +
-                           r / j->group * j->mask_stride[2] + block * j->mask_stride[3];
+        int64_t r = u->row + row + i, h = u->head * j->group + r % j->group;
+        const int64_t *stride = j->mask_stride;
+        const char *mask = j->mask + u->b * stride[0] + h * stride[1] + r / j->group * stride[2] + block * stride[3];
         memset(bias + i * TFM__KEYS, 0, TFM__KEYS * sizeof(float));
         for (int64_t x = 0; x < TFM__KEYS; x++)
-            if (seen[i] >> x & 1) memcpy(bias + i * TFM__KEYS + x, mask + x * j->mask_stride[3], sizeof(float));
+            if (seen[i] >> x & 1) memcpy(bias + i * TFM__KEYS + x, mask + x * stride[3], sizeof(float));
     }
 }
 /* Keys begin..end-1, of one block, for rows row..row+n-1 of the unit. */
