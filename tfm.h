@@ -2377,9 +2377,9 @@ typedef struct tfm__product {
     bool half, add;                     /* b is f16, for vectors with at most 4 rows; sums start at c */
     const char *next;                   /* with half: as much as b, read soon, so prefetched */
                                         /* Vectors only: */
-    int lanes, first, last;             /* with 16 lanes: those from first to last - 1, in their order, joined; */
+    int lanes, first, last;             /* of 16 lanes those from first to last - 1 run; c is set after the last */
     int64_t a_lane, b_lane;             /* floats and bytes from lane to lane; a_lane 0: a is a plain row */
-    bool joins;                         /* the sums are added to c */
+    float *waiting;                     /* with 16 lanes: 4 times c, sums that later lanes join */
     const float *bias;                  /* [columns], added to every row, or NULL */
 } tfm__product;
 typedef void tfm__product_kernel(const tfm__product *t);
@@ -2667,9 +2667,9 @@ TFM__AVX2 TFM__LOOPS static int64_t tfm__next_above_avx2(const float *x, int64_t
    For many columns of x, these are a, and rows of w are the columns of b. Rows of w are unpacked into
    panels of 16 in the thread's scratch, columns of x once per product into tiles of 6 (12); both are panels
    as tfm__float_panel has them. The kernel runs over one lane's k/16 steps and adds what the tree of
-   tfm__join joins next, so that four tiles at most wait in memory. Long panels are run through twice, the
-   tree's halves being the lanes of even and of odd k, so that what is in use fits in the cache. Below 256
-   elements there is one lane: columns are used as they lie, and so is a small w that lies transposed.
+   tfm__join joins next, so that four tiles at most wait in memory. Long panels are run through in passes,
+   some of the lanes each, so that what is in use fits in the cache. Below 256 elements there is one lane:
+   columns are used as they lie, and so is a small w that lies transposed.
    One column: rows as they lie, one to four at once, lanes 0-7 and 8-15 in a register each; below 256
    elements and for other layouts through panels, four of them at once to hide the latency.          */
 
@@ -2687,6 +2687,12 @@ TFM__INLINE int64_t tfm__lane_at(const tfm__product *t, int i, const float **a, 
     return (t->n + TFM__LANES - 1 - element) / TFM__LANES;
 }
 
+/* Where rows x columns of c keep the sums that wait, one for each bit set in the number of the next lane:
+   floats from t->waiting to after them. */
+TFM__INLINE int64_t tfm__waiting_at(const tfm__product *t, int64_t row, int rows, int64_t column, int columns) {
+    return 4 * (row * t->columns + column * rows) + rows * columns * __builtin_popcount((unsigned)t->first);
+}
+
 /* Eight elements, widened. */
 TFM__AVX2 TFM__INLINE __m256 tfm__load8_avx2(tfm_type type, const char *p) {
     if (type == TFM_F32) return _mm256_loadu_ps((const float *)(const void *)p);
@@ -2701,13 +2707,13 @@ TFM__AVX512 TFM__INLINE __m512 tfm__load16_avx512(bool half, const char *p) {
 
 TFM__AVX2 TFM__INLINE void tfm__hold_avx2(int rows, int vectors, bool half, const tfm__product *t, int64_t row,
                                           int64_t column) {
-    __m256 acc[6][8], x[6], w[8], waiting[4 * 12], *top = waiting;
+    __m256 acc[6][8], x[6], w[8];
     const int first = rows <= vectors ? rows : 0;       /* elements of a that are loaded before b */
     const int64_t a_row = t->a_row, a_step = t->a_step, b_row = t->b_row, b_step = t->b_step, c_row = t->c_row;
-    const bool joins = !half && t->joins;
+    int64_t top = half ? 0 : tfm__waiting_at(t, row, rows, column, 8 * vectors);
     const float *bias = half ? NULL : t->bias;
     float *c = t->c + row * c_row + column;
-    for (int lane = t->first;; lane++, top += rows * vectors) {
+    for (int lane = t->first;; lane++) {
         const float *a = t->a + row * a_row, *more;
         const char *b = t->b + column / 16 * b_step, *next = half && !row ? t->next + column * t->n * 2 : b;
         int64_t n = tfm__lane_at(t, lane, &a, &b);
@@ -2717,7 +2723,7 @@ TFM__AVX2 TFM__INLINE void tfm__hold_avx2(int rows, int vectors, bool half, cons
                 acc[i][v] = t->add ? _mm256_loadu_ps(c + i * c_row + 8 * v) : _mm256_setzero_ps();
         for (int64_t k = 0; k < n; k++, a += a_step, more += a_step, b += b_row, next += 16 * vectors) {
             if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 4) __builtin_prefetch(next + 16 * v);
-            else if (rows > 4) __builtin_prefetch(b + 32 * b_row);
+            else if (rows > 4) __builtin_prefetch(a + 1024);
             TFM__UNROLL for (int i = 0; i < first; i++) x[i] = _mm256_broadcast_ss(a + i * a_row);
             TFM__UNROLL for (int v = 0; v < vectors; v++) {
                 w[v] = tfm__load8_avx2(half ? TFM_F16 : TFM_F32, b + v / 2 * b_step + v % 2 * (half ? 16 : 32));
@@ -2729,17 +2735,17 @@ TFM__AVX2 TFM__INLINE void tfm__hold_avx2(int rows, int vectors, bool half, cons
                 TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm256_fmadd_ps(x[i], w[v], acc[i][v]);
             }
         }
-        for (int j = lane - t->first; j & 1; j >>= 1) {
-            top -= rows * vectors;
-            TFM__UNROLL for (int i = 0; i < rows * vectors; i++)
-                acc[i / vectors][i % vectors] = _mm256_add_ps(top[i], acc[i / vectors][i % vectors]);
-        }
-        if (half || lane + 1 >= t->last) break;
-        TFM__UNROLL for (int i = 0; i < rows * vectors; i++) top[i] = acc[i / vectors][i % vectors];
+        for (int j = lane; j & 1; j >>= 1)
+            TFM__UNROLL for (int i = rows * vectors - 1; i >= 0; i--)
+                acc[i / vectors][i % vectors] = _mm256_add_ps(_mm256_loadu_ps(t->waiting + (top -= 8)),
+                                                              acc[i / vectors][i % vectors]);
+        if (half || lane + 1 == t->lanes) break;
+        TFM__UNROLL for (int i = 0; i < rows * vectors; i++, top += 8)
+            _mm256_storeu_ps(t->waiting + top, acc[i / vectors][i % vectors]);
+        if (lane + 1 == t->last) return;
     }
     TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
         TFM__UNROLL for (int v = 0; v < vectors; v++) {
-            if (joins) acc[i][v] = _mm256_add_ps(_mm256_loadu_ps(c + 8 * v), acc[i][v]);
             if (bias) acc[i][v] = _mm256_add_ps(acc[i][v], _mm256_loadu_ps(bias + column + 8 * v));
             _mm256_storeu_ps(c + 8 * v, acc[i][v]);
         }
@@ -2754,29 +2760,30 @@ TFM__AVX2 TFM__INLINE void tfm__strip_avx2(int rows, int vectors, bool half, con
     for (; x + 8 * vectors <= t->columns; x += 8 * vectors) tfm__hold_avx2(rows, vectors, half, t, row, x);
     if (vectors > 2) for (; x < t->columns; x += 16) tfm__hold_avx2(rows, 2, half, t, row, x);
 }
+TFM__AVX2 TFM__INLINE void tfm__strips_avx2(int rows, int vectors, const tfm__product *t, int64_t row) {
+    if (t->half) tfm__strip_avx2(rows, vectors, true, t, row);
+    else tfm__strip_avx2(rows, vectors, false, t, row);
+}
 TFM__AVX2 static void tfm__product_avx2(const tfm__product *t) {
     for (int64_t r = 0, rows; r < t->rows; r += rows) {
         rows = tfm__rows_at_once(t->rows - r, 6);
         if (rows == 6) tfm__strip_avx2(6, 2, false, t, r);
-        else if (rows == 4 && t->half) tfm__strip_avx2(4, 2, true, t, r);
-        else if (rows == 4) tfm__strip_avx2(4, 2, false, t, r);
+        else if (rows == 4) tfm__strips_avx2(4, 2, t, r);
         else if (rows == 3 && t->half) tfm__strip_avx2(3, 2, true, t, r);
         else if (rows == 3) tfm__strip_avx2(3, 4, false, t, r);
-        else if (rows == 2 && t->half) tfm__strip_avx2(2, 4, true, t, r);
-        else if (rows == 2) tfm__strip_avx2(2, 4, false, t, r);
-        else if (t->half) tfm__strip_avx2(1, 8, true, t, r);
-        else tfm__strip_avx2(1, 8, false, t, r);
+        else if (rows == 2) tfm__strips_avx2(2, 4, t, r);
+        else tfm__strips_avx2(1, 8, t, r);
     }
 }
 /* The same on registers of 16. */
 TFM__AVX512 TFM__INLINE void tfm__hold_avx512(int rows, int vectors, bool half, const tfm__product *t, int64_t row,
                                               int64_t column) {
-    __m512 acc[12][4], w[4], x, waiting[4 * 24], *top = waiting;
+    __m512 acc[12][4], w[4], x;
     const int64_t a_row = t->a_row, a_step = t->a_step, b_row = t->b_row, b_step = t->b_step, c_row = t->c_row;
-    const bool joins = !half && t->joins;
+    int64_t top = half ? 0 : tfm__waiting_at(t, row, rows, column, 16 * vectors);
     const float *bias = half ? NULL : t->bias;
     float *c = t->c + row * c_row + column;
-    for (int lane = t->first;; lane++, top += rows * vectors) {
+    for (int lane = t->first;; lane++) {
         const float *a[4];
         const char *b = t->b + column / 16 * b_step, *next = half && !row ? t->next + column * t->n * 2 : b;
         a[0] = t->a + row * a_row;
@@ -2787,27 +2794,25 @@ TFM__AVX512 TFM__INLINE void tfm__hold_avx512(int rows, int vectors, bool half, 
                 acc[i][v] = t->add ? _mm512_loadu_ps(c + i * c_row + 16 * v) : _mm512_setzero_ps();
         for (int64_t k = 0; k < n; k++, b += b_row, next += 32 * vectors) {
             if (half) TFM__UNROLL for (int v = 0; v < vectors; v += 2) __builtin_prefetch(next + 32 * v);
-            TFM__UNROLL for (int v = 0; v < vectors; v++) {
-                if (rows > 4) __builtin_prefetch(b + 16 * b_row + v * b_step);
-                w[v] = tfm__load16_avx512(half, b + v * b_step);
-            }
+            else if (rows > 4) __builtin_prefetch(a[0] + 1024);
+            TFM__UNROLL for (int v = 0; v < vectors; v++) w[v] = tfm__load16_avx512(half, b + v * b_step);
             TFM__UNROLL for (int i = 0; i < rows; i++) {
                 x = _mm512_set1_ps(a[i / 3][i % 3 * a_row]);
                 TFM__UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_fmadd_ps(x, w[v], acc[i][v]);
             }
             TFM__UNROLL for (int i = 0; 3 * i < rows; i++) a[i] += a_step;
         }
-        for (int j = lane - t->first; j & 1; j >>= 1) {
-            top -= rows * vectors;
-            TFM__UNROLL for (int i = 0; i < rows * vectors; i++)
-                acc[i / vectors][i % vectors] = _mm512_add_ps(top[i], acc[i / vectors][i % vectors]);
-        }
-        if (half || lane + 1 >= t->last) break;
-        TFM__UNROLL for (int i = 0; i < rows * vectors; i++) top[i] = acc[i / vectors][i % vectors];
+        for (int j = lane; j & 1; j >>= 1)
+            TFM__UNROLL for (int i = rows * vectors - 1; i >= 0; i--)
+                acc[i / vectors][i % vectors] = _mm512_add_ps(_mm512_loadu_ps(t->waiting + (top -= 16)),
+                                                              acc[i / vectors][i % vectors]);
+        if (half || lane + 1 == t->lanes) break;
+        TFM__UNROLL for (int i = 0; i < rows * vectors; i++, top += 16)
+            _mm512_storeu_ps(t->waiting + top, acc[i / vectors][i % vectors]);
+        if (lane + 1 == t->last) return;
     }
     TFM__UNROLL for (int i = 0; i < rows; i++, c += c_row)
         TFM__UNROLL for (int v = 0; v < vectors; v++) {
-            if (joins) acc[i][v] = _mm512_add_ps(_mm512_loadu_ps(c + 16 * v), acc[i][v]);
             if (bias) acc[i][v] = _mm512_add_ps(acc[i][v], _mm512_loadu_ps(bias + column + 16 * v));
             _mm512_storeu_ps(c + 16 * v, acc[i][v]);
         }
@@ -2818,6 +2823,10 @@ TFM__AVX512 TFM__INLINE void tfm__strip_avx512(int rows, int vectors, bool half,
     for (; x + 16 * vectors <= t->columns; x += 16 * vectors) tfm__hold_avx512(rows, vectors, half, t, row, x);
     if (vectors > 2) for (; x + 32 <= t->columns; x += 32) tfm__hold_avx512(rows, 2, half, t, row, x);
 }
+TFM__AVX512 TFM__INLINE void tfm__strips_avx512(int rows, const tfm__product *t, int64_t row) {
+    if (t->half) tfm__strip_avx512(rows, 4, true, t, row);
+    else tfm__strip_avx512(rows, 4, false, t, row);
+}
 TFM__AVX512 static void tfm__product_avx512(const tfm__product *t) {
     int64_t whole = t->columns / 32 * 32;
     if (t->rows == 1) { tfm__product_avx2(t); return; }     /* eight chains instead of four */
@@ -2825,12 +2834,9 @@ TFM__AVX512 static void tfm__product_avx512(const tfm__product *t) {
         rows = tfm__rows_at_once(t->rows - r, whole >= 64 ? 6 : 12);
         if (rows == 12) tfm__strip_avx512(12, 2, false, t, r);
         else if (rows == 6) tfm__strip_avx512(6, 4, false, t, r);
-        else if (rows == 4 && t->half) tfm__strip_avx512(4, 4, true, t, r);
-        else if (rows == 4) tfm__strip_avx512(4, 4, false, t, r);
-        else if (rows == 3 && t->half) tfm__strip_avx512(3, 4, true, t, r);
-        else if (rows == 3) tfm__strip_avx512(3, 4, false, t, r);
-        else if (t->half) tfm__strip_avx512(2, 4, true, t, r);
-        else tfm__strip_avx512(2, 4, false, t, r);
+        else if (rows == 4) tfm__strips_avx512(4, t, r);
+        else if (rows == 3) tfm__strips_avx512(3, t, r);
+        else tfm__strips_avx512(2, t, r);
     }
     if (whole == t->columns) return;
     tfm__product rest = *t;             /* 16 columns */
@@ -2983,15 +2989,21 @@ TFM__AVX2 TFM__INLINE void tfm__float_gemv_avx2(tfm_type type, int bytes, const 
     }
 }
 
-/* Are the lanes of even and of odd k two passes? And how many panels lie in scratch at once? A tile of
-   columns meets them all, and they all tiles, while what is in use is in L2. */
-static int tfm__panel_passes(int64_t k) { return k > 3072 ? 2 : 1; }
+/* How many passes are there? And how many panels lie in scratch at once? What a pass uses of them stays in L2
+   while it meets TFM__TILES tiles of columns, whose sums wait behind the panels for the next pass. */
+enum { TFM__TILES = 8 };
+static int tfm__panel_passes(int64_t k) {
+    int passes = 1;
+    while (passes < TFM__LANES && k > 1024 * passes) passes *= 2;
+    return passes;
+}
 static int64_t tfm__panels_together(int64_t k) {
     int64_t pair = 2 * (int64_t)(tfm__float_panel(k, TFM__PANEL) * sizeof(float));
-    return 2 * tfm__max64(1, (tfm__panel_passes(k) > 1 ? 2560 << 10 : 640 << 10) / pair);
+    return 2 * tfm__max64(1, tfm__panel_passes(k) * (640 << 10) / pair);
 }
 static size_t tfm__float_scratch(int64_t k) {
-    return (size_t)tfm__panels_together(k) * tfm__float_panel(k, TFM__PANEL) * sizeof(float);
+    size_t waiting = tfm__panel_passes(k) > 1 ? 2 * TFM__TILES * TFM__TILE : 0;
+    return (size_t)tfm__panels_together(k) * (tfm__float_panel(k, TFM__PANEL) + waiting) * sizeof(float);
 }
 
 /* A tile of columns from c by rows r.. of the part, whose panels are at t->b, for some of the lanes: into y,
@@ -2999,31 +3011,27 @@ static size_t tfm__float_scratch(int64_t k) {
 static void tfm__float_tile(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p, tfm__product *t,
                             int64_t r, int64_t rows, int64_t c) {
     float buffer[TFM__TILE];
-    float *y = p->y + r * p->y_row + c * p->y_column;
-    bool direct = p->y_row == 1 && rows % 16 == 0, last = t->last == t->lanes;
+    bool direct = p->y_row == 1 && rows % 16 == 0;
     t->a = (const float *)(const void *)(j->x + (size_t)(c / j->width) * j->x_stride);
     t->rows = tfm__min64(j->width, j->n - c);
     t->columns = (rows + 15) / 16 * 16;
-    t->joins = t->first > 0;
-    t->bias = direct && last && p->bias ? p->bias + r : NULL;
-    t->c = direct ? y : buffer;
+    t->bias = direct && p->bias ? p->bias + r : NULL;
+    t->c = direct ? p->y + r + c * p->y_column : buffer;
     t->c_row = direct ? p->y_column : t->columns;
-    for (int64_t i = 0; !direct && t->joins && i < t->rows; i++)
-        for (int64_t k = 0; k < rows; k++) buffer[i * t->c_row + k] = y[k * p->y_row + i * p->y_column];
     product(t);
-    for (int64_t i = 0; !direct && i < t->rows; i++)
-        for (int64_t k = 0; k < rows; k++) {
-            if (last) tfm__gemm_store(p, r + k, c + i, buffer[i * t->c_row + k]);
-            else y[k * p->y_row + i * p->y_column] = buffer[i * t->c_row + k];
-        }
+    if (direct || t->last < t->lanes) return;
+    for (int64_t i = 0; i < t->rows; i++)
+        for (int64_t k = 0; k < rows; k++) tfm__gemm_store(p, r + k, c + i, buffer[i * t->c_row + k]);
 }
 /* Rows begin..end-1 of a part through panels, which are packed in scratch unless the part has them. */
 static void tfm__gemm_panels(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,
                              int64_t end, float *scratch) {
     tfm__product t;
-    int lanes = tfm__lanes(j->k), part = lanes / (j->n > j->width ? tfm__panel_passes(j->k) : 1);
+    float waiting[4 * TFM__TILE];
+    int lanes = tfm__lanes(j->k), passes = j->n > j->width && !p->packed ? tfm__panel_passes(j->k) : 1;
     int64_t panel = (int64_t)(tfm__float_panel(j->k, TFM__PANEL) * sizeof(float)), next;
     int64_t together = j->width > 1 ? 32 : 64;          /* rows by a tile of columns */
+    int64_t block = TFM__TILES * j->width, most = tfm__panels_together(j->k);
     bool lies = !p->packed && lanes == 1 && p->type->type == TFM_F32 && p->w_stride == 4 && p->w_step != 4 &&
                 (j->n <= 2 * j->width || j->k * p->w_step <= 65536);
     memset(&t, 0, sizeof t);
@@ -3035,22 +3043,24 @@ static void tfm__gemm_panels(tfm__product_kernel *product, const tfm__gemm_job *
     t.a_step = lanes == 1 ? 1 : j->width > 1 ? j->width : lanes;
     for (int64_t r = begin; r < end; r = next) {
         bool direct = lies && end - r >= 16;
-        next = direct ? end - (end - r) % 16 : p->packed ? end :
-               tfm__min64(end, r + tfm__panels_together(j->k) * TFM__PANEL);
+        next = direct ? end - (end - r) % 16 : p->packed ? end : tfm__min64(end, r + most * TFM__PANEL);
         tfm__pack pack = tfm__pack_of(p, j->k, r, next, scratch);
         if (!direct && !p->packed) tfm__pack_avx2(&pack);
         const char *w = direct ? p->w + r * 4 : p->packed ? (const char *)p->packed + r / TFM__PANEL * panel
                                                           : (const char *)scratch;
         t.b_row = direct ? p->w_step : TFM__PANEL * 4;
         t.b_step = direct ? 64 : panel;
-        for (t.first = 0; t.first < lanes; t.first = t.last) {
-            t.last = t.first + part;
-            for (int64_t c = 0; c < j->n; c += j->width)
-                for (int64_t at = r; at < next; at += together) {
-                    t.b = w + (at - r) / TFM__PANEL * t.b_step;
-                    tfm__float_tile(product, j, p, &t, at, tfm__min64(next - at, together), c);
-                }
-        }
+        for (int64_t left = 0; left < j->n; left += block)
+            for (t.first = 0; t.first < lanes; t.first = t.last) {
+                t.last = t.first + lanes / passes;
+                t.waiting = passes > 1 ? scratch + most * panel / 4 : waiting;
+                for (int64_t c = left; c < tfm__min64(j->n, left + block); c += j->width)
+                    for (int64_t at = r; at < next; at += together) {
+                        t.b = w + (at - r) / TFM__PANEL * t.b_step;
+                        tfm__float_tile(product, j, p, &t, at, tfm__min64(next - at, together), c);
+                        if (passes > 1) t.waiting += 4 * TFM__TILE;
+                    }
+            }
     }
 }
 TFM__AVX2 static void tfm__gemm_float_avx2(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p,
