@@ -2001,18 +2001,13 @@ static size_t tfm__float_tile_bytes(int64_t k, int width) {
     return sizeof(float) * (tfm__float_packs(k, width) ? tfm__float_panel(k, width) : (size_t)(k * width));
 }
 
-/* Four bytes for each 32 of a column: the two sums of 16; -offset times their sum, as one integer or as
-   halves of it in 16 bits each; their sum as a float. */
-typedef enum tfm__sums { TFM__SUMS_PAIRS, TFM__SUMS_START, TFM__SUMS_HALVES, TFM__SUMS_FLOAT } tfm__sums;
-
 /* Columns of a product made ready for its kernel, `width` of them to a tile. */
 typedef struct tfm__columns_job {
     const float *x;                     /* [n, k], contiguous */
     char *out;                          /* tiles of width * tfm__act_bytes, or panels for group 0 */
     int64_t n, k;
     int group, width;
-    tfm__sums sums;                     /* what a tile keeps of the sums of 16 */
-    int offset;
+    int factor;                         /* a tile keeps of 32 elements their sum times this, as a float; 0: the sums of 16 */
     char *scratch;                      /* one piece per thread: a row */
     size_t scratch_stride;
 } tfm__columns_job;
@@ -3150,10 +3145,9 @@ TFM__AVX2 static void tfm__gemm_float_avx2(tfm__product_kernel *product, const t
    products of pairs are summed in 16 bits as long as they fit: 8 quads of 4-bit weights (15 * 127 * 2 *
    8 = 30480), 4 of 5 bits, 2 of 6 bits, 1 of 8.
 
-   Bytes are unsigned there; a type's offset is taken off as offset * (sum of the activations), where the
-   sum of a block of 32 starts or where a block of 256 ends. Signed bytes (8 bits): with VNNI offset 128;
-   without, |w| * (x ^ s), s = -1 for w < 0, which is w*x - |w| there, and the sum starts at the sum of
-   those |w|.                                                                                       */
+   Bytes are unsigned there; a type's offset is taken off a block's sum as offset * (sum of the activations), for
+   blocks of 32 in floats, which hold it exactly (255 * 127 * 32 < 2^24). Signed bytes (8 bits): with VNNI offset
+   128; without, |w| * (x with the sign of w).                                                              */
 
 enum { TFM__AVX2_SUMS, TFM__VEX_VNNI, TFM__EVEX_VNNI, TFM__AMX };      /* how bytes are multiplied: isa */
 enum { TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8, TFM__TILE_AMX = 16 };       /* columns of a tile */
@@ -3170,24 +3164,18 @@ typedef struct tfm__form { tfm_type type; int block, bytes, group, bits, offset;
 TFM__EACH_QUANTIZED(TFM__X)
 #undef TFM__X
 
-/* acc += the sums of four products each; w unsigned, x signed. */
-TFM__AVX2 TFM__INLINE __m256i tfm__dot4(int isa, __m256i acc, __m256i w, __m256i x) {
+/* acc += products of bytes, a unsigned, or of 16 bits: of bytes the sums of four in 32 bits with VNNI, else
+   of two in 16 bits; of 16 bits the sums of two in 32 bits. */
+TFM__AVX2 TFM__INLINE __m256i tfm__dot(int isa, int bits, __m256i acc, __m256i a, __m256i b) {
+    if (isa == TFM__AVX2_SUMS && bits == 8) return _mm256_add_epi16(acc, _mm256_maddubs_epi16(a, b));
+    if (isa == TFM__AVX2_SUMS) return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
 #if TFM__SIMD_2021
-    if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(w), "xm"(x));
+    if (isa == TFM__VEX_VNNI && bits == 8) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(a), "xm"(b));
+    else if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(a), "xm"(b));
     else
 #endif
-    if (isa == TFM__EVEX_VNNI) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "vm"(x));
-    else acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
-    return acc;
-}
-/* acc += the sums of two products of 16 bits each. */
-TFM__AVX2 TFM__INLINE __m256i tfm__dot2(int isa, __m256i acc, __m256i a, __m256i b) {
-#if TFM__SIMD_2021
-    if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(a), "xm"(b));
-    else
-#endif
-    if (isa == TFM__EVEX_VNNI) __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "vm"(b));
-    else acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    if (bits == 8) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "vm"(b));
+    else __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "vm"(b));
     return acc;
 }
 TFM__AVX2 TFM__INLINE __m256 tfm__negate_avx2(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
@@ -3245,10 +3233,17 @@ TFM__AVX2 TFM__INLINE __m256i tfm__raw_rows(tfm__form f, const uint8_t *p, int i
     if (f.bits == 6) v = _mm256_or_si256(v, tfm__bits(tfm__load256(p + 128 + 32 * (i / 4)), 4 - i % 4 * 2, 0x30));
     return v;
 }
-/* Weights as the instructions take them: AMX without offset, VNNI without sign. */
+/* What comes off weights before they are multiplied, and what of their offset then comes off the sum: AMX
+   takes them with a sign, VNNI without. */
+TFM__INLINE int tfm__offset_before(int isa, tfm__form f) {
+    return isa == TFM__AMX ? f.offset : isa != TFM__AVX2_SUMS && f.bits == 8 ? -128 : 0;
+}
+TFM__INLINE tfm__form tfm__form_after(int isa, tfm__form f) {
+    f.offset -= tfm__offset_before(isa, f);
+    return f;
+}
 TFM__AVX2 TFM__INLINE __m256i tfm__as_taken(int isa, tfm__form f, __m256i v) {
-    if (isa == TFM__AMX) return _mm256_sub_epi8(v, _mm256_set1_epi8((char)f.offset));
-    return f.bits == 8 && isa != TFM__AVX2_SUMS ? _mm256_xor_si256(v, _mm256_set1_epi8(-128)) : v;
+    return _mm256_sub_epi8(v, _mm256_set1_epi8((char)tfm__offset_before(isa, f)));
 }
 /* The integer scales of a block of 256, one for each 16 weights, and its minimums. */
 TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m256i *mins) {
@@ -3293,18 +3288,28 @@ TFM__AVX2 TFM__INLINE __m256i tfm__lanes_of(const uint8_t *p, int i) {
 TFM__AVX2 TFM__INLINE __m256i tfm__pairs_of(const uint8_t *p, int i, int j) {
     return _mm256_blend_epi16(tfm__lanes_of(p, i), _mm256_slli_epi32(tfm__lanes_of(p, j), 16), 0xaa);
 }
-/* A block's sum without the offset of its weights; msum: that of activations, in blocks of 256 times scales. */
+/* How many quads of products fit in one sum. */
+TFM__INLINE int tfm__quads_of_sum(int isa, tfm__form f) {
+    const int fit = f.bits == 8 ? 1 : 128 >> f.bits, quads = f.group / 4;
+    return isa == TFM__AVX2_SUMS && fit < quads ? fit : quads;
+}
+/* sum += the products of a quad, weights as they are taken. */
+TFM__AVX2 TFM__INLINE __m256i tfm__add_quad(int isa, tfm__form f, __m256i sum, __m256i w, __m256i x) {
+    const bool is_signed = f.bits == 8 && isa == TFM__AVX2_SUMS;
+    return tfm__dot(isa, 8, sum, is_signed ? _mm256_abs_epi8(w) : w, is_signed ? _mm256_sign_epi8(x, w) : x);
+}
+/* isum += such a sum times its scale: pairs of 16 bits, 1 for blocks of 32; VNNI: 32 bits. */
+TFM__AVX2 TFM__INLINE __m256i tfm__add_sum(int isa, tfm__form f, __m256i isum, __m256i sum, __m256i scale) {
+    if (isa == TFM__AVX2_SUMS) return tfm__dot(isa, 16, isum, sum, scale);
+    return _mm256_add_epi32(isum, f.block == 256 ? _mm256_mullo_epi32(sum, scale) : sum);
+}
+/* What comes off a block's sum for the offset of its weights; msum: of activations, in blocks of 256 times scales. */
 TFM__AVX2 TFM__INLINE __m256i tfm__without_offset(tfm__form f, __m256i isum, __m256i msum) {
     return f.offset ? _mm256_sub_epi32(isum, _mm256_slli_epi32(msum, __builtin_ctz((unsigned)f.offset))) : isum;
 }
 
 /* ---- one column ---- */
 
-/* acc += the sums of four products each, also of signed bytes. */
-TFM__AVX2 TFM__INLINE __m256i tfm__dot_taken(int isa, tfm__form f, __m256i acc, __m256i w, __m256i x) {
-    if (f.bits == 8 && isa == TFM__AVX2_SUMS) return tfm__dot4(isa, acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    return tfm__dot4(isa, acc, w, x);
-}
 /* Four rows' registers to their four sums. */
 TFM__AVX2 TFM__INLINE __m256i tfm__sum_rows(const __m256i t[TFM__RUN]) {
     __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(t[0], t[1]), _mm256_unpackhi_epi32(t[0], t[1]));
@@ -3336,7 +3341,7 @@ TFM__AVX2 TFM__INLINE __m256i tfm__row_256(int isa, tfm__form f, const uint8_t *
         __m256i pick = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_set1_epi16((int16_t)(word * 257 + 256))),
                                                _mm_set1_epi16((int16_t)(word * 257 + 256 + 514)), 1);
         __m256i t = _mm256_maddubs_epi16(tfm__raw(f.type, p, j), tfm__load256(q + 32 * j));
-        acc = tfm__dot2(isa, acc, t, _mm256_shuffle_epi8(both[j / 4], pick));
+        acc = tfm__dot(isa, 16, acc, t, _mm256_shuffle_epi8(both[j / 4], pick));
     }
     *msum = _mm256_madd_epi16(f.has_min ? mins : sc, sums);
     return acc;
@@ -3344,63 +3349,56 @@ TFM__AVX2 TFM__INLINE __m256i tfm__row_256(int isa, tfm__form f, const uint8_t *
 /* A block of four rows by the column at q: their sums; msum as tfm__without_offset takes it, or with minimums. */
 TFM__AVX2 TFM__INLINE __m256i tfm__sum_run(int isa, tfm__form f, const uint8_t *w, int64_t stride, const char *ahead,
                                            const int8_t *q, const int16_t *sums, __m256i *msum) {
-    __m256i isum[TFM__RUN], mins[TFM__RUN], zero = _mm256_setzero_si256();
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    __m256i isum[TFM__RUN], mins[TFM__RUN];
     if (f.block == 32)
         TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
     TFM__UNROLL
     for (int r = 0; r < TFM__RUN; r++, w += stride) {
         if (f.block == 32) {
             __m256i v = tfm__as_taken(isa, f, tfm__raw(f.type, w, 0));
-            isum[r] = tfm__dot_taken(isa, f, zero, v, tfm__load256(q));
+            isum[r] = tfm__add_sum(isa, f, zero, tfm__add_quad(isa, f, zero, v, tfm__load256(q)), ones);
             continue;
         }
         isum[r] = tfm__row_256(isa, f, w, q, tfm__load256(sums), &mins[r]);
         TFM__UNROLL
         for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(ahead + r * f.bytes + i, _MM_HINT_T0);
     }
-    *msum = f.block == 32 ? _mm256_madd_epi16(tfm__four(sums), _mm256_set1_epi16(1)) : tfm__sum_rows(mins);
+    *msum = f.block == 32 ? _mm256_madd_epi16(tfm__four(sums), ones) : tfm__sum_rows(mins);
     return tfm__sum_rows(isum);
-}
-/* The products of eight interleaved rows' `quads` quads, from quad i of 32 elements on; sums of 16 bits
-   if `narrow`. */
-TFM__AVX2 TFM__INLINE __m256i tfm__dot_rows(int isa, tfm__form f, bool narrow, int quads, const uint8_t *p, int i,
-                                            const int8_t *x) {
-    __m256i sum[2] = { _mm256_setzero_si256(), _mm256_setzero_si256() };       /* two chains */
-    TFM__UNROLL
-    for (int n = 0; n < 4 * f.bits * quads; n += 64)
-        _mm_prefetch((const char *)p + TFM__AHEAD + 4 * f.bits * i + n, _MM_HINT_T0);
-    TFM__UNROLL
-    for (int n = 0; n < quads; n++) {
-        __m256i w = tfm__as_taken(isa, f, tfm__raw_rows(f, p, i + n)), v = tfm__four(x + 4 * (i + n)), *s = sum + n % 2;
-        *s = narrow ? _mm256_add_epi16(*s, _mm256_maddubs_epi16(w, v)) : tfm__dot_taken(isa, f, *s, w, v);
-    }
-    return narrow ? _mm256_add_epi16(sum[0], sum[1]) : _mm256_add_epi32(sum[0], sum[1]);
 }
 /* A block of eight interleaved rows, as tfm__sum_run. */
 TFM__AVX2 TFM__INLINE __m256i tfm__sum_eight(int isa, tfm__form f, tfm__eight w, const int8_t *q, const int16_t *sums,
                                              __m256i *msum) {
-    const bool narrow = isa == TFM__AVX2_SUMS && f.bits < 8, large = f.block == 256;
-    const int step = narrow && f.bits == 6 ? 2 : narrow && f.bits == 5 ? 4 : f.group / 4;       /* quads */
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i isum = _mm256_setzero_si256();
-    *msum = isum;
-    for (int j = 0; j < f.block / 32; j++, w.bits += 32 * f.bits) {
+    const bool large = f.block == 256;
+    const int quads = tfm__quads_of_sum(isa, f);
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    __m256i isum = zero;
+    *msum = zero;
+    for (int j = 0; j < f.block / 32; j++, w.bits += 32 * f.bits, q += 32) {
         TFM__UNROLL
-        for (int i = 0; i < 8; i += step) {
+        for (int i = 0; i < 32 * f.bits; i += 64) _mm_prefetch((const char *)w.bits + TFM__AHEAD + i, _MM_HINT_T0);
+        TFM__UNROLL
+        for (int i = 0; i < 8; i += quads) {
             const int sub = (32 * j + 4 * i) / f.group;
-            __m256i t = tfm__dot_rows(isa, f, narrow, step, w.bits, i, q + 32 * j);
-            if (narrow) t = _mm256_madd_epi16(t, large ? tfm__pairs_of(w.sc, sub, sub) : ones);
-            else if (large) t = _mm256_mullo_epi32(t, tfm__lanes_of(w.sc, sub));
-            isum = _mm256_add_epi32(isum, t);
+            __m256i sum[2] = { zero, zero }, scale = ones;      /* two chains */
+            TFM__UNROLL
+            for (int n = i; n < i + quads; n++) {
+                __m256i v = tfm__as_taken(isa, f, tfm__raw_rows(f, w.bits, n));
+                sum[n % 2] = tfm__add_quad(isa, f, sum[n % 2], v, tfm__four(q + 4 * n));
+            }
+            if (isa == TFM__AVX2_SUMS) sum[0] = _mm256_add_epi16(sum[0], sum[1]);
+            else sum[0] = _mm256_add_epi32(sum[0], sum[1]);
+            if (large) scale = isa == TFM__AVX2_SUMS ? tfm__pairs_of(w.sc, sub, sub) : tfm__lanes_of(w.sc, sub);
+            isum = tfm__add_sum(isa, f, isum, sum[0], scale);
         }
         const int sub = 32 * j / f.group, next = (32 * j + 16) / f.group;
-        *msum = tfm__dot2(isa, *msum, large ? tfm__pairs_of(w.mins, sub, next) : ones, tfm__four(sums + 2 * j));
+        *msum = tfm__dot(isa, 16, *msum, large ? tfm__pairs_of(w.mins, sub, next) : ones, tfm__four(sums + 2 * j));
     }
     return isum;
 }
 TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, const tfm__gemm_job *j, const tfm__part *p,
                                        int64_t begin, int64_t end) {
-    if (f.bits == 8 && isa != TFM__AVX2_SUMS) f.offset = 128;
     const tfm__act a = tfm__act_at(j->x, j->k, f.block);
     const int rows = by_eight ? (int)TFM__ROWS : (int)TFM__RUN;
     const int64_t blocks = j->k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
@@ -3427,7 +3425,7 @@ TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, cons
                 isum = tfm__sum_run(isa, f, (const uint8_t *)w, stride, ahead, q, sums, &msum);
             }
             __m256 dx = _mm256_broadcast_ss(a.d + b), mx = _mm256_mul_ps(_mm256_cvtph_ps(m), dx);
-            isum = tfm__without_offset(f, isum, msum);
+            isum = tfm__without_offset(tfm__form_after(isa, f), isum, msum);
             acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), _mm256_mul_ps(_mm256_cvtph_ps(d), dx), acc);
             if (f.block == 256) mx = tfm__negate_avx2(mx);
             if (f.has_min) acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(msum), mx, acc);
@@ -3441,10 +3439,9 @@ TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, cons
 
 /* ---- many columns ---- */
 
-/* 16 rows unpacked: bytes, then for each block its scales. Blocks of 32: d, and m or the start of the
-   sum. Blocks of 256: d, m, 16 scales and 8 pairs of minimums, as 16 bits; the scales are pairs too without
-   VNNI, where sums of 16 bits meet them. Types of 256 with an offset have their scales as minimums: the
-   offset comes off the sum at the end of the block. */
+/* 16 rows unpacked: bytes, then for each block its scales. Blocks of 32: d and m. Blocks of 256: d, m, 16
+   scales, each twice, and 8 pairs of minimums, as 16 bits. Minimums of types of 256 with an offset are their
+   scales times -offset: so the offset comes off the sum at the end of the block. */
 typedef struct tfm__panel { uint8_t *q; char *scales; } tfm__panel;
 enum { TFM__PANEL_32 = 2 * TFM__PANEL * 4, TFM__PANEL_256 = 26 * TFM__PANEL * 4 };
 
@@ -3486,7 +3483,7 @@ TFM__AVX2 TFM__INLINE void tfm__gather_scales(tfm__form f, const uint8_t *const 
     }
 }
 /* Scales of eight rows' block to their half of a panel. */
-TFM__AVX2 TFM__INLINE void tfm__panel_head(int isa, tfm__form f, tfm__eight e, char *out) {
+TFM__AVX2 TFM__INLINE void tfm__panel_head(tfm__form f, tfm__eight e, char *out) {
     _mm256_storeu_ps((float *)(void *)out, _mm256_cvtph_ps(tfm__load128(e.d)));
     if (f.has_min) {
         __m256 m = _mm256_cvtph_ps(tfm__load128(e.m));
@@ -3496,21 +3493,11 @@ TFM__AVX2 TFM__INLINE void tfm__panel_head(int isa, tfm__form f, tfm__eight e, c
     TFM__UNROLL
     for (int i = 0; i < 16; i += 2) {
         const int a = 16 * i / f.group, b = 16 * (i + 1) / f.group;
-        tfm__store256(out + 64 * (2 + i), isa ? tfm__lanes_of(e.sc, a) : tfm__pairs_of(e.sc, a, a));
-        tfm__store256(out + 64 * (3 + i), isa ? tfm__lanes_of(e.sc, b) : tfm__pairs_of(e.sc, b, b));
-        tfm__store256(out + 64 * (18 + i / 2), tfm__pairs_of(e.mins, a, b));
-    }
-}
-/* Signed bytes: where the sums start. */
-TFM__AVX2 TFM__INLINE void tfm__panel_starts(int64_t k, tfm__panel out) {
-    const __m256i zero = _mm256_setzero_si256();
-    for (int64_t i = 0; i < k / 16; i++) {
-        const uint8_t *q = out.q + i / 2 * 32 * TFM__PANEL + i % 2 * 32;
-        __m256i sum = zero;
-        TFM__UNROLL
-        for (int n = 0; n < 8; n++)
-            sum = tfm__dot4(TFM__AVX2_SUMS, sum, _mm256_set1_epi8(1), _mm256_min_epi8(tfm__load256(q + 64 * n), zero));
-        tfm__store256(out.scales + i / 2 * TFM__PANEL_32 + 64 + i % 2 * 32, _mm256_sub_epi32(zero, sum));
+        __m256i mins = tfm__pairs_of(e.mins, a, b);
+        if (f.offset) mins = _mm256_mullo_epi16(mins, _mm256_set1_epi16((int16_t)-f.offset));
+        tfm__store256(out + 64 * (2 + i), tfm__pairs_of(e.sc, a, a));
+        tfm__store256(out + 64 * (3 + i), tfm__pairs_of(e.sc, b, b));
+        tfm__store256(out + 64 * (18 + i / 2), mins);
     }
 }
 TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, bool by_eight, const tfm__part *p, int64_t row,
@@ -3538,7 +3525,7 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, bool by_eight, 
                 _mm_prefetch((const char *)w[0] + TFM__AHEAD + i, _MM_HINT_T0);
             if (!by_eight) tfm__gather_scales(f, w, head);
             tfm__eight e = tfm__eight_at(g, by_eight ? w[0] : head);
-            tfm__panel_head(isa, g, e, scales);
+            tfm__panel_head(g, e, scales);
             TFM__UNROLL
             for (int j = 0; j < f.block / 32; j++, q += 32 * TFM__PANEL, e.bits += 32 * f.bits) {
                 __m256i v[8];
@@ -3552,15 +3539,14 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, bool by_eight, 
             }
         }
     }
-    if (f.bits == 8 && isa == TFM__AVX2_SUMS) tfm__panel_starts(k, out);
 }
 
-/* One tile of columns meets one panel. x is [k/group][C] d, [k/32][C] sums or starts, [k/4][C][4]. */
-typedef struct tfm__tile { const float *d; const int32_t *s; const int8_t *q; } tfm__tile;
+/* One tile of columns meets one panel. x is [k/group][C] d, [k/32][C] sums, [k/4][C][4]. */
+typedef struct tfm__tile { const float *d, *s; const int8_t *q; } tfm__tile;
 TFM__INLINE tfm__tile tfm__tile_at(const char *x, int64_t k, int group, int columns) {
     tfm__tile t;
     t.d = (const float *)(const void *)x;
-    t.s = (const int32_t *)(const void *)(x + k / group * 4 * columns);
+    t.s = t.d + k / group * columns;
     t.q = (const int8_t *)(x + (k / group * 4 + k / 8) * columns);
     return t;
 }
@@ -3572,82 +3558,67 @@ TFM__INLINE void tfm__tile_next(int block, int columns, tfm__panel *w, tfm__tile
     x->s += block / 32 * columns;
     x->q += block * columns;
 }
-/* isum += products of `quads` quads, summed in 32 bits with VNNI, else in 16, then times mult. Bytes with
-   a sign have a quad each time. 16 bits of Q4_0 have room to begin at half its start. */
-TFM__AVX2 TFM__INLINE void tfm__tile_quads(int isa, tfm__form f, int quads, const uint8_t *w, const int8_t *x,
-                                           const int32_t *halves, const __m256i mult[2],
-                                           __m256i isum[TFM__TILE_AVX2][2]) {
-    const bool vnni = isa != TFM__AVX2_SUMS, is_signed = !vnni && f.bits == 8;
-    const __m256i zero = _mm256_setzero_si256();
-    __m256i a[TFM__TILE_AVX2][2];
+/* isum += the products of the quads of one sum, times the scale. */
+TFM__AVX2 TFM__INLINE void tfm__tile_sum(int isa, tfm__form f, const uint8_t *w, const int8_t *x,
+                                         const __m256i scale[2], __m256i isum[2 * TFM__TILE_AVX2]) {
+    const int last = tfm__quads_of_sum(isa, f) - 1;
+    __m256i sum[2 * TFM__TILE_AVX2];
     TFM__UNROLL
-    for (int i = 0; i < 2 * TFM__TILE_AVX2; i++)
-        a[i / 2][i % 2] = vnni && f.block == 32 ? isum[i / 2][i % 2]
-                          : !vnni && f.type == TFM_Q4_0 ? tfm__four(halves + i / 2) : zero;
+    for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) sum[n] = _mm256_setzero_si256();
     TFM__UNROLL
-    for (int i = 0; i < quads; i++) {
-        __m256i v[2] = { tfm__load256(w + 64 * i), tfm__load256(w + 64 * i + 32) };
-        __m256i s[2] = { _mm256_cmpgt_epi8(zero, v[0]), _mm256_cmpgt_epi8(zero, v[1]) };
-        if (is_signed) v[0] = _mm256_abs_epi8(v[0]), v[1] = _mm256_abs_epi8(v[1]);
+    for (int i = 0; i <= last; i++, w += 2 * 32, x += 4 * TFM__TILE_AVX2) {
         TFM__UNROLL
         for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) {
-            const int c = n / 2, h = n % 2;
-            __m256i u = tfm__four(x + 4 * (i * TFM__TILE_AVX2 + c));
-            if (is_signed) u = _mm256_xor_si256(u, s[h]);
-            if (vnni) { a[c][h] = tfm__dot4(isa, a[c][h], v[h], u); continue; }
-            a[c][h] = _mm256_add_epi16(a[c][h], _mm256_maddubs_epi16(v[h], u));
-            if (is_signed) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_madd_epi16(a[c][h], mult[h]));
-            if (is_signed) __asm__("" : "+x"(isum[c][h]));      /* gcc would reorder these sums, and spill */
-            else __asm__("" : "+x"(a[c][h]));
+            sum[n] = tfm__add_quad(isa, f, sum[n], tfm__load256(w + n % 2 * 32), tfm__four(x + n / 2 * 4));
+            if (i == last) isum[n] = tfm__add_sum(isa, f, isum[n], sum[n], scale[n % 2]);
+            if (i == last) __asm__("" : "+x"(isum[n]));         /* gcc would reorder these sums, and spill */
+            else __asm__("" : "+x"(sum[n]));
         }
     }
-    TFM__UNROLL
-    for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) {
-        const int c = n / 2, h = n % 2;
-        if (vnni && f.block == 32) isum[c][h] = a[c][h];
-        else if (vnni) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_mullo_epi32(a[c][h], mult[h]));
-        else if (!is_signed) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_madd_epi16(a[c][h], mult[h]));
+}
+/* acc + a column's sum over one block, times its scales, of eight rows. */
+TFM__AVX2 TFM__INLINE __m256 tfm__add_block_avx2(int isa, tfm__form f, const char *scales, const float *d,
+                                                 const float *s, __m256i isum, __m256 acc) {
+    const float *dw = (const float *)(const void *)scales;
+    __m256 dx = _mm256_broadcast_ss(d), msum = _mm256_broadcast_ss(s);
+    if (f.block == 256 && (f.has_min || f.offset)) {
+        __m256i t = f.offset ? isum : _mm256_setzero_si256();
+        TFM__UNROLL
+        for (int i = 0; i < 8; i++)
+            t = tfm__dot(isa, 16, t, tfm__load256(scales + 64 * (18 + i)), tfm__four(s + i * TFM__TILE_AVX2));
+        if (f.offset) isum = t;
+        else msum = _mm256_cvtepi32_ps(t);
     }
+    __m256 sum = _mm256_cvtepi32_ps(isum);
+    if (f.block == 32 && f.offset) sum = _mm256_sub_ps(sum, msum);
+    acc = _mm256_fmadd_ps(sum, _mm256_mul_ps(_mm256_loadu_ps(dw), dx), acc);
+    return f.has_min ? _mm256_fmadd_ps(msum, _mm256_mul_ps(_mm256_loadu_ps(dw + TFM__PANEL), dx), acc) : acc;
 }
 /* out [columns][16] = the tile's products. */
 TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *out) {
-    const bool vnni = isa != TFM__AVX2_SUMS, large = f.block == 256, halves = !vnni && f.type == TFM_Q4_0;
-    const int step = vnni ? f.group / 4 : f.bits == 8 ? 1 : f.bits == 6 ? 2 : f.bits == 5 || f.group == 16 ? 4 : 8;
-    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    const int step = 4 * tfm__quads_of_sum(isa, f), part = f.block == 32 ? 32 : step;       /* unrolled */
+    const __m256i ones = _mm256_set1_epi16(1);
     __m256 acc[2 * TFM__TILE_AVX2];     /* in memory: the sums of a block need the registers */
+    f = tfm__form_after(isa, f);
     TFM__UNROLL
     for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
     for (int64_t b = 0; b < k / f.block; b++, tfm__tile_next(f.block, TFM__TILE_AVX2, &w, &x)) {
-        const float *d = (const float *)(const void *)w.scales;
-        const char *sc = w.scales + 64 * 2;
-        __m256i isum[TFM__TILE_AVX2][2];
+        __m256i isum[2 * TFM__TILE_AVX2], scale[2] = { ones, ones };
+        TFM__UNROLL
+        for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) isum[i] = _mm256_setzero_si256();
+        for (int j = 0; j < f.block; j += part) {
+            TFM__UNROLL
+            for (int i = 0; i < part; i += step) {
+                for (int h = 0; f.block == 256 && h < 2; h++) {
+                    scale[h] = tfm__load256(w.scales + 64 * (2 + (j + i) / 16) + 32 * h);
+                    if (isa != TFM__AVX2_SUMS) scale[h] = _mm256_srai_epi32(scale[h], 16);
+                }
+                tfm__tile_sum(isa, f, w.q + TFM__PANEL * (j + i), x.q + TFM__TILE_AVX2 * (j + i), scale, isum);
+            }
+        }
         TFM__UNROLL
         for (int i = 0; i < 2 * TFM__TILE_AVX2; i++)
-            isum[i / 2][i % 2] = large || f.has_min || halves ? zero
-                                 : f.bits == 8 && !vnni ? tfm__load256(d + TFM__PANEL + i % 2 * 8)
-                                                        : tfm__four(x.s + i / 2);
-        for (int at = 0; at < f.block / 4; at += step) {
-            __m256i mult[2] = { ones, ones };
-            if (large) mult[0] = tfm__load256(sc + at / 4 * 64), mult[1] = tfm__load256(sc + at / 4 * 64 + 32);
-            tfm__tile_quads(isa, f, step, w.q + 64 * at, x.q + 16 * at, x.s, mult, isum);
-        }
-        TFM__UNROLL
-        for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) {
-            const int c = i / 2, h = i % 2;
-            __m256 dx = _mm256_broadcast_ss(x.d + c), a = acc[i];
-            __m256 msum = _mm256_broadcast_ss((const float *)(const void *)(x.s + c));
-            if (large) {
-                __m256i t = zero;
-                TFM__UNROLL
-                for (int n = 0; n < 8; n++)
-                    t = tfm__dot2(isa, t, tfm__load256(sc + 64 * (16 + n) + 32 * h), tfm__four(x.s + 4 * n + c));
-                isum[c][h] = tfm__without_offset(f, isum[c][h], t);
-                msum = _mm256_cvtepi32_ps(t);
-            }
-            a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[c][h]), _mm256_mul_ps(_mm256_loadu_ps(d + 8 * h), dx), a);
-            if (f.has_min) a = _mm256_fmadd_ps(msum, _mm256_mul_ps(_mm256_loadu_ps(d + TFM__PANEL + 8 * h), dx), a);
-            acc[i] = a;
-        }
+            acc[i] = tfm__add_block_avx2(isa, f, w.scales + i % 2 * 32, x.d + i / 2, x.s + i / 2, isum[i], acc[i]);
     }
     TFM__UNROLL
     for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) _mm256_storeu_ps(out + 8 * i, acc[i]);
@@ -3680,21 +3651,15 @@ TFM__AVX2 TFM__INLINE void tfm__columns_tile(const tfm__columns_job *j, int run,
     for (int c = 0; c < j->width; c++) {
         int64_t column = tile * j->width + c;
         float *d = (float *)(void *)out + c;
-        int32_t *s = (int32_t *)(uintptr_t)t.s + c;
+        float *s = (float *)(uintptr_t)t.s + c;
         int8_t *q = (int8_t *)(uintptr_t)t.q + c * run;
         if (column < j->n) tfm__quantize_avx2(j->x + column * j->k, j->k, j->group, row);
         else memset(row, 0, bytes);
         for (int64_t i = 0; i < j->k / j->group; i++) d[i * j->width] = a.d[i];
         for (int64_t i = 0; i < j->k / run; i++) memcpy(q + i * run * j->width, a.q + i * run, (size_t)run);
         for (int64_t i = 0; i < j->k / 32; i++) {
-            int32_t sum = a.sums[2 * i] + a.sums[2 * i + 1], start = -j->offset * sum;
-            float f = (float)sum;
-            switch (j->sums) {
-                case TFM__SUMS_PAIRS: memcpy(s + i * j->width, a.sums + 2 * i, 4); break;
-                case TFM__SUMS_START: s[i * j->width] = start; break;
-                case TFM__SUMS_HALVES: s[i * j->width] = (start / 2 & 0xffff) | start / 2 * 65536; break;
-                case TFM__SUMS_FLOAT: memcpy(s + i * j->width, &f, 4); break;
-            }
+            float sum = (float)(j->factor * (a.sums[2 * i] + a.sums[2 * i + 1]));
+            memcpy(s + i * j->width, j->factor ? (const void *)&sum : a.sums + 2 * i, 4);
         }
     }
 }
@@ -3727,11 +3692,6 @@ TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, i
 /* Through masks that keep all: g++ 12 warns of its own unmasked forms. */
 TFM__AVX512VNNI TFM__INLINE __m512 tfm__to_floats(__m512i v) { return _mm512_maskz_cvtepi32_ps((__mmask16)0xffff, v); }
 TFM__AVX512VNNI TFM__INLINE __m512i tfm__to_ints(__m512 v) { return _mm512_maskz_cvtps_epi32((__mmask16)0xffff, v); }
-TFM__AVX512VNNI TFM__INLINE __m512 tfm__broadcast512(const void *p) {
-    float v;
-    memcpy(&v, p, sizeof v);
-    return _mm512_set1_ps(v);
-}
 /* out [16 columns][16 rows] = products of `depth` of k */
 TFM__INLINE void tfm__amx_dot(int depth, const int8_t *x, const uint8_t *w, int32_t *out) {
 #if TFM__SIMD_2021
@@ -3747,18 +3707,20 @@ TFM__INLINE void tfm__amx_dot(int depth, const int8_t *x, const uint8_t *w, int3
 #endif
 }
 /* acc + a column's sum over one block, times its scales. */
-TFM__AVX512VNNI TFM__INLINE __m512 tfm__add_block_512(tfm__form f, const char *scales, const float *d, const int32_t *s,
+TFM__AVX512VNNI TFM__INLINE __m512 tfm__add_block_512(tfm__form f, const char *scales, const float *d, const float *s,
                                                       int columns, __m512i isum, __m512 acc) {
-    __m512 dx = tfm__broadcast512(d), msum = tfm__broadcast512(s);
+    __m512 dx = _mm512_set1_ps(*d), msum = _mm512_set1_ps(*s);
     if (f.block == 256 && (f.has_min || f.offset)) {
-        __m512i t = _mm512_setzero_si512();
+        __m512i t = f.offset ? isum : _mm512_setzero_si512();
         TFM__UNROLL
         for (int i = 0; i < 8; i++)
             TFM__DOT512("vpdpwssd", t, _mm512_loadu_si512(scales + 64 * (18 + i)), s + i * columns);
-        if (f.offset) isum = _mm512_sub_epi32(isum, _mm512_mullo_epi32(t, _mm512_set1_epi32(f.offset)));
-        msum = tfm__to_floats(t);
+        if (f.offset) isum = t;
+        else msum = tfm__to_floats(t);
     }
-    acc = _mm512_fmadd_ps(tfm__to_floats(isum), _mm512_mul_ps(_mm512_loadu_ps(scales), dx), acc);
+    __m512 sum = tfm__to_floats(isum);
+    if (f.block == 32 && f.offset) sum = _mm512_sub_ps(sum, msum);
+    acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(scales), dx), acc);
     return f.has_min ? _mm512_fmadd_ps(msum, _mm512_mul_ps(_mm512_loadu_ps(scales + 64), dx), acc) : acc;
 }
 /* out [columns][16] = the tile's products. AMX: the integers of a block of 256 times integer scales are
@@ -3771,23 +3733,23 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel 
     int32_t sums[2][TFM__TILE_AMX * TFM__PANEL];        /* AMX fills one while the other is read */
     __m512 acc[TFM__TILE_AMX], part[TFM__TILE_AMX];
     __m512i isum[TFM__TILE_AMX];
-    if (amx) f.offset = 0;
+    f = tfm__form_after(isa, f);
     if (amx && k) tfm__amx_dot(f.group, x.q, w.q, sums[0]);
     TFM__UNROLL
     for (int c = 0; c < columns; c++) acc[c] = part[c] = _mm512_setzero_ps();
     for (int64_t b = 0, n = 0; b < k / f.block; b++, tfm__tile_next(f.block, columns, &w, &x)) {
         TFM__UNROLL
-        for (int c = 0; c < columns; c++)
-            isum[c] = large || f.has_min || amx ? _mm512_setzero_si512() : _mm512_set1_epi32(x.s[c]);
+        for (int c = 0; c < columns; c++) isum[c] = _mm512_setzero_si512();
         for (int at = 0, next = f.group; at < f.block; at = next, next += f.group, n++) {
             const int32_t *o = sums[n % 2];
-            __m512i v[TFM__TILE_AMX], s = _mm512_loadu_si512(w.scales + (2 + at / 16) * 64 * large);
+            __m512i v[TFM__TILE_AMX], s = _mm512_setzero_si512();
+            if (large) s = _mm512_srai_epi32(_mm512_loadu_si512(w.scales + 64 * (2 + at / 16)), 16);
             if (amx && f.block * b + next < k)
                 tfm__amx_dot(f.group, x.q + next / 32 * 32 * columns + next % 32, w.q + next * TFM__PANEL,
                              sums[(n + 1) % 2]);
             TFM__UNROLL
             for (int c = 0; c < columns; c++)
-                v[c] = amx ? _mm512_loadu_si512(o + TFM__PANEL * c) : large ? _mm512_setzero_si512() : isum[c];
+                v[c] = amx ? _mm512_loadu_si512(o + TFM__PANEL * c) : _mm512_setzero_si512();
             TFM__UNROLL
             for (int i = 0; i < f.group; i += 4) {
                 if (amx) break;
@@ -4879,18 +4841,14 @@ TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count,
 static void tfm__columns_form(tfm__columns_job *j, const tfm__kernels *kernels, const tfm__type *type, int64_t n) {
     j->group = type->unpack ? tfm__act_group(type) : 0;
     j->width = n == 1 ? 1 : j->group ? kernels->width : kernels->float_width;
-    j->sums = TFM__SUMS_PAIRS;
-    j->offset = 0;
-    if (j->width == 1 || j->group != 32) return;
-    j->offset = type->bits == 8 && kernels->vnni ? 128 : type->offset;
-    if (type->has_min) j->sums = TFM__SUMS_FLOAT;
-    else if (j->offset) j->sums = type->bits == 4 && !kernels->vnni ? TFM__SUMS_HALVES : TFM__SUMS_START;
+    j->factor = type->bits == 8 && kernels->vnni ? 128 : type->has_min ? 1 : type->offset;
+    if (j->width == 1 || j->group != 32) j->factor = 0;
 }
 static bool tfm__alike(const tfm__kernels *kernels, const tfm__type *a, const tfm__type *b, int64_t n) {
     tfm__columns_job u, v;
     tfm__columns_form(&u, kernels, a, n);
     tfm__columns_form(&v, kernels, b, n);
-    return u.group == v.group && u.sums == v.sums && u.offset == v.offset;
+    return u.group == v.group && u.factor == v.factor;
 }
 static tfm__part tfm__part_of(tfm_type type, const void *w, int64_t w_stride, int64_t rows, const float *bias,
                               float *y, int64_t y_row, int64_t y_column) {
