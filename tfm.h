@@ -2007,7 +2007,7 @@ typedef struct tfm__columns_job {
     char *out;                          /* tiles of width * tfm__act_bytes, or panels for group 0 */
     int64_t n, k;
     int group, width;
-    int factor;                         /* a tile keeps of 32 elements their sum times this, as a float; 0: the sums of 16 */
+    int factor;                         /* a tile keeps sums of 32 times this, as floats; 0: the sums of 16 */
     char *scratch;                      /* one piece per thread: a row */
     size_t scratch_stride;
 } tfm__columns_job;
@@ -3242,9 +3242,6 @@ TFM__INLINE tfm__form tfm__form_after(int isa, tfm__form f) {
     f.offset -= tfm__offset_before(isa, f);
     return f;
 }
-TFM__AVX2 TFM__INLINE __m256i tfm__as_taken(int isa, tfm__form f, __m256i v) {
-    return _mm256_sub_epi8(v, _mm256_set1_epi8((char)tfm__offset_before(isa, f)));
-}
 /* The integer scales of a block of 256, one for each 16 weights, and its minimums. */
 TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m256i *mins) {
     *mins = _mm256_setzero_si256();
@@ -3271,6 +3268,9 @@ TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m25
 /* Where a block keeps d, a half; the minimum's scale is the half after it. */
 TFM__INLINE int tfm__scale_at(tfm_type type) {
     return type == TFM_Q2_K ? 80 : type == TFM_Q3_K ? 108 : type == TFM_Q6_K ? 208 : 0;
+}
+TFM__INLINE bool tfm__by_eight(tfm__form f, const tfm__part *p) {
+    return (f.type == TFM_Q8_0 || (f.bits >= 4 && f.bits <= 6)) && p->interleaved;      /* as tfm__interleaves */
 }
 /* The parts of a block of eight interleaved rows. */
 typedef struct tfm__eight { const uint8_t *d, *m, *sc, *mins, *bits; } tfm__eight;
@@ -3317,7 +3317,11 @@ TFM__AVX2 TFM__INLINE __m256i tfm__sum_rows(const __m256i t[TFM__RUN]) {
     a = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
     return _mm256_castsi128_si256(_mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
 }
-/* The scales d and m of four rows' blocks, as halves: d in the lower, m in the upper four. */
+/* A block of four or eight rows by the column: their sums, msum as tfm__without_offset takes it, or with
+   minimums, and their d and m, as halves. */
+typedef struct tfm__sums { __m256i isum, msum; __m128i d, m; } tfm__sums;
+
+/* d of four rows' blocks, then m. */
 TFM__AVX2 TFM__INLINE __m128i tfm__scale_rows(tfm__form f, const uint8_t *p, int64_t stride) {
     p += tfm__scale_at(f.type);
     if (!f.has_min) {
@@ -3346,36 +3350,37 @@ TFM__AVX2 TFM__INLINE __m256i tfm__row_256(int isa, tfm__form f, const uint8_t *
     *msum = _mm256_madd_epi16(f.has_min ? mins : sc, sums);
     return acc;
 }
-/* A block of four rows by the column at q: their sums; msum as tfm__without_offset takes it, or with minimums. */
-TFM__AVX2 TFM__INLINE __m256i tfm__sum_run(int isa, tfm__form f, const uint8_t *w, int64_t stride, const char *ahead,
-                                           const int8_t *q, const int16_t *sums, __m256i *msum) {
+TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_run(int isa, tfm__form f, const uint8_t *w, int64_t stride, const char *ahead,
+                                             tfm__act x) {
     const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    const __m256i before = _mm256_set1_epi8((char)tfm__offset_before(isa, f));
+    const __m128i scales = tfm__scale_rows(f, w, stride);
     __m256i isum[TFM__RUN], mins[TFM__RUN];
     if (f.block == 32)
         TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
     TFM__UNROLL
-    for (int r = 0; r < TFM__RUN; r++, w += stride) {
+    for (int r = 0; r < TFM__RUN; r++, w += stride, ahead += f.bytes) {
         if (f.block == 32) {
-            __m256i v = tfm__as_taken(isa, f, tfm__raw(f.type, w, 0));
-            isum[r] = tfm__add_sum(isa, f, zero, tfm__add_quad(isa, f, zero, v, tfm__load256(q)), ones);
+            __m256i v = _mm256_sub_epi8(tfm__raw(f.type, w, 0), before);
+            isum[r] = tfm__add_sum(isa, f, zero, tfm__add_quad(isa, f, zero, v, tfm__load256(x.q)), ones);
             continue;
         }
-        isum[r] = tfm__row_256(isa, f, w, q, tfm__load256(sums), &mins[r]);
+        isum[r] = tfm__row_256(isa, f, w, x.q, tfm__load256(x.sums), &mins[r]);
         TFM__UNROLL
-        for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(ahead + r * f.bytes + i, _MM_HINT_T0);
+        for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
     }
-    *msum = f.block == 32 ? _mm256_madd_epi16(tfm__four(sums), ones) : tfm__sum_rows(mins);
-    return tfm__sum_rows(isum);
+    tfm__sums s = { tfm__sum_rows(isum), zero, _mm_move_epi64(scales), _mm_unpackhi_epi64(scales, scales) };
+    s.msum = f.block == 32 ? _mm256_madd_epi16(tfm__four(x.sums), ones) : tfm__sum_rows(mins);
+    return s;
 }
-/* A block of eight interleaved rows, as tfm__sum_run. */
-TFM__AVX2 TFM__INLINE __m256i tfm__sum_eight(int isa, tfm__form f, tfm__eight w, const int8_t *q, const int16_t *sums,
-                                             __m256i *msum) {
-    const bool large = f.block == 256;
+TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_eight(int isa, tfm__form f, const uint8_t *p, tfm__act x) {
+    const bool large = f.block == 256, vnni = isa != TFM__AVX2_SUMS;
     const int quads = tfm__quads_of_sum(isa, f);
     const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
-    __m256i isum = zero;
-    *msum = zero;
-    for (int j = 0; j < f.block / 32; j++, w.bits += 32 * f.bits, q += 32) {
+    const __m256i before = _mm256_set1_epi8((char)tfm__offset_before(isa, f));
+    tfm__eight w = tfm__eight_at(f, p);
+    tfm__sums s = { zero, zero, tfm__load128(w.d), tfm__load128(f.has_min ? w.m : w.d) };
+    for (int j = 0; j < f.block / 32; j++, w.bits += 32 * f.bits, x.q += 32) {
         TFM__UNROLL
         for (int i = 0; i < 32 * f.bits; i += 64) _mm_prefetch((const char *)w.bits + TFM__AHEAD + i, _MM_HINT_T0);
         TFM__UNROLL
@@ -3384,18 +3389,17 @@ TFM__AVX2 TFM__INLINE __m256i tfm__sum_eight(int isa, tfm__form f, tfm__eight w,
             __m256i sum[2] = { zero, zero }, scale = ones;      /* two chains */
             TFM__UNROLL
             for (int n = i; n < i + quads; n++) {
-                __m256i v = tfm__as_taken(isa, f, tfm__raw_rows(f, w.bits, n));
-                sum[n % 2] = tfm__add_quad(isa, f, sum[n % 2], v, tfm__four(q + 4 * n));
+                __m256i v = _mm256_sub_epi8(tfm__raw_rows(f, w.bits, n), before);
+                sum[n % 2] = tfm__add_quad(isa, f, sum[n % 2], v, tfm__four(x.q + 4 * n));
             }
-            if (isa == TFM__AVX2_SUMS) sum[0] = _mm256_add_epi16(sum[0], sum[1]);
-            else sum[0] = _mm256_add_epi32(sum[0], sum[1]);
-            if (large) scale = isa == TFM__AVX2_SUMS ? tfm__pairs_of(w.sc, sub, sub) : tfm__lanes_of(w.sc, sub);
-            isum = tfm__add_sum(isa, f, isum, sum[0], scale);
+            sum[0] = vnni ? _mm256_add_epi32(sum[0], sum[1]) : _mm256_add_epi16(sum[0], sum[1]);
+            if (large) scale = vnni ? tfm__lanes_of(w.sc, sub) : tfm__pairs_of(w.sc, sub, sub);
+            s.isum = tfm__add_sum(isa, f, s.isum, sum[0], scale);
         }
         const int sub = 32 * j / f.group, next = (32 * j + 16) / f.group;
-        *msum = tfm__dot(isa, 16, *msum, large ? tfm__pairs_of(w.mins, sub, next) : ones, tfm__four(sums + 2 * j));
+        s.msum = tfm__dot(isa, 16, s.msum, large ? tfm__pairs_of(w.mins, sub, next) : ones, tfm__four(x.sums + 2 * j));
     }
-    return isum;
+    return s;
 }
 TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, const tfm__gemm_job *j, const tfm__part *p,
                                        int64_t begin, int64_t end) {
@@ -3409,32 +3413,25 @@ TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, cons
         const char *ahead = w + TFM__RUN * stride;
         __m256 acc = _mm256_setzero_ps();
         for (int64_t b = 0; b < blocks; b++, w += bytes, ahead += TFM__RUN * bytes) {
-            const tfm__eight e = tfm__eight_at(f, (const uint8_t *)w);
-            const int8_t *q = a.q + f.block * b;
-            const int16_t *sums = a.sums + f.block / 16 * b;
-            __m256i isum, msum;
-            __m128i d, m;
-            if (by_eight) {
-                d = tfm__load128(e.d);
-                m = f.has_min ? tfm__load128(e.m) : d;
-                isum = tfm__sum_eight(isa, f, e, q, sums, &msum);
-            } else {
-                d = tfm__scale_rows(f, (const uint8_t *)w, stride);
-                m = _mm_unpackhi_epi64(d, d);
-                d = _mm_move_epi64(d);
-                isum = tfm__sum_run(isa, f, (const uint8_t *)w, stride, ahead, q, sums, &msum);
-            }
-            __m256 dx = _mm256_broadcast_ss(a.d + b), mx = _mm256_mul_ps(_mm256_cvtph_ps(m), dx);
-            isum = tfm__without_offset(tfm__form_after(isa, f), isum, msum);
-            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), _mm256_mul_ps(_mm256_cvtph_ps(d), dx), acc);
+            const tfm__act x = { a.d + b, a.sums + f.block / 16 * b, a.q + f.block * b };
+            tfm__sums s = by_eight ? tfm__sum_eight(isa, f, (const uint8_t *)w, x)
+                                   : tfm__sum_run(isa, f, (const uint8_t *)w, stride, ahead, x);
+            __m256 dx = _mm256_broadcast_ss(x.d), mx = _mm256_mul_ps(_mm256_cvtph_ps(s.m), dx);
+            s.isum = tfm__without_offset(tfm__form_after(isa, f), s.isum, s.msum);
+            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s.isum), _mm256_mul_ps(_mm256_cvtph_ps(s.d), dx), acc);
             if (f.block == 256) mx = tfm__negate_avx2(mx);
-            if (f.has_min) acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(msum), mx, acc);
+            if (f.has_min) acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s.msum), mx, acc);
         }
         float out[TFM__ROWS];
         _mm256_storeu_ps(out, acc);
         for (int r = 0; r < rows; r++)
             if (first + r >= row && first + r < tfm__min64(end, row + step)) tfm__gemm_store(p, first + r, 0, out[r]);
     }
+}
+TFM__AVX2 TFM__INLINE void tfm__column_of(int isa, tfm__form f, const tfm__gemm_job *j, const tfm__part *p,
+                                          int64_t begin, int64_t end) {
+    if (tfm__by_eight(f, p)) tfm__column(isa, f, true, j, p, begin, end);
+    else tfm__column(isa, f, false, j, p, begin, end);
 }
 
 /* ---- many columns ---- */
@@ -3464,13 +3461,12 @@ TFM__AVX2 TFM__INLINE void tfm__quads(uint8_t *q, int stride, const __m256i v[4]
         tfm__store128(q + stride * (i + 4), _mm256_extracti128_si256(t[i], 1));
     }
 }
-/* The scales of eight rows' blocks, as in interleaved rows of groups of 16. */
+/* The scales of eight rows' blocks, gathered as interleaved rows of groups of 16 have them. */
 TFM__AVX2 TFM__INLINE void tfm__gather_scales(tfm__form f, const uint8_t *const *w, uint8_t *out) {
-    const int at = tfm__scale_at(f.type);
     TFM__UNROLL
     for (int r = 0; r < TFM__ROWS; r++) {
-        memcpy(out + 2 * r, w[r] + at, 2);
-        if (f.has_min) memcpy(out + 16 + 2 * r, w[r] + at + 2, 2);
+        memcpy(out + 2 * r, w[r] + tfm__scale_at(f.type), 2);
+        if (f.has_min) memcpy(out + 16 + 2 * r, w[r] + tfm__scale_at(f.type) + 2, 2);
     }
     for (int g = 0; f.block == 256 && g < 2; g++) {
         __m256i v[4];
@@ -3483,7 +3479,8 @@ TFM__AVX2 TFM__INLINE void tfm__gather_scales(tfm__form f, const uint8_t *const 
     }
 }
 /* Scales of eight rows' block to their half of a panel. */
-TFM__AVX2 TFM__INLINE void tfm__panel_head(tfm__form f, tfm__eight e, char *out) {
+TFM__AVX2 TFM__INLINE void tfm__panel_head(tfm__form f, const uint8_t *p, char *out) {
+    const tfm__eight e = tfm__eight_at(f, p);
     _mm256_storeu_ps((float *)(void *)out, _mm256_cvtph_ps(tfm__load128(e.d)));
     if (f.has_min) {
         __m256 m = _mm256_cvtph_ps(tfm__load128(e.m));
@@ -3500,43 +3497,42 @@ TFM__AVX2 TFM__INLINE void tfm__panel_head(tfm__form f, tfm__eight e, char *out)
         tfm__store256(out + 64 * (18 + i / 2), mins);
     }
 }
-TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, bool by_eight, const tfm__part *p, int64_t row,
-                                           int64_t k, tfm__panel out) {
+TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, const tfm__part *p, int64_t row, int64_t k,
+                                           tfm__panel out) {
+    const bool by_eight = tfm__by_eight(f, p);
     const int64_t blocks = k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
-    tfm__form g = f;
-    if (!by_eight) g.group = 16;        /* as tfm__gather_scales has them */
+    const int64_t ahead = by_eight ? TFM__AHEAD : TFM__PANEL * p->w_stride;         /* the next panel */
+    const __m256i before = _mm256_set1_epi8((char)tfm__offset_before(isa, f));
+    tfm__form gathered = f;
+    gathered.group = 16;
     for (int h = 0; h < 2; h++) {       /* eight rows */
         char *scales = out.scales + 32 * h;
         uint8_t head[32 + 2 * 16 * TFM__ROWS], *q = out.q + 32 * h;
-        const uint8_t *rows[TFM__ROWS], *w[TFM__ROWS];
+        const uint8_t *w[TFM__ROWS];    /* interleaved: all in the first */
         for (int r = 0; r < TFM__ROWS; r++) {
             const int64_t at = tfm__min64(row + TFM__ROWS * h + r, p->rows - 1);
-            rows[r] = (const uint8_t *)p->w + at * p->w_stride;
-            if (by_eight) rows[r] = (const uint8_t *)p->interleaved + at / TFM__ROWS * blocks * bytes;
+            w[r] = (const uint8_t *)p->w + at * p->w_stride;
+            if (by_eight) w[r] = (const uint8_t *)p->interleaved + at / TFM__ROWS * blocks * bytes + r * f.bytes;
         }
         for (int64_t b = 0; b < blocks; b++, scales += tfm__panel_scales(f.block)) {
-            TFM__UNROLL
-            for (int r = 0; r < TFM__ROWS; r++) {
-                w[r] = rows[r] + b * bytes;
-                for (int i = 0; !by_eight && i < f.bytes; i += 64)         /* the next panel */
-                    _mm_prefetch((const char *)w[r] + TFM__PANEL * p->w_stride + i, _MM_HINT_T1);
-            }
-            for (int i = 0; by_eight && i < TFM__ROWS * f.bytes; i += 64)
-                _mm_prefetch((const char *)w[0] + TFM__AHEAD + i, _MM_HINT_T0);
             if (!by_eight) tfm__gather_scales(f, w, head);
-            tfm__eight e = tfm__eight_at(g, by_eight ? w[0] : head);
-            tfm__panel_head(g, e, scales);
+            if (!by_eight) tfm__panel_head(gathered, head, scales);
+            else tfm__panel_head(f, w[0], scales);
+            const uint8_t *bits = tfm__eight_at(f, w[0]).bits;
             TFM__UNROLL
-            for (int j = 0; j < f.block / 32; j++, q += 32 * TFM__PANEL, e.bits += 32 * f.bits) {
+            for (int j = 0; j < f.block / 32; j++, q += 32 * TFM__PANEL, bits += 32 * f.bits) {
                 __m256i v[8];
                 TFM__UNROLL
                 for (int i = 0; i < 8; i++) {
-                    v[i] = by_eight ? tfm__raw_rows(f, e.bits, i) : tfm__raw(f.type, w[i], j);
-                    v[i] = tfm__as_taken(isa, f, v[i]);
+                    v[i] = by_eight ? tfm__raw_rows(f, bits, i) : tfm__raw(f.type, w[i], j);
+                    v[i] = _mm256_sub_epi8(v[i], before);
                     if (by_eight) tfm__store256(q + 64 * i, v[i]);
                     else if (i % 4 == 3) tfm__quads(q + i / 4 * 16, 64, v + i - 3);
                 }
             }
+            TFM__UNROLL
+            for (int r = 0; r < TFM__ROWS; r++, w[r - 1] += bytes)
+                for (int i = 0; i < f.bytes; i += 64) _mm_prefetch((const char *)w[r] + ahead + i, _MM_HINT_T0);
         }
     }
 }
@@ -3626,37 +3622,33 @@ TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tf
 /* acc [columns][16] to its place, with the bias. */
 TFM__AVX2 static void tfm__tile_store(const tfm__part *p, int64_t row, int64_t last, int64_t column, int64_t columns,
                                       const float *acc) {
-    for (int64_t c = 0; c < columns; c++, acc += TFM__PANEL) {
-        if (p->y_row != 1 || row + TFM__PANEL > last) {
-            for (int64_t r = row; r < last && r < row + TFM__PANEL; r++)
-                tfm__gemm_store(p, r, column + c, acc[r - row]);
-            continue;
-        }
-        float *y = p->y + row + (column + c) * p->y_column;
-        for (int h = 0; h < 2; h++) {
-            __m256 v = _mm256_loadu_ps(acc + 8 * h);
-            if (p->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(p->bias + row + 8 * h));
-            _mm256_storeu_ps(y + 8 * h, v);
+    const bool whole = p->y_row == 1 && row + TFM__PANEL <= last;
+    for (const int64_t end = column + columns; column < end; column++, acc += TFM__PANEL) {
+        for (int64_t r = row; !whole && r < last && r < row + TFM__PANEL; r++)
+            tfm__gemm_store(p, r, column, acc[r - row]);
+        for (int h = 0; whole && h < TFM__PANEL; h += 8) {
+            __m256 v = _mm256_loadu_ps(acc + h);
+            if (p->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(p->bias + row + h));
+            _mm256_storeu_ps(p->y + row + column * p->y_column + h, v);
         }
     }
 }
 
-/* Columns quantized into tiles; a row is made in scratch and dealt out, `run` bytes of a column side by
-   side; missing columns are zeros. */
-TFM__AVX2 TFM__INLINE void tfm__columns_tile(const tfm__columns_job *j, int run, int64_t tile, char *row) {
-    size_t bytes = tfm__act_bytes(j->k, j->group);
-    char *out = j->out + (size_t)tile * bytes * (size_t)j->width;
+/* A tile of columns, each quantized in scratch and dealt out, 4 bytes of k side by side (AMX: 32); missing
+   columns are zeros. */
+TFM__AVX2 static void tfm__columns_tile(const tfm__columns_job *j, int64_t tile, char *out, char *row) {
     tfm__tile t = tfm__tile_at(out, j->k, j->group, j->width);
     tfm__act a = tfm__act_at(row, j->k, j->group);
     for (int c = 0; c < j->width; c++) {
         int64_t column = tile * j->width + c;
-        float *d = (float *)(void *)out + c;
-        float *s = (float *)(uintptr_t)t.s + c;
-        int8_t *q = (int8_t *)(uintptr_t)t.q + c * run;
+        float *d = (float *)(uintptr_t)t.d + c, *s = (float *)(uintptr_t)t.s + c;
+        char *q = (char *)(uintptr_t)t.q;
         if (column < j->n) tfm__quantize_avx2(j->x + column * j->k, j->k, j->group, row);
-        else memset(row, 0, bytes);
+        else memset(row, 0, tfm__act_bytes(j->k, j->group));
         for (int64_t i = 0; i < j->k / j->group; i++) d[i * j->width] = a.d[i];
-        for (int64_t i = 0; i < j->k / run; i++) memcpy(q + i * run * j->width, a.q + i * run, (size_t)run);
+        for (int64_t i = 0; i < j->k; i += 4)
+            if (j->width != TFM__TILE_AMX) memcpy(q + i * j->width + 4 * c, a.q + i, 4);
+            else if (i % 32 == 0) memcpy(q + i * j->width + 32 * c, a.q + i, 32);
         for (int64_t i = 0; i < j->k / 32; i++) {
             float sum = (float)(j->factor * (a.sums[2 * i] + a.sums[2 * i + 1]));
             memcpy(s + i * j->width, j->factor ? (const void *)&sum : a.sums + 2 * i, 4);
@@ -3665,13 +3657,11 @@ TFM__AVX2 TFM__INLINE void tfm__columns_tile(const tfm__columns_job *j, int run,
 }
 TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
     const tfm__columns_job *j = (const tfm__columns_job *)arg;
-    char *row = j->width > 1 && j->group ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
     if (j->group == 0) { tfm__float_columns_avx2(j, begin, end); return; }
     for (int64_t i = begin; i < end; i++) {
-        char *out = j->out + (size_t)i * tfm__act_bytes(j->k, j->group);
-        if (!row) tfm__quantize_avx2(j->x + i * j->k, j->k, j->group, out);
-        else if (j->width == TFM__TILE_AMX) tfm__columns_tile(j, 32, i, row);
-        else tfm__columns_tile(j, 4, i, row);
+        char *out = j->out + (size_t)(i * j->width) * tfm__act_bytes(j->k, j->group);
+        if (j->width == 1) tfm__quantize_avx2(j->x + i * j->k, j->k, j->group, out);
+        else tfm__columns_tile(j, i, out, j->scratch + (size_t)thread * j->scratch_stride);
     }
 }
 
@@ -3684,7 +3674,7 @@ TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, i
    whose scales stand for 16): a tile of 16 x 16 integers, the sum of one scale block, which goes through
    memory to the vector registers; there 16 columns' sums are multiplied by their scales as ever. Weights
    are signed, so nothing is taken off. Tile register 0 holds the sums, 1 the columns [16][32 bytes], 2
-   the rows [8 quads][16][4]; 3 and 4 the same for 16 of k.                                          */
+   the rows [8 quads][16][4]; of 16 of k, both are half as long.                                     */
 
 #define TFM__DOT512(op, acc, w, p) \
     __asm__(op " %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)(p)))
@@ -3692,18 +3682,24 @@ TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, i
 /* Through masks that keep all: g++ 12 warns of its own unmasked forms. */
 TFM__AVX512VNNI TFM__INLINE __m512 tfm__to_floats(__m512i v) { return _mm512_maskz_cvtepi32_ps((__mmask16)0xffff, v); }
 TFM__AVX512VNNI TFM__INLINE __m512i tfm__to_ints(__m512 v) { return _mm512_maskz_cvtps_epi32((__mmask16)0xffff, v); }
-/* out [16 columns][16 rows] = products of `depth` of k */
-TFM__INLINE void tfm__amx_dot(int depth, const int8_t *x, const uint8_t *w, int32_t *out) {
+/* The tile registers for groups of 16 or 32. */
+TFM__INLINE void tfm__amx_set(int group) {
 #if TFM__SIMD_2021
-#define TFM__AMX_DOT(x_tile, w_tile)                                                                            \
-    __asm__ volatile("tilezero %%tmm0\n\ttileloadd (%0,%3,1), %%" x_tile "\n\ttileloadd (%1,%4,1), %%" w_tile "\n\t" \
-                     "tdpbssd %%" w_tile ", %%" x_tile ", %%tmm0\n\ttilestored %%tmm0, (%2,%4,1)"                \
-                     : : "r"(x), "r"(w), "r"(out), "r"(32L), "r"(64L) : "memory")
-    if (depth == 32) TFM__AMX_DOT("tmm1", "tmm2");
-    else TFM__AMX_DOT("tmm3", "tmm4");
-#undef TFM__AMX_DOT
+    struct { uint8_t palette, zeros[15]; uint16_t bytes[16]; uint8_t rows[16]; } shapes = {
+        1, { 0 }, { 64, (uint16_t)group, 64 }, { 16, 16, (uint8_t)(group / 4) } };
+    __asm__ volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");
 #else
-    (void)depth, (void)x, (void)w, (void)out;
+    (void)group;
+#endif
+}
+/* out [16 columns][16 rows] = products of a group */
+TFM__INLINE void tfm__amx_dot(const int8_t *x, const uint8_t *w, int32_t *out) {
+#if TFM__SIMD_2021
+    __asm__ volatile("tilezero %%tmm0\n\ttileloadd (%0,%3,1), %%tmm1\n\ttileloadd (%1,%4,1), %%tmm2\n\t"
+                     "tdpbssd %%tmm2, %%tmm1, %%tmm0\n\ttilestored %%tmm0, (%2,%4,1)"
+                     : : "r"(x), "r"(w), "r"(out), "r"(32L), "r"(64L) : "memory");
+#else
+    (void)x, (void)w, (void)out;
 #endif
 }
 /* acc + a column's sum over one block, times its scales. */
@@ -3734,7 +3730,7 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel 
     __m512 acc[TFM__TILE_AMX], part[TFM__TILE_AMX];
     __m512i isum[TFM__TILE_AMX];
     f = tfm__form_after(isa, f);
-    if (amx && k) tfm__amx_dot(f.group, x.q, w.q, sums[0]);
+    if (amx && k) tfm__amx_dot(x.q, w.q, sums[0]);
     TFM__UNROLL
     for (int c = 0; c < columns; c++) acc[c] = part[c] = _mm512_setzero_ps();
     for (int64_t b = 0, n = 0; b < k / f.block; b++, tfm__tile_next(f.block, columns, &w, &x)) {
@@ -3745,7 +3741,7 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel 
             __m512i v[TFM__TILE_AMX], s = _mm512_setzero_si512();
             if (large) s = _mm512_srai_epi32(_mm512_loadu_si512(w.scales + 64 * (2 + at / 16)), 16);
             if (amx && f.block * b + next < k)
-                tfm__amx_dot(f.group, x.q + next / 32 * 32 * columns + next % 32, w.q + next * TFM__PANEL,
+                tfm__amx_dot(x.q + next / 32 * 32 * columns + next % 32, w.q + next * TFM__PANEL,
                              sums[(n + 1) % 2]);
             TFM__UNROLL
             for (int c = 0; c < columns; c++)
@@ -3780,19 +3776,6 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel 
 
 /* ---- Integer products of all levels: each type's bodies, compiled for it and for each isa ---- */
 
-TFM__INLINE bool tfm__by_eight(tfm__form f, const tfm__part *p) {
-    return (f.type == TFM_Q8_0 || (f.bits >= 4 && f.bits <= 6)) && p->interleaved;      /* as tfm__interleaves */
-}
-TFM__AVX2 TFM__INLINE void tfm__column_of(int isa, tfm__form f, const tfm__gemm_job *j, const tfm__part *p,
-                                          int64_t begin, int64_t end) {
-    if (tfm__by_eight(f, p)) tfm__column(isa, f, true, j, p, begin, end);
-    else tfm__column(isa, f, false, j, p, begin, end);
-}
-TFM__AVX2 TFM__INLINE void tfm__panel_of(int isa, tfm__form f, const tfm__part *p, int64_t row, int64_t k,
-                                         tfm__panel out) {
-    if (tfm__by_eight(f, p)) tfm__panel_fill(isa, f, true, p, row, k, out);
-    else tfm__panel_fill(isa, f, false, p, row, k, out);
-}
 #define TFM__X(type, ...)                                                                                           \
     TFM__AVX2 static void tfm__column_##type(int isa, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,    \
                                              int64_t end) {                                                         \
@@ -3801,9 +3784,7 @@ TFM__AVX2 TFM__INLINE void tfm__panel_of(int isa, tfm__form f, const tfm__part *
         else tfm__column_of(TFM__EVEX_VNNI, tfm__form_##type, j, p, begin, end);                                    \
     }                                                                                                               \
     TFM__AVX2 static void tfm__panel_##type(int isa, const tfm__part *p, int64_t row, int64_t k, tfm__panel out) {  \
-        if (isa == TFM__AVX2_SUMS) tfm__panel_of(TFM__AVX2_SUMS, tfm__form_##type, p, row, k, out);                 \
-        else if (isa == TFM__AMX) tfm__panel_of(TFM__AMX, tfm__form_##type, p, row, k, out);                        \
-        else tfm__panel_of(TFM__EVEX_VNNI, tfm__form_##type, p, row, k, out);                                       \
+        tfm__panel_fill(isa, tfm__form_##type, p, row, k, out);                                                     \
     }                                                                                                               \
     TFM__AVX2 static void tfm__tile_##type(int isa, tfm__panel w, tfm__tile x, int64_t k, float *out) {             \
         if (isa == TFM__AVX2_SUMS) tfm__tile_avx2(TFM__AVX2_SUMS, tfm__form_##type, w, x, k, out);                  \
@@ -3834,6 +3815,7 @@ static void tfm__gemm_integers(int isa, const tfm__gemm_job *j, const tfm__part 
     }
     if (j->n == 1) { column(isa, j, p, begin, end); return; }
     const tfm__panel w = { (uint8_t *)scratch, scratch + j->k * TFM__PANEL };
+    if (isa == TFM__AMX) tfm__amx_set(p->type->group);
     for (int64_t row = begin; row < end; row += TFM__PANEL) {
         panel(isa, p, row, j->k, w);
         for (int64_t c = 0; c < j->n; c += j->width) {
@@ -3869,10 +3851,7 @@ static void tfm__gemm_avxvnni(void *job, int64_t begin, int64_t end, int thread)
     tfm__gemm_x86(TFM__VEX_VNNI, tfm__product_avx2, job, begin, end, thread);
 }
 static void tfm__gemm_amx(void *job, int64_t begin, int64_t end, int thread) {
-    static const struct { uint8_t palette, zeros[15]; uint16_t bytes[16]; uint8_t rows[16]; } shapes = {
-        1, { 0 }, { 64, 32, 64, 16, 64 }, { 16, 16, 8, 16, 4 } };
     if (((const tfm__gemm_job *)job)->n == 1) { tfm__gemm_avx512vnni(job, begin, end, thread); return; }
-    __asm__ volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");
     tfm__gemm_x86(TFM__AMX, tfm__product_avx512, job, begin, end, thread);
     __asm__ volatile("tilerelease");
 }
