@@ -3153,12 +3153,14 @@ enum { TFM__AVX2_SUMS, TFM__VEX_VNNI, TFM__EVEX_VNNI, TFM__AMX };      /* how by
 enum { TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8, TFM__TILE_AMX = 16 };       /* columns of a tile */
 enum { TFM__RUN = 4, TFM__AHEAD = 2048 };       /* one column: rows at once; interleaved: bytes to prefetch ahead */
 
-/* What the kernels below know of a type when they are compiled: group, bits, offset, has_min. */
+/* What the kernels below know of a type when they are compiled, as tfm__types has it. scale_at: where a block
+   keeps d, a half; m is the half after it. */
 #define TFM__EACH_QUANTIZED(X)                                                                                \
-    X(Q8_0, 32, 8, 0, false) X(Q4_0, 32, 4, 8, false) X(Q4_1, 32, 4, 0, true) X(Q5_0, 32, 5, 16, false)       \
-    X(Q5_1, 32, 5, 0, true) X(IQ4_NL, 32, 8, 0, false) X(Q2_K, 16, 2, 0, true) X(Q3_K, 16, 3, 4, false)       \
-    X(Q4_K, 32, 4, 0, true) X(Q5_K, 32, 5, 0, true) X(Q6_K, 16, 6, 32, false)
-typedef struct tfm__form { tfm_type type; int block, bytes, group, bits, offset; bool has_min; } tfm__form;
+    X(Q8_0, 32, 8, 0, 0, false) X(Q4_0, 32, 4, 8, 0, false) X(Q4_1, 32, 4, 0, 0, true)                        \
+    X(Q5_0, 32, 5, 16, 0, false) X(Q5_1, 32, 5, 0, 0, true) X(IQ4_NL, 32, 8, 0, 0, false)                     \
+    X(Q2_K, 16, 2, 0, 80, true) X(Q3_K, 16, 3, 4, 108, false) X(Q4_K, 32, 4, 0, 0, true)                      \
+    X(Q5_K, 32, 5, 0, 0, true) X(Q6_K, 16, 6, 32, 208, false)
+typedef struct tfm__form { tfm_type type; int block, bytes, group, bits, offset, scale_at; bool has_min; } tfm__form;
 #define TFM__X(type, ...)                                                                                     \
     static const tfm__form tfm__form_##type = { TFM_##type, TFM__BLOCK_##type, TFM__BYTES_##type, __VA_ARGS__ };
 TFM__EACH_QUANTIZED(TFM__X)
@@ -3265,10 +3267,6 @@ TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m25
     *mins = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(m, m));
     return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(s, s));
 }
-/* Where a block keeps d, a half; the minimum's scale is the half after it. */
-TFM__INLINE int tfm__scale_at(tfm_type type) {
-    return type == TFM_Q2_K ? 80 : type == TFM_Q3_K ? 108 : type == TFM_Q6_K ? 208 : 0;
-}
 TFM__INLINE bool tfm__by_eight(tfm__form f, const tfm__part *p) {
     return (f.type == TFM_Q8_0 || (f.bits >= 4 && f.bits <= 6)) && p->interleaved;      /* as tfm__interleaves */
 }
@@ -3303,9 +3301,10 @@ TFM__AVX2 TFM__INLINE __m256i tfm__add_sum(int isa, tfm__form f, __m256i isum, _
     if (isa == TFM__AVX2_SUMS) return tfm__dot(isa, 16, isum, sum, scale);
     return _mm256_add_epi32(isum, f.block == 256 ? _mm256_mullo_epi32(sum, scale) : sum);
 }
-/* What comes off a block's sum for the offset of its weights; msum: of activations, in blocks of 256 times scales. */
-TFM__AVX2 TFM__INLINE __m256i tfm__without_offset(tfm__form f, __m256i isum, __m256i msum) {
-    return f.offset ? _mm256_sub_epi32(isum, _mm256_slli_epi32(msum, __builtin_ctz((unsigned)f.offset))) : isum;
+/* n blocks further in a column, or a tile of one block; tiles lie as a row of all their columns does. */
+TFM__INLINE tfm__act tfm__act_after(tfm__act a, int block, int64_t n) {
+    tfm__act after = { a.d + n, a.sums + block / 16 * n, a.q + block * n };
+    return after;
 }
 
 /* ---- one column ---- */
@@ -3317,13 +3316,13 @@ TFM__AVX2 TFM__INLINE __m256i tfm__sum_rows(const __m256i t[TFM__RUN]) {
     a = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
     return _mm256_castsi128_si256(_mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
 }
-/* A block of four or eight rows by the column: their sums, msum as tfm__without_offset takes it, or with
-   minimums, and their d and m, as halves. */
+/* A block of four or eight rows by the column: their sums; the sums of activations, in blocks of 256 times the
+   minimums, or times the scales for the offset; d and m, as halves. */
 typedef struct tfm__sums { __m256i isum, msum; __m128i d, m; } tfm__sums;
 
 /* d of four rows' blocks, then m. */
 TFM__AVX2 TFM__INLINE __m128i tfm__scale_rows(tfm__form f, const uint8_t *p, int64_t stride) {
-    p += tfm__scale_at(f.type);
+    p += f.scale_at;
     if (!f.has_min) {
         __m128i v = _mm_cvtsi32_si128(tfm__load_u16(p));
         v = _mm_insert_epi16(v, (int16_t)tfm__load_u16(p + stride), 1);
@@ -3404,7 +3403,7 @@ TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_eight(int isa, tfm__form f, const uint8
 TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, const tfm__gemm_job *j, const tfm__part *p,
                                        int64_t begin, int64_t end) {
     const tfm__act a = tfm__act_at(j->x, j->k, f.block);
-    const int rows = by_eight ? (int)TFM__ROWS : (int)TFM__RUN;
+    const int rows = by_eight ? (int)TFM__ROWS : (int)TFM__RUN, after = tfm__form_after(isa, f).offset;
     const int64_t blocks = j->k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
     const int64_t step = p->rows < rows ? 1 : rows, stride = step == 1 ? 0 : p->w_stride;
     for (int64_t row = begin; row < end; row += step) {             /* of fewer rows, one is taken four times */
@@ -3413,11 +3412,11 @@ TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, cons
         const char *ahead = w + TFM__RUN * stride;
         __m256 acc = _mm256_setzero_ps();
         for (int64_t b = 0; b < blocks; b++, w += bytes, ahead += TFM__RUN * bytes) {
-            const tfm__act x = { a.d + b, a.sums + f.block / 16 * b, a.q + f.block * b };
+            const tfm__act x = tfm__act_after(a, f.block, b);
             tfm__sums s = by_eight ? tfm__sum_eight(isa, f, (const uint8_t *)w, x)
                                    : tfm__sum_run(isa, f, (const uint8_t *)w, stride, ahead, x);
             __m256 dx = _mm256_broadcast_ss(x.d), mx = _mm256_mul_ps(_mm256_cvtph_ps(s.m), dx);
-            s.isum = tfm__without_offset(tfm__form_after(isa, f), s.isum, s.msum);
+            if (after) s.isum = _mm256_sub_epi32(s.isum, _mm256_slli_epi32(s.msum, __builtin_ctz((unsigned)after)));
             acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s.isum), _mm256_mul_ps(_mm256_cvtph_ps(s.d), dx), acc);
             if (f.block == 256) mx = tfm__negate_avx2(mx);
             if (f.has_min) acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s.msum), mx, acc);
@@ -3436,18 +3435,15 @@ TFM__AVX2 TFM__INLINE void tfm__column_of(int isa, tfm__form f, const tfm__gemm_
 
 /* ---- many columns ---- */
 
-/* 16 rows unpacked: bytes, then for each block its scales. Blocks of 32: d and m. Blocks of 256: d, m, 16
+/* 16 rows unpacked, block by block: scales, then bytes. Blocks of 32 have d and m, blocks of 256 d, m, 16
    scales, each twice, and 8 pairs of minimums, as 16 bits. Minimums of types of 256 with an offset are their
    scales times -offset: so the offset comes off the sum at the end of the block. */
-typedef struct tfm__panel { uint8_t *q; char *scales; } tfm__panel;
-enum { TFM__PANEL_32 = 2 * TFM__PANEL * 4, TFM__PANEL_256 = 26 * TFM__PANEL * 4 };
+TFM__INLINE int tfm__panel_scales(int block) { return (block == 32 ? 2 : 26) * TFM__PANEL * 4; }
+TFM__INLINE int tfm__panel_bytes(int block) { return tfm__panel_scales(block) + block * TFM__PANEL; }
 
-TFM__INLINE int tfm__panel_scales(int block) { return block == 32 ? TFM__PANEL_32 : TFM__PANEL_256; }
-static size_t tfm__panel_bytes(const tfm__type *t, int64_t k) {
-    return (size_t)(k * TFM__PANEL + k / t->block * tfm__panel_scales(t->block));
-}
 /* 4 rows of 32 bytes to 8 quads of [rows][4], `stride` bytes apart. */
-TFM__AVX2 TFM__INLINE void tfm__quads(uint8_t *q, int stride, const __m256i v[4]) {
+TFM__AVX2 TFM__INLINE void tfm__quads(void *out, int stride, const __m256i v[4]) {
+    char *q = (char *)out;
     __m256i ab = _mm256_unpacklo_epi32(v[0], v[1]), cd = _mm256_unpacklo_epi32(v[2], v[3]), t[4];
     t[0] = _mm256_unpacklo_epi64(ab, cd);
     t[1] = _mm256_unpackhi_epi64(ab, cd);
@@ -3465,8 +3461,8 @@ TFM__AVX2 TFM__INLINE void tfm__quads(uint8_t *q, int stride, const __m256i v[4]
 TFM__AVX2 TFM__INLINE void tfm__gather_scales(tfm__form f, const uint8_t *const *w, uint8_t *out) {
     TFM__UNROLL
     for (int r = 0; r < TFM__ROWS; r++) {
-        memcpy(out + 2 * r, w[r] + tfm__scale_at(f.type), 2);
-        if (f.has_min) memcpy(out + 16 + 2 * r, w[r] + tfm__scale_at(f.type) + 2, 2);
+        memcpy(out + 2 * r, w[r] + f.scale_at, 2);
+        if (f.has_min) memcpy(out + 16 + 2 * r, w[r] + f.scale_at + 2, 2);
     }
     for (int g = 0; f.block == 256 && g < 2; g++) {
         __m256i v[4];
@@ -3498,7 +3494,7 @@ TFM__AVX2 TFM__INLINE void tfm__panel_head(tfm__form f, const uint8_t *p, char *
     }
 }
 TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, const tfm__part *p, int64_t row, int64_t k,
-                                           tfm__panel out) {
+                                           char *out) {
     const bool by_eight = tfm__by_eight(f, p);
     const int64_t blocks = k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
     const int64_t ahead = by_eight ? TFM__AHEAD : TFM__PANEL * p->w_stride;         /* the next panel */
@@ -3506,15 +3502,16 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, const tfm__part
     tfm__form gathered = f;
     gathered.group = 16;
     for (int h = 0; h < 2; h++) {       /* eight rows */
-        char *scales = out.scales + 32 * h;
-        uint8_t head[32 + 2 * 16 * TFM__ROWS], *q = out.q + 32 * h;
+        char *scales = out + 32 * h;
+        uint8_t head[32 + 2 * 16 * TFM__ROWS];
         const uint8_t *w[TFM__ROWS];    /* interleaved: all in the first */
         for (int r = 0; r < TFM__ROWS; r++) {
             const int64_t at = tfm__min64(row + TFM__ROWS * h + r, p->rows - 1);
             w[r] = (const uint8_t *)p->w + at * p->w_stride;
             if (by_eight) w[r] = (const uint8_t *)p->interleaved + at / TFM__ROWS * blocks * bytes + r * f.bytes;
         }
-        for (int64_t b = 0; b < blocks; b++, scales += tfm__panel_scales(f.block)) {
+        for (int64_t b = 0; b < blocks; b++, scales += tfm__panel_bytes(f.block)) {
+            char *q = scales + tfm__panel_scales(f.block);
             if (!by_eight) tfm__gather_scales(f, w, head);
             if (!by_eight) tfm__panel_head(gathered, head, scales);
             else tfm__panel_head(f, w[0], scales);
@@ -3537,25 +3534,9 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, const tfm__part
     }
 }
 
-/* One tile of columns meets one panel. x is [k/group][C] d, [k/32][C] sums, [k/4][C][4]. */
-typedef struct tfm__tile { const float *d, *s; const int8_t *q; } tfm__tile;
-TFM__INLINE tfm__tile tfm__tile_at(const char *x, int64_t k, int group, int columns) {
-    tfm__tile t;
-    t.d = (const float *)(const void *)x;
-    t.s = t.d + k / group * columns;
-    t.q = (const int8_t *)(x + (k / group * 4 + k / 8) * columns);
-    return t;
-}
-/* To the next block of both. */
-TFM__INLINE void tfm__tile_next(int block, int columns, tfm__panel *w, tfm__tile *x) {
-    w->q += block * TFM__PANEL;
-    w->scales += tfm__panel_scales(block);
-    x->d += columns;
-    x->s += block / 32 * columns;
-    x->q += block * columns;
-}
-/* isum += the products of the quads of one sum, times the scale. */
-TFM__AVX2 TFM__INLINE void tfm__tile_sum(int isa, tfm__form f, const uint8_t *w, const int8_t *x,
+/* One tile of columns, [k/group][columns] d, [k/32][columns] sums, [k/4][columns][4], meets one panel.
+   isum += the products of the quads of one sum, times the scale. */
+TFM__AVX2 TFM__INLINE void tfm__tile_sum(int isa, tfm__form f, const char *w, const int8_t *x,
                                          const __m256i scale[2], __m256i isum[2 * TFM__TILE_AVX2]) {
     const int last = tfm__quads_of_sum(isa, f) - 1;
     __m256i sum[2 * TFM__TILE_AVX2];
@@ -3574,14 +3555,14 @@ TFM__AVX2 TFM__INLINE void tfm__tile_sum(int isa, tfm__form f, const uint8_t *w,
 }
 /* acc + a column's sum over one block, times its scales, of eight rows. */
 TFM__AVX2 TFM__INLINE __m256 tfm__add_block_avx2(int isa, tfm__form f, const char *scales, const float *d,
-                                                 const float *s, __m256i isum, __m256 acc) {
+                                                 const int16_t *s, __m256i isum, __m256 acc) {
     const float *dw = (const float *)(const void *)scales;
-    __m256 dx = _mm256_broadcast_ss(d), msum = _mm256_broadcast_ss(s);
+    __m256 dx = _mm256_broadcast_ss(d), msum = _mm256_castsi256_ps(tfm__four(s));
     if (f.block == 256 && (f.has_min || f.offset)) {
         __m256i t = f.offset ? isum : _mm256_setzero_si256();
         TFM__UNROLL
         for (int i = 0; i < 8; i++)
-            t = tfm__dot(isa, 16, t, tfm__load256(scales + 64 * (18 + i)), tfm__four(s + i * TFM__TILE_AVX2));
+            t = tfm__dot(isa, 16, t, tfm__load256(scales + 64 * (18 + i)), tfm__four(s + 2 * i * TFM__TILE_AVX2));
         if (f.offset) isum = t;
         else msum = _mm256_cvtepi32_ps(t);
     }
@@ -3591,14 +3572,16 @@ TFM__AVX2 TFM__INLINE __m256 tfm__add_block_avx2(int isa, tfm__form f, const cha
     return f.has_min ? _mm256_fmadd_ps(msum, _mm256_mul_ps(_mm256_loadu_ps(dw + TFM__PANEL), dx), acc) : acc;
 }
 /* out [columns][16] = the tile's products. */
-TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *out) {
+TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, const char *w, tfm__act a, int64_t k, float *out) {
     const int step = 4 * tfm__quads_of_sum(isa, f), part = f.block == 32 ? 32 : step;       /* unrolled */
     const __m256i ones = _mm256_set1_epi16(1);
     __m256 acc[2 * TFM__TILE_AVX2];     /* in memory: the sums of a block need the registers */
     f = tfm__form_after(isa, f);
     TFM__UNROLL
     for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
-    for (int64_t b = 0; b < k / f.block; b++, tfm__tile_next(f.block, TFM__TILE_AVX2, &w, &x)) {
+    for (int64_t b = 0; b < k / f.block; b++, w += tfm__panel_bytes(f.block)) {
+        const tfm__act x = tfm__act_after(a, f.block, b * TFM__TILE_AVX2);
+        const char *q = w + tfm__panel_scales(f.block);
         __m256i isum[2 * TFM__TILE_AVX2], scale[2] = { ones, ones };
         TFM__UNROLL
         for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) isum[i] = _mm256_setzero_si256();
@@ -3606,15 +3589,15 @@ TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tf
             TFM__UNROLL
             for (int i = 0; i < part; i += step) {
                 for (int h = 0; f.block == 256 && h < 2; h++) {
-                    scale[h] = tfm__load256(w.scales + 64 * (2 + (j + i) / 16) + 32 * h);
+                    scale[h] = tfm__load256(w + 64 * (2 + (j + i) / 16) + 32 * h);
                     if (isa != TFM__AVX2_SUMS) scale[h] = _mm256_srai_epi32(scale[h], 16);
                 }
-                tfm__tile_sum(isa, f, w.q + TFM__PANEL * (j + i), x.q + TFM__TILE_AVX2 * (j + i), scale, isum);
+                tfm__tile_sum(isa, f, q + TFM__PANEL * (j + i), x.q + TFM__TILE_AVX2 * (j + i), scale, isum);
             }
         }
         TFM__UNROLL
         for (int i = 0; i < 2 * TFM__TILE_AVX2; i++)
-            acc[i] = tfm__add_block_avx2(isa, f, w.scales + i % 2 * 32, x.d + i / 2, x.s + i / 2, isum[i], acc[i]);
+            acc[i] = tfm__add_block_avx2(isa, f, w + i % 2 * 32, x.d + i / 2, x.sums + i / 2 * 2, isum[i], acc[i]);
     }
     TFM__UNROLL
     for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) _mm256_storeu_ps(out + 8 * i, acc[i]);
@@ -3637,11 +3620,11 @@ TFM__AVX2 static void tfm__tile_store(const tfm__part *p, int64_t row, int64_t l
 /* A tile of columns, each quantized in scratch and dealt out, 4 bytes of k side by side (AMX: 32); missing
    columns are zeros. */
 TFM__AVX2 static void tfm__columns_tile(const tfm__columns_job *j, int64_t tile, char *out, char *row) {
-    tfm__tile t = tfm__tile_at(out, j->k, j->group, j->width);
-    tfm__act a = tfm__act_at(row, j->k, j->group);
+    tfm__act t = tfm__act_at(out, j->k * j->width, j->group), a = tfm__act_at(row, j->k, j->group);
     for (int c = 0; c < j->width; c++) {
         int64_t column = tile * j->width + c;
-        float *d = (float *)(uintptr_t)t.d + c, *s = (float *)(uintptr_t)t.s + c;
+        float *d = (float *)(uintptr_t)t.d + c;
+        int16_t *s = (int16_t *)(uintptr_t)t.sums + 2 * c;
         char *q = (char *)(uintptr_t)t.q;
         if (column < j->n) tfm__quantize_avx2(j->x + column * j->k, j->k, j->group, row);
         else memset(row, 0, tfm__act_bytes(j->k, j->group));
@@ -3651,7 +3634,7 @@ TFM__AVX2 static void tfm__columns_tile(const tfm__columns_job *j, int64_t tile,
             else if (i % 32 == 0) memcpy(q + i * j->width + 32 * c, a.q + i, 32);
         for (int64_t i = 0; i < j->k / 32; i++) {
             float sum = (float)(j->factor * (a.sums[2 * i] + a.sums[2 * i + 1]));
-            memcpy(s + i * j->width, j->factor ? (const void *)&sum : a.sums + 2 * i, 4);
+            memcpy(s + 2 * i * j->width, j->factor ? (const void *)&sum : a.sums + 2 * i, 4);
         }
     }
 }
@@ -3693,7 +3676,7 @@ TFM__INLINE void tfm__amx_set(int group) {
 #endif
 }
 /* out [16 columns][16 rows] = products of a group */
-TFM__INLINE void tfm__amx_dot(const int8_t *x, const uint8_t *w, int32_t *out) {
+TFM__INLINE void tfm__amx_dot(const int8_t *x, const char *w, int32_t *out) {
 #if TFM__SIMD_2021
     __asm__ volatile("tilezero %%tmm0\n\ttileloadd (%0,%3,1), %%tmm1\n\ttileloadd (%1,%4,1), %%tmm2\n\t"
                      "tdpbssd %%tmm2, %%tmm1, %%tmm0\n\ttilestored %%tmm0, (%2,%4,1)"
@@ -3703,14 +3686,14 @@ TFM__INLINE void tfm__amx_dot(const int8_t *x, const uint8_t *w, int32_t *out) {
 #endif
 }
 /* acc + a column's sum over one block, times its scales. */
-TFM__AVX512VNNI TFM__INLINE __m512 tfm__add_block_512(tfm__form f, const char *scales, const float *d, const float *s,
+TFM__AVX512VNNI TFM__INLINE __m512 tfm__add_block_512(tfm__form f, const char *scales, const float *d, const int16_t *s,
                                                       int columns, __m512i isum, __m512 acc) {
-    __m512 dx = _mm512_set1_ps(*d), msum = _mm512_set1_ps(*s);
+    __m512 dx = _mm512_set1_ps(*d), msum = _mm512_castsi512_ps(_mm512_set1_epi32(tfm__load_i32(s)));
     if (f.block == 256 && (f.has_min || f.offset)) {
         __m512i t = f.offset ? isum : _mm512_setzero_si512();
         TFM__UNROLL
         for (int i = 0; i < 8; i++)
-            TFM__DOT512("vpdpwssd", t, _mm512_loadu_si512(scales + 64 * (18 + i)), s + i * columns);
+            TFM__DOT512("vpdpwssd", t, _mm512_loadu_si512(scales + 64 * (18 + i)), s + 2 * i * columns);
         if (f.offset) isum = t;
         else msum = tfm__to_floats(t);
     }
@@ -3722,7 +3705,7 @@ TFM__AVX512VNNI TFM__INLINE __m512 tfm__add_block_512(tfm__form f, const char *s
 /* out [columns][16] = the tile's products. AMX: the integers of a block of 256 times integer scales are
    summed as floats while they are exact, that is below 2^24: over 128 of k for Q4_K (15 * 127 * 63 *
    128), 64 for Q5_K, 32 for Q6_K (32 * 127 * 128 * 32), else over all. */
-TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *out) {
+TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, const char *w, tfm__act a, int64_t k, float *out) {
     const bool amx = isa == TFM__AMX, large = f.block == 256;
     const int columns = amx ? TFM__TILE_AMX : TFM__TILE_AVX512;
     const int exact = f.bits == 6 ? 32 : f.bits == 5 ? 64 : f.bits == 4 ? 128 : 256;
@@ -3730,26 +3713,28 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel 
     __m512 acc[TFM__TILE_AMX], part[TFM__TILE_AMX];
     __m512i isum[TFM__TILE_AMX];
     f = tfm__form_after(isa, f);
-    if (amx && k) tfm__amx_dot(x.q, w.q, sums[0]);
+    if (amx && k) tfm__amx_dot(a.q, w + tfm__panel_scales(f.block), sums[0]);
     TFM__UNROLL
     for (int c = 0; c < columns; c++) acc[c] = part[c] = _mm512_setzero_ps();
-    for (int64_t b = 0, n = 0; b < k / f.block; b++, tfm__tile_next(f.block, columns, &w, &x)) {
+    for (int64_t b = 0, n = 0; b < k / f.block; b++, w += tfm__panel_bytes(f.block)) {
+        const tfm__act x = tfm__act_after(a, f.block, b * columns);
+        const char *q = w + tfm__panel_scales(f.block);
         TFM__UNROLL
         for (int c = 0; c < columns; c++) isum[c] = _mm512_setzero_si512();
         for (int at = 0, next = f.group; at < f.block; at = next, next += f.group, n++) {
             const int32_t *o = sums[n % 2];
             __m512i v[TFM__TILE_AMX], s = _mm512_setzero_si512();
-            if (large) s = _mm512_srai_epi32(_mm512_loadu_si512(w.scales + 64 * (2 + at / 16)), 16);
+            if (large) s = _mm512_srai_epi32(_mm512_loadu_si512(w + 64 * (2 + at / 16)), 16);
             if (amx && f.block * b + next < k)
-                tfm__amx_dot(x.q + next / 32 * 32 * columns + next % 32, w.q + next * TFM__PANEL,
-                             sums[(n + 1) % 2]);
+                tfm__amx_dot(x.q + next / 32 * 32 * columns + next % 32,
+                             next < f.block ? q + next * TFM__PANEL : q + tfm__panel_bytes(f.block), sums[(n + 1) % 2]);
             TFM__UNROLL
             for (int c = 0; c < columns; c++)
                 v[c] = amx ? _mm512_loadu_si512(o + TFM__PANEL * c) : _mm512_setzero_si512();
             TFM__UNROLL
             for (int i = 0; i < f.group; i += 4) {
                 if (amx) break;
-                __m512i quad = _mm512_loadu_si512(w.q + TFM__PANEL * (at + i));
+                __m512i quad = _mm512_loadu_si512(q + TFM__PANEL * (at + i));
                 TFM__UNROLL
                 for (int c = 0; c < columns; c++) TFM__DOT512("vpdpbusd", v[c], quad, x.q + columns * (at + i) + 4 * c);
             }
@@ -3768,7 +3753,7 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel 
         }
         TFM__UNROLL
         for (int c = 0; c < columns; c++)
-            acc[c] = tfm__add_block_512(f, w.scales, x.d + c, x.s + c, columns, isum[c], acc[c]);
+            acc[c] = tfm__add_block_512(f, w, x.d + c, x.sums + 2 * c, columns, isum[c], acc[c]);
     }
     TFM__UNROLL
     for (int c = 0; c < columns; c++) _mm512_storeu_ps(out + TFM__PANEL * c, acc[c]);
@@ -3783,14 +3768,14 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel 
         else if (isa == TFM__VEX_VNNI) tfm__column_of(TFM__VEX_VNNI, tfm__form_##type, j, p, begin, end);           \
         else tfm__column_of(TFM__EVEX_VNNI, tfm__form_##type, j, p, begin, end);                                    \
     }                                                                                                               \
-    TFM__AVX2 static void tfm__panel_##type(int isa, const tfm__part *p, int64_t row, int64_t k, tfm__panel out) {  \
+    TFM__AVX2 static void tfm__panel_##type(int isa, const tfm__part *p, int64_t row, int64_t k, char *out) {       \
         tfm__panel_fill(isa, tfm__form_##type, p, row, k, out);                                                     \
     }                                                                                                               \
-    TFM__AVX2 static void tfm__tile_##type(int isa, tfm__panel w, tfm__tile x, int64_t k, float *out) {             \
+    TFM__AVX2 static void tfm__tile_##type(int isa, const char *w, tfm__act x, int64_t k, float *out) {             \
         if (isa == TFM__AVX2_SUMS) tfm__tile_avx2(TFM__AVX2_SUMS, tfm__form_##type, w, x, k, out);                  \
         else tfm__tile_avx2(TFM__VEX_VNNI, tfm__form_##type, w, x, k, out);                                         \
     }                                                                                                               \
-    TFM__AVX512VNNI static void tfm__tile_##type##_512(int isa, tfm__panel w, tfm__tile x, int64_t k, float *out) { \
+    TFM__AVX512VNNI static void tfm__tile_##type##_512(int isa, const char *w, tfm__act x, int64_t k, float *out) { \
         if (isa == TFM__AMX) tfm__tile_512(TFM__AMX, tfm__form_##type, w, x, k, out);                               \
         else tfm__tile_512(TFM__EVEX_VNNI, tfm__form_##type, w, x, k, out);                                         \
     }
@@ -3800,8 +3785,8 @@ TFM__EACH_QUANTIZED(TFM__X)
 static void tfm__gemm_integers(int isa, const tfm__gemm_job *j, const tfm__part *p, int64_t begin, int64_t end,
                                char *scratch) {
     void (*column)(int, const tfm__gemm_job *, const tfm__part *, int64_t, int64_t);
-    void (*panel)(int, const tfm__part *, int64_t, int64_t, tfm__panel);
-    void (*tile)(int, tfm__panel, tfm__tile, int64_t, float *);
+    void (*panel)(int, const tfm__part *, int64_t, int64_t, char *);
+    void (*tile)(int, const char *, tfm__act, int64_t, float *);
     switch (p->type->type) {
 #define TFM__X(type, ...)                                                                  \
         case TFM_##type:                                                                   \
@@ -3814,14 +3799,13 @@ static void tfm__gemm_integers(int isa, const tfm__gemm_job *j, const tfm__part 
         default: return;
     }
     if (j->n == 1) { column(isa, j, p, begin, end); return; }
-    const tfm__panel w = { (uint8_t *)scratch, scratch + j->k * TFM__PANEL };
     if (isa == TFM__AMX) tfm__amx_set(p->type->group);
     for (int64_t row = begin; row < end; row += TFM__PANEL) {
-        panel(isa, p, row, j->k, w);
+        panel(isa, p, row, j->k, scratch);
         for (int64_t c = 0; c < j->n; c += j->width) {
             const char *x = j->x + (size_t)(c / j->width) * j->x_stride;
             __attribute__((aligned(64))) float out[TFM__TILE_AMX * TFM__PANEL];
-            tile(isa, w, tfm__tile_at(x, j->k, p->type->block, j->width), j->k, out);
+            tile(isa, scratch, tfm__act_at(x, j->k * j->width, p->type->block), j->k, out);
             tfm__tile_store(p, row, end, c, tfm__min64(j->width, j->n - c), out);
         }
     }
@@ -3857,7 +3841,7 @@ static void tfm__gemm_amx(void *job, int64_t begin, int64_t end, int thread) {
 }
 #endif
 static size_t tfm__scratch_x86(const tfm__type *type, int64_t k) {
-    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(k);
+    return type->unpack ? (size_t)(k / type->block * tfm__panel_bytes(type->block)) : tfm__float_scratch(k);
 }
 
 /* ---- Attention ----
