@@ -3235,14 +3235,10 @@ TFM__AVX2 TFM__INLINE __m256i tfm__raw_rows(tfm__form f, const uint8_t *p, int i
     if (f.bits == 6) v = _mm256_or_si256(v, tfm__bits(tfm__load256(p + 128 + 32 * (i / 4)), 4 - i % 4 * 2, 0x30));
     return v;
 }
-/* What comes off weights before they are multiplied, and what of their offset then comes off the sum: AMX
-   takes them with a sign, VNNI without. */
+/* What comes off weights before they are multiplied, the rest of their offset off the sum: AMX takes them with
+   a sign, VNNI without. */
 TFM__INLINE int tfm__offset_before(int isa, tfm__form f) {
     return isa == TFM__AMX ? f.offset : isa != TFM__AVX2_SUMS && f.bits == 8 ? -128 : 0;
-}
-TFM__INLINE tfm__form tfm__form_after(int isa, tfm__form f) {
-    f.offset -= tfm__offset_before(isa, f);
-    return f;
 }
 /* The integer scales of a block of 256, one for each 16 weights, and its minimums. */
 TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m256i *mins) {
@@ -3355,19 +3351,16 @@ TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_run(int isa, tfm__form f, const uint8_t
     const __m256i before = _mm256_set1_epi8((char)tfm__offset_before(isa, f));
     const __m128i scales = tfm__scale_rows(f, w, stride);
     __m256i isum[TFM__RUN], mins[TFM__RUN];
-    if (f.block == 32)
-        TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
     TFM__UNROLL
-    for (int r = 0; r < TFM__RUN; r++, w += stride, ahead += f.bytes) {
+    for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
+    TFM__UNROLL
+    for (int r = 0; r < TFM__RUN; r++, w += stride)
         if (f.block == 32) {
             __m256i v = _mm256_sub_epi8(tfm__raw(f.type, w, 0), before);
             isum[r] = tfm__add_sum(isa, f, zero, tfm__add_quad(isa, f, zero, v, tfm__load256(x.q)), ones);
-            continue;
+        } else {
+            isum[r] = tfm__row_256(isa, f, w, x.q, tfm__load256(x.sums), &mins[r]);
         }
-        isum[r] = tfm__row_256(isa, f, w, x.q, tfm__load256(x.sums), &mins[r]);
-        TFM__UNROLL
-        for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
-    }
     tfm__sums s = { tfm__sum_rows(isum), zero, _mm_move_epi64(scales), _mm_unpackhi_epi64(scales, scales) };
     s.msum = f.block == 32 ? _mm256_madd_epi16(tfm__four(x.sums), ones) : tfm__sum_rows(mins);
     return s;
@@ -3403,7 +3396,7 @@ TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_eight(int isa, tfm__form f, const uint8
 TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, const tfm__gemm_job *j, const tfm__part *p,
                                        int64_t begin, int64_t end) {
     const tfm__act a = tfm__act_at(j->x, j->k, f.block);
-    const int rows = by_eight ? (int)TFM__ROWS : (int)TFM__RUN, after = tfm__form_after(isa, f).offset;
+    const int rows = by_eight ? (int)TFM__ROWS : (int)TFM__RUN, after = f.offset - tfm__offset_before(isa, f);
     const int64_t blocks = j->k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
     const int64_t step = p->rows < rows ? 1 : rows, stride = step == 1 ? 0 : p->w_stride;
     for (int64_t row = begin; row < end; row += step) {             /* of fewer rows, one is taken four times */
@@ -3497,7 +3490,7 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, const tfm__part
                                            char *out) {
     const bool by_eight = tfm__by_eight(f, p);
     const int64_t blocks = k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
-    const int64_t ahead = by_eight ? TFM__AHEAD : TFM__PANEL * p->w_stride;         /* the next panel */
+    const int64_t ahead = by_eight ? (int64_t)TFM__AHEAD : TFM__PANEL * p->w_stride;         /* the next panel */
     const __m256i before = _mm256_set1_epi8((char)tfm__offset_before(isa, f));
     tfm__form gathered = f;
     gathered.group = 16;
@@ -3576,7 +3569,7 @@ TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, const char *w, t
     const int step = 4 * tfm__quads_of_sum(isa, f), part = f.block == 32 ? 32 : step;       /* unrolled */
     const __m256i ones = _mm256_set1_epi16(1);
     __m256 acc[2 * TFM__TILE_AVX2];     /* in memory: the sums of a block need the registers */
-    f = tfm__form_after(isa, f);
+    f.offset -= tfm__offset_before(isa, f);
     TFM__UNROLL
     for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
     for (int64_t b = 0; b < k / f.block; b++, w += tfm__panel_bytes(f.block)) {
@@ -3664,13 +3657,15 @@ TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, i
 
 /* Through masks that keep all: g++ 12 warns of its own unmasked forms. */
 TFM__AVX512VNNI TFM__INLINE __m512 tfm__to_floats(__m512i v) { return _mm512_maskz_cvtepi32_ps((__mmask16)0xffff, v); }
+TFM__AVX512VNNI TFM__INLINE __m512i tfm__upper_halves(__m512i v) { return _mm512_maskz_srai_epi32(0xffff, v, 16); }
 TFM__AVX512VNNI TFM__INLINE __m512i tfm__to_ints(__m512 v) { return _mm512_maskz_cvtps_epi32((__mmask16)0xffff, v); }
-/* The tile registers for groups of 16 or 32. */
+/* The tile registers for groups of 16 or 32; 0: no more. */
 TFM__INLINE void tfm__amx_set(int group) {
 #if TFM__SIMD_2021
     struct { uint8_t palette, zeros[15]; uint16_t bytes[16]; uint8_t rows[16]; } shapes = {
         1, { 0 }, { 64, (uint16_t)group, 64 }, { 16, 16, (uint8_t)(group / 4) } };
-    __asm__ volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");
+    if (group) __asm__ volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");
+    else __asm__ volatile("tilerelease");
 #else
     (void)group;
 #endif
@@ -3712,7 +3707,7 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, const char 
     int32_t sums[2][TFM__TILE_AMX * TFM__PANEL];        /* AMX fills one while the other is read */
     __m512 acc[TFM__TILE_AMX], part[TFM__TILE_AMX];
     __m512i isum[TFM__TILE_AMX];
-    f = tfm__form_after(isa, f);
+    f.offset -= tfm__offset_before(isa, f);
     if (amx && k) tfm__amx_dot(a.q, w + tfm__panel_scales(f.block), sums[0]);
     TFM__UNROLL
     for (int c = 0; c < columns; c++) acc[c] = part[c] = _mm512_setzero_ps();
@@ -3724,7 +3719,7 @@ TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, const char 
         for (int at = 0, next = f.group; at < f.block; at = next, next += f.group, n++) {
             const int32_t *o = sums[n % 2];
             __m512i v[TFM__TILE_AMX], s = _mm512_setzero_si512();
-            if (large) s = _mm512_srai_epi32(_mm512_loadu_si512(w + 64 * (2 + at / 16)), 16);
+            if (large) s = tfm__upper_halves(_mm512_loadu_si512(w + 64 * (2 + at / 16)));
             if (amx && f.block * b + next < k)
                 tfm__amx_dot(x.q + next / 32 * 32 * columns + next % 32,
                              next < f.block ? q + next * TFM__PANEL : q + tfm__panel_bytes(f.block), sums[(n + 1) % 2]);
@@ -3809,10 +3804,10 @@ static void tfm__gemm_integers(int isa, const tfm__gemm_job *j, const tfm__part 
             tfm__tile_store(p, row, end, c, tfm__min64(j->width, j->n - c), out);
         }
     }
+    if (isa == TFM__AMX) tfm__amx_set(0);
 }
-static void tfm__gemm_x86(int isa, tfm__product_kernel *floats, const void *job, int64_t begin, int64_t end,
+static void tfm__gemm_x86(int isa, tfm__product_kernel *floats, const tfm__gemm_job *j, int64_t begin, int64_t end,
                           int thread) {
-    const tfm__gemm_job *j = (const tfm__gemm_job *)job;
     const tfm__part *p;
     char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
     for (int64_t first, last; begin < end;) {
@@ -3821,25 +3816,6 @@ static void tfm__gemm_x86(int isa, tfm__product_kernel *floats, const void *job,
         else tfm__gemm_float_avx2(floats, j, p, first, last, thread);
     }
 }
-static void tfm__gemm_avx2(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__AVX2_SUMS, tfm__product_avx2, job, begin, end, thread);
-}
-static void tfm__gemm_avx512(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__AVX2_SUMS, tfm__product_avx512, job, begin, end, thread);
-}
-static void tfm__gemm_avx512vnni(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__EVEX_VNNI, tfm__product_avx512, job, begin, end, thread);
-}
-#if TFM__SIMD_2021
-static void tfm__gemm_avxvnni(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__VEX_VNNI, tfm__product_avx2, job, begin, end, thread);
-}
-static void tfm__gemm_amx(void *job, int64_t begin, int64_t end, int thread) {
-    if (((const tfm__gemm_job *)job)->n == 1) { tfm__gemm_avx512vnni(job, begin, end, thread); return; }
-    tfm__gemm_x86(TFM__AMX, tfm__product_avx512, job, begin, end, thread);
-    __asm__ volatile("tilerelease");
-}
-#endif
 static size_t tfm__scratch_x86(const tfm__type *type, int64_t k) {
     return type->unpack ? (size_t)(k / type->block * tfm__panel_bytes(type->block)) : tfm__float_scratch(k);
 }
@@ -4230,19 +4206,22 @@ TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, binary, avx2, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, unary, avx512, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, rows, avx512, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, cell, avx512, TFM__FMA_HARD)
-#define TFM__X86_ROW(suffix, level, width, float_width, vnni, bits, gemm)                           \
+#define TFM__X86_ROW(suffix, level, width, float_width, isa, bits)                                  \
+    static void tfm__gemm_##suffix(void *job, int64_t begin, int64_t end, int thread) {             \
+        tfm__gemm_x86(isa, tfm__product_avx##bits, (const tfm__gemm_job *)job, begin, end, thread); \
+    }                                                                                               \
     static const tfm__kernels tfm__kernels_##suffix = {                                             \
-        level, width, float_width, vnni, tfm__scratch_x86, gemm, tfm__columns_avx2,                 \
+        level, width, float_width, isa != TFM__AVX2_SUMS, tfm__scratch_x86, tfm__gemm_##suffix, tfm__columns_avx2, \
         tfm__unary_avx##bits, tfm__rows_avx##bits, tfm__rope_avx2, tfm__attention_avx##bits,        \
         tfm__cell_avx##bits, tfm__binary_avx2, tfm__attention_scratch_x86, tfm__decode_avx2,        \
         tfm__halves_avx2, tfm__next_above_avx2, tfm__weigh_avx2, tfm__pack_part_avx2                \
     };
-TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, false, 2, tfm__gemm_avx2)
-TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, false, 512, tfm__gemm_avx512)
-TFM__X86_ROW(avx512vnni, TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 12, true, 512, tfm__gemm_avx512vnni)
+TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, TFM__AVX2_SUMS, 2)
+TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, TFM__AVX2_SUMS, 512)
+TFM__X86_ROW(avx512vnni, TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 12, TFM__EVEX_VNNI, 512)
 #if TFM__SIMD_2021
-TFM__X86_ROW(avxvnni, TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 6, true, 2, tfm__gemm_avxvnni)
-TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, 12, true, 512, tfm__gemm_amx)
+TFM__X86_ROW(avxvnni, TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 6, TFM__VEX_VNNI, 2)
+TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, 12, TFM__AMX, 512)
 #endif
 #undef TFM__X86_ROW
 #endif
