@@ -3497,14 +3497,19 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, const tfm__part
     for (int h = 0; h < 2; h++) {       /* eight rows */
         char *scales = out + 32 * h;
         uint8_t head[32 + 2 * 16 * TFM__ROWS];
-        const uint8_t *w[TFM__ROWS];    /* interleaved: all in the first */
+        const uint8_t *rows[TFM__ROWS], *w[TFM__ROWS];      /* interleaved: all in the first */
         for (int r = 0; r < TFM__ROWS; r++) {
             const int64_t at = tfm__min64(row + TFM__ROWS * h + r, p->rows - 1);
-            w[r] = (const uint8_t *)p->w + at * p->w_stride;
-            if (by_eight) w[r] = (const uint8_t *)p->interleaved + at / TFM__ROWS * blocks * bytes + r * f.bytes;
+            rows[r] = (const uint8_t *)p->w + at * p->w_stride;
+            if (by_eight) rows[r] = (const uint8_t *)p->interleaved + at / TFM__ROWS * blocks * bytes + r * f.bytes;
         }
         for (int64_t b = 0; b < blocks; b++, scales += tfm__panel_bytes(f.block)) {
             char *q = scales + tfm__panel_scales(f.block);
+            TFM__UNROLL
+            for (int r = 0; r < TFM__ROWS; r++) {
+                w[r] = rows[r] + b * bytes;
+                for (int i = 0; i < f.bytes; i += 64) _mm_prefetch((const char *)w[r] + ahead + i, _MM_HINT_T1);
+            }
             if (!by_eight) tfm__gather_scales(f, w, head);
             if (!by_eight) tfm__panel_head(gathered, head, scales);
             else tfm__panel_head(f, w[0], scales);
@@ -3513,16 +3518,14 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, const tfm__part
             for (int j = 0; j < f.block / 32; j++, q += 32 * TFM__PANEL, bits += 32 * f.bits) {
                 __m256i v[8];
                 TFM__UNROLL
-                for (int i = 0; i < 8; i++) {
-                    v[i] = by_eight ? tfm__raw_rows(f, bits, i) : tfm__raw(f.type, w[i], j);
-                    v[i] = _mm256_sub_epi8(v[i], before);
-                    if (by_eight) tfm__store256(q + 64 * i, v[i]);
-                    else if (i % 4 == 3) tfm__quads(q + i / 4 * 16, 64, v + i - 3);
-                }
+                for (int i = 0; by_eight && i < 8; i++)
+                    tfm__store256(q + 64 * i, _mm256_sub_epi8(tfm__raw_rows(f, bits, i), before));
+                if (by_eight) continue;
+                TFM__UNROLL
+                for (int i = 0; i < 8; i++) v[i] = _mm256_sub_epi8(tfm__raw(f.type, w[i], j), before);
+                tfm__quads(q, 64, v);
+                tfm__quads(q + 16, 64, v + 4);
             }
-            TFM__UNROLL
-            for (int r = 0; r < TFM__ROWS; r++, w[r - 1] += bytes)
-                for (int i = 0; i < f.bytes; i += 64) _mm_prefetch((const char *)w[r] + ahead + i, _MM_HINT_T0);
         }
     }
 }
@@ -3541,6 +3544,7 @@ TFM__AVX2 TFM__INLINE void tfm__tile_sum(int isa, tfm__form f, const char *w, co
         for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) {
             sum[n] = tfm__add_quad(isa, f, sum[n], tfm__load256(w + n % 2 * 32), tfm__four(x + n / 2 * 4));
             if (i == last) isum[n] = tfm__add_sum(isa, f, isum[n], sum[n], scale[n % 2]);
+            if (isa != TFM__AVX2_SUMS) continue;
             if (i == last) __asm__("" : "+x"(isum[n]));         /* gcc would reorder these sums, and spill */
             else __asm__("" : "+x"(sum[n]));
         }
