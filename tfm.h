@@ -3518,8 +3518,8 @@ TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, const tfm__part
             for (int j = 0; j < f.block / 32; j++, q += 32 * TFM__PANEL, bits += 32 * f.bits) {
                 __m256i v[8];
                 TFM__UNROLL
-                for (int i = 0; by_eight && i < 8; i++)
-                    tfm__store256(q + 64 * i, _mm256_sub_epi8(tfm__raw_rows(f, bits, i), before));
+                for (int i = 0; i < 8; i++)
+                    if (by_eight) tfm__store256(q + 64 * i, _mm256_sub_epi8(tfm__raw_rows(f, bits, i), before));
                 if (by_eight) continue;
                 TFM__UNROLL
                 for (int i = 0; i < 8; i++) v[i] = _mm256_sub_epi8(tfm__raw(f.type, w[i], j), before);
