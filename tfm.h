@@ -2018,18 +2018,13 @@ static size_t tfm__float_tile_bytes(int64_t k, int width) {
     return sizeof(float) * (tfm__float_packs(k, width) ? tfm__float_panel(k, width) : (size_t)(k * width));
 }
 
-/* Four bytes for each 32 of a column: the two sums of 16; -offset times their sum, as one integer or as
-   halves of it in 16 bits each; their sum as a float. */
-typedef enum tfm__sums { TFM__SUMS_PAIRS, TFM__SUMS_START, TFM__SUMS_HALVES, TFM__SUMS_FLOAT } tfm__sums;
-
 /* Columns of a product made ready for its kernel, `width` of them to a tile. */
 typedef struct tfm__columns_job {
     const float *x;                     /* [n, k], contiguous */
     char *out;                          /* tiles of width * tfm__act_bytes, or panels for group 0 */
     int64_t n, k;
     int group, width;
-    tfm__sums sums;                     /* what a tile keeps of the sums of 16 */
-    int offset;
+    int factor;                         /* a tile keeps sums of 32 times this, as floats; 0: the sums of 16 */
     char *scratch;                      /* one piece per thread: a row */
     size_t scratch_stride;
 } tfm__columns_job;
@@ -3087,44 +3082,40 @@ TFM__AVX2 static void tfm__gemm_float_avx2(tfm__product_kernel *product, const t
    products of pairs are summed in 16 bits as long as they fit: 8 quads of 4-bit weights (15 * 127 * 2 *
    8 = 30480), 4 of 5 bits, 2 of 6 bits, 1 of 8.
 
-   Bytes are unsigned there; a type's offset is taken off as offset * (sum of the activations), where the
-   sum of a block of 32 starts or where a block of 256 ends. Signed bytes (8 bits): with VNNI offset 128;
-   without, |w| * (x ^ s), s = -1 for w < 0, which is w*x - |w| there, and the sum starts at the sum of
-   those |w|.                                                                                       */
+   Bytes are unsigned there; a type's offset is taken off a block's sum as offset * (sum of the activations), for
+   blocks of 32 in floats, which hold it exactly (255 * 127 * 32 < 2^24). Signed bytes (8 bits): with VNNI offset
+   128; without, |w| * (x with the sign of w), in tiles |w| * (x ^ s), s = -1 for w < 0, which is w*x - |w| there
+   and needs no multiplier: a panel has the sum of those |w| for each block.                                */
 
 enum { TFM__AVX2_SUMS, TFM__VEX_VNNI, TFM__EVEX_VNNI, TFM__AMX };      /* how bytes are multiplied: isa */
 enum { TFM__TILE_AVX2 = 4, TFM__TILE_AVX512 = 8, TFM__TILE_AMX = 16 };       /* columns of a tile */
 enum { TFM__RUN = 4, TFM__AHEAD = 2048 };       /* one column: rows at once; interleaved: bytes to prefetch ahead */
 
-/* What the kernels below know of a type when they are compiled: group, bits, offset, has_min. */
+/* What the kernels below know of a type when they are compiled, as tfm__types has it. scale_at: where a block
+   keeps d, a half; m is the half after it. */
 #define TFM__EACH_QUANTIZED(X)                                                                                \
-    X(Q8_0, 32, 8, 0, false) X(Q4_0, 32, 4, 8, false) X(Q4_1, 32, 4, 0, true) X(Q5_0, 32, 5, 16, false)       \
-    X(Q5_1, 32, 5, 0, true) X(IQ4_NL, 32, 8, 0, false) X(Q2_K, 16, 2, 0, true) X(Q3_K, 16, 3, 4, false)       \
-    X(Q4_K, 32, 4, 0, true) X(Q5_K, 32, 5, 0, true) X(Q6_K, 16, 6, 32, false)
-typedef struct tfm__form { tfm_type type; int block, bytes, group, bits, offset; bool has_min; } tfm__form;
+    X(Q8_0, 32, 8, 0, 0, false) X(Q4_0, 32, 4, 8, 0, false) X(Q4_1, 32, 4, 0, 0, true)                        \
+    X(Q5_0, 32, 5, 16, 0, false) X(Q5_1, 32, 5, 0, 0, true) X(IQ4_NL, 32, 8, 0, 0, false)                     \
+    X(Q2_K, 16, 2, 0, 80, true) X(Q3_K, 16, 3, 4, 108, false) X(Q4_K, 32, 4, 0, 0, true)                      \
+    X(Q5_K, 32, 5, 0, 0, true) X(Q6_K, 16, 6, 32, 208, false)
+typedef struct tfm__form { tfm_type type; int block, bytes, group, bits, offset, scale_at; bool has_min; } tfm__form;
 #define TFM__X(type, ...)                                                                                     \
     static const tfm__form tfm__form_##type = { TFM_##type, TFM__BLOCK_##type, TFM__BYTES_##type, __VA_ARGS__ };
 TFM__EACH_QUANTIZED(TFM__X)
 #undef TFM__X
 
-/* acc += the sums of four products each; w unsigned, x signed. */
-TFM__AVX2 TFM__INLINE __m256i tfm__dot4(int isa, __m256i acc, __m256i w, __m256i x) {
+/* acc += products of bytes, a unsigned, or of 16 bits: of bytes the sums of four in 32 bits with VNNI, else
+   of two in 16 bits; of 16 bits the sums of two in 32 bits. */
+TFM__AVX2 TFM__INLINE __m256i tfm__dot(int isa, int bits, __m256i acc, __m256i a, __m256i b) {
+    if (isa == TFM__AVX2_SUMS && bits == 8) return _mm256_add_epi16(acc, _mm256_maddubs_epi16(a, b));
+    if (isa == TFM__AVX2_SUMS) return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
 #if TFM__SIMD_2021
-    if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(w), "xm"(x));
+    if (isa == TFM__VEX_VNNI && bits == 8) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(a), "xm"(b));
+    else if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(a), "xm"(b));
     else
 #endif
-    if (isa == TFM__EVEX_VNNI) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "vm"(x));
-    else acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
-    return acc;
-}
-/* acc += the sums of two products of 16 bits each. */
-TFM__AVX2 TFM__INLINE __m256i tfm__dot2(int isa, __m256i acc, __m256i a, __m256i b) {
-#if TFM__SIMD_2021
-    if (isa == TFM__VEX_VNNI) __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(a), "xm"(b));
-    else
-#endif
-    if (isa == TFM__EVEX_VNNI) __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "vm"(b));
-    else acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    if (bits == 8) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "vm"(b));
+    else __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "vm"(b));
     return acc;
 }
 TFM__AVX2 TFM__INLINE __m256 tfm__negate_avx2(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
@@ -3182,10 +3173,10 @@ TFM__AVX2 TFM__INLINE __m256i tfm__raw_rows(tfm__form f, const uint8_t *p, int i
     if (f.bits == 6) v = _mm256_or_si256(v, tfm__bits(tfm__load256(p + 128 + 32 * (i / 4)), 4 - i % 4 * 2, 0x30));
     return v;
 }
-/* Weights as the instructions take them: AMX without offset, VNNI without sign. */
-TFM__AVX2 TFM__INLINE __m256i tfm__as_taken(int isa, tfm__form f, __m256i v) {
-    if (isa == TFM__AMX) return _mm256_sub_epi8(v, _mm256_set1_epi8((char)f.offset));
-    return f.bits == 8 && isa != TFM__AVX2_SUMS ? _mm256_xor_si256(v, _mm256_set1_epi8(-128)) : v;
+/* What comes off weights before they are multiplied, the rest of their offset off the sum: AMX takes them with
+   a sign, VNNI without. */
+TFM__INLINE int tfm__offset_before(int isa, tfm__form f) {
+    return isa == TFM__AMX ? f.offset : isa != TFM__AVX2_SUMS && f.bits == 8 ? -128 : 0;
 }
 /* The integer scales of a block of 256, one for each 16 weights, and its minimums. */
 TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m256i *mins) {
@@ -3210,9 +3201,8 @@ TFM__AVX2 TFM__INLINE __m256i tfm__scales(tfm_type type, const uint8_t *p, __m25
     *mins = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(m, m));
     return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(s, s));
 }
-/* Where a block keeps d, a half; the minimum's scale is the half after it. */
-TFM__INLINE int tfm__scale_at(tfm_type type) {
-    return type == TFM_Q2_K ? 80 : type == TFM_Q3_K ? 108 : type == TFM_Q6_K ? 208 : 0;
+TFM__INLINE bool tfm__by_eight(tfm__form f, const tfm__part *p) {
+    return (f.type == TFM_Q8_0 || (f.bits >= 4 && f.bits <= 6)) && p->interleaved;      /* as tfm__interleaves */
 }
 /* The parts of a block of eight interleaved rows. */
 typedef struct tfm__eight { const uint8_t *d, *m, *sc, *mins, *bits; } tfm__eight;
@@ -3230,18 +3220,31 @@ TFM__AVX2 TFM__INLINE __m256i tfm__lanes_of(const uint8_t *p, int i) {
 TFM__AVX2 TFM__INLINE __m256i tfm__pairs_of(const uint8_t *p, int i, int j) {
     return _mm256_blend_epi16(tfm__lanes_of(p, i), _mm256_slli_epi32(tfm__lanes_of(p, j), 16), 0xaa);
 }
-/* A block's sum without the offset of its weights; msum: that of activations, in blocks of 256 times scales. */
-TFM__AVX2 TFM__INLINE __m256i tfm__without_offset(tfm__form f, __m256i isum, __m256i msum) {
-    return f.offset ? _mm256_sub_epi32(isum, _mm256_slli_epi32(msum, __builtin_ctz((unsigned)f.offset))) : isum;
+/* How many quads of products fit in one sum. */
+TFM__INLINE int tfm__quads_of_sum(int isa, tfm__form f) {
+    const int fit = f.bits == 8 ? 1 : 128 >> f.bits, quads = f.group / 4;
+    return isa == TFM__AVX2_SUMS && fit < quads ? fit : quads;
+}
+/* Are bytes multiplied with their sign? */
+TFM__INLINE bool tfm__is_signed(int isa, tfm__form f) { return f.bits == 8 && isa == TFM__AVX2_SUMS; }
+/* sum += the products of a quad, weights as they are taken. */
+TFM__AVX2 TFM__INLINE __m256i tfm__add_quad(int isa, tfm__form f, __m256i sum, __m256i w, __m256i x) {
+    if (!tfm__is_signed(isa, f)) return tfm__dot(isa, 8, sum, w, x);
+    return tfm__dot(isa, 8, sum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+}
+/* isum += such a sum times its scale: pairs of 16 bits, 1 for blocks of 32; VNNI: 32 bits. */
+TFM__AVX2 TFM__INLINE __m256i tfm__add_sum(int isa, tfm__form f, __m256i isum, __m256i sum, __m256i scale) {
+    if (isa == TFM__AVX2_SUMS) return tfm__dot(isa, 16, isum, sum, scale);
+    return _mm256_add_epi32(isum, f.block == 256 ? _mm256_mullo_epi32(sum, scale) : sum);
+}
+/* n blocks further in a column, or a tile of one block; tiles lie as a row of all their columns does. */
+TFM__INLINE tfm__act tfm__act_after(tfm__act a, int block, int64_t n) {
+    tfm__act after = { a.d + n, a.sums + block / 16 * n, a.q + block * n };
+    return after;
 }
 
 /* ---- one column ---- */
 
-/* acc += the sums of four products each, also of signed bytes. */
-TFM__AVX2 TFM__INLINE __m256i tfm__dot_taken(int isa, tfm__form f, __m256i acc, __m256i w, __m256i x) {
-    if (f.bits == 8 && isa == TFM__AVX2_SUMS) return tfm__dot4(isa, acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    return tfm__dot4(isa, acc, w, x);
-}
 /* Four rows' registers to their four sums. */
 TFM__AVX2 TFM__INLINE __m256i tfm__sum_rows(const __m256i t[TFM__RUN]) {
     __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(t[0], t[1]), _mm256_unpackhi_epi32(t[0], t[1]));
@@ -3249,9 +3252,13 @@ TFM__AVX2 TFM__INLINE __m256i tfm__sum_rows(const __m256i t[TFM__RUN]) {
     a = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
     return _mm256_castsi128_si256(_mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
 }
-/* The scales d and m of four rows' blocks, as halves: d in the lower, m in the upper four. */
+/* A block of four or eight rows by the column: their sums; the sums of activations, in blocks of 256 times the
+   minimums, or times the scales for the offset; d and m, as halves. */
+typedef struct tfm__sums { __m256i isum, msum; __m128i d, m; } tfm__sums;
+
+/* d of four rows' blocks, then m. */
 TFM__AVX2 TFM__INLINE __m128i tfm__scale_rows(tfm__form f, const uint8_t *p, int64_t stride) {
-    p += tfm__scale_at(f.type);
+    p += f.scale_at;
     if (!f.has_min) {
         __m128i v = _mm_cvtsi32_si128(tfm__load_u16(p));
         v = _mm_insert_epi16(v, (int16_t)tfm__load_u16(p + stride), 1);
@@ -3267,79 +3274,64 @@ TFM__AVX2 TFM__INLINE __m256i tfm__row_256(int isa, tfm__form f, const uint8_t *
                                            __m256i *msum) {
     __m256i mins, sc = tfm__scales(f.type, p, &mins), acc = _mm256_setzero_si256();
     __m256i both[2] = { _mm256_permute2x128_si256(sc, sc, 0x00), _mm256_permute2x128_si256(sc, sc, 0x11) };
-    TFM__UNROLL
-    for (int j = 0; j < 8; j++) {       /* words 2j and 2j + 1 to the two halves */
+    TFM__UNROLL for (int j = 0; j < 8; j++) {       /* words 2j and 2j + 1 to the two halves */
         int word = j % 4 * 4;
         __m256i pick = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_set1_epi16((int16_t)(word * 257 + 256))),
                                                _mm_set1_epi16((int16_t)(word * 257 + 256 + 514)), 1);
         __m256i t = _mm256_maddubs_epi16(tfm__raw(f.type, p, j), tfm__load256(q + 32 * j));
-        acc = tfm__dot2(isa, acc, t, _mm256_shuffle_epi8(both[j / 4], pick));
+        acc = tfm__dot(isa, 16, acc, t, _mm256_shuffle_epi8(both[j / 4], pick));
     }
     *msum = _mm256_madd_epi16(f.has_min ? mins : sc, sums);
     return acc;
 }
-/* A block of four rows by the column at q: their sums; msum as tfm__without_offset takes it, or with minimums. */
-TFM__AVX2 TFM__INLINE __m256i tfm__sum_run(int isa, tfm__form f, const uint8_t *w, int64_t stride, const char *ahead,
-                                           const int8_t *q, const int16_t *sums, __m256i *msum) {
-    __m256i isum[TFM__RUN], mins[TFM__RUN], zero = _mm256_setzero_si256();
-    if (f.block == 32)
-        TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
-    TFM__UNROLL
-    for (int r = 0; r < TFM__RUN; r++, w += stride) {
+TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_run(int isa, tfm__form f, const uint8_t *w, int64_t stride, const char *ahead,
+                                             tfm__act x) {
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    const __m256i before = _mm256_set1_epi8((char)tfm__offset_before(isa, f));
+    const __m128i scales = tfm__scale_rows(f, w, stride);
+    __m256i isum[TFM__RUN], mins[TFM__RUN];
+    TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
+    TFM__UNROLL for (int r = 0; r < TFM__RUN; r++, w += stride)
         if (f.block == 32) {
-            __m256i v = tfm__as_taken(isa, f, tfm__raw(f.type, w, 0));
-            isum[r] = tfm__dot_taken(isa, f, zero, v, tfm__load256(q));
-            continue;
+            __m256i v = _mm256_sub_epi8(tfm__raw(f.type, w, 0), before);
+            isum[r] = tfm__add_sum(isa, f, zero, tfm__add_quad(isa, f, zero, v, tfm__load256(x.q)), ones);
+        } else {
+            isum[r] = tfm__row_256(isa, f, w, x.q, tfm__load256(x.sums), &mins[r]);
         }
-        isum[r] = tfm__row_256(isa, f, w, q, tfm__load256(sums), &mins[r]);
-        TFM__UNROLL
-        for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(ahead + r * f.bytes + i, _MM_HINT_T0);
-    }
-    *msum = f.block == 32 ? _mm256_madd_epi16(tfm__four(sums), _mm256_set1_epi16(1)) : tfm__sum_rows(mins);
-    return tfm__sum_rows(isum);
+    tfm__sums s = { tfm__sum_rows(isum), zero, _mm_move_epi64(scales), _mm_unpackhi_epi64(scales, scales) };
+    s.msum = f.block == 32 ? _mm256_madd_epi16(tfm__four(x.sums), ones) : tfm__sum_rows(mins);
+    return s;
 }
-/* The products of eight interleaved rows' `quads` quads, from quad i of 32 elements on; sums of 16 bits
-   if `narrow`. */
-TFM__AVX2 TFM__INLINE __m256i tfm__dot_rows(int isa, tfm__form f, bool narrow, int quads, const uint8_t *p, int i,
-                                            const int8_t *x) {
-    __m256i sum[2] = { _mm256_setzero_si256(), _mm256_setzero_si256() };       /* two chains */
-    TFM__UNROLL
-    for (int n = 0; n < 4 * f.bits * quads; n += 64)
-        _mm_prefetch((const char *)p + TFM__AHEAD + 4 * f.bits * i + n, _MM_HINT_T0);
-    TFM__UNROLL
-    for (int n = 0; n < quads; n++) {
-        __m256i w = tfm__as_taken(isa, f, tfm__raw_rows(f, p, i + n)), v = tfm__four(x + 4 * (i + n)), *s = sum + n % 2;
-        *s = narrow ? _mm256_add_epi16(*s, _mm256_maddubs_epi16(w, v)) : tfm__dot_taken(isa, f, *s, w, v);
-    }
-    return narrow ? _mm256_add_epi16(sum[0], sum[1]) : _mm256_add_epi32(sum[0], sum[1]);
-}
-/* A block of eight interleaved rows, as tfm__sum_run. */
-TFM__AVX2 TFM__INLINE __m256i tfm__sum_eight(int isa, tfm__form f, tfm__eight w, const int8_t *q, const int16_t *sums,
-                                             __m256i *msum) {
-    const bool narrow = isa == TFM__AVX2_SUMS && f.bits < 8, large = f.block == 256;
-    const int step = narrow && f.bits == 6 ? 2 : narrow && f.bits == 5 ? 4 : f.group / 4;       /* quads */
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i isum = _mm256_setzero_si256();
-    *msum = isum;
-    for (int j = 0; j < f.block / 32; j++, w.bits += 32 * f.bits) {
-        TFM__UNROLL
-        for (int i = 0; i < 8; i += step) {
+TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_eight(int isa, tfm__form f, const uint8_t *p, tfm__act x) {
+    const bool large = f.block == 256, vnni = isa != TFM__AVX2_SUMS;
+    const int quads = tfm__quads_of_sum(isa, f);
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    const __m256i before = _mm256_set1_epi8((char)tfm__offset_before(isa, f));
+    tfm__eight w = tfm__eight_at(f, p);
+    tfm__sums s = { zero, zero, tfm__load128(w.d), tfm__load128(f.has_min ? w.m : w.d) };
+    for (int j = 0; j < f.block / 32; j++, w.bits += 32 * f.bits, x.q += 32) {
+        const char *ahead = (const char *)w.bits + TFM__AHEAD;
+        TFM__UNROLL for (int i = 0; i < 32 * f.bits; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
+        TFM__UNROLL for (int i = 0; i < 8; i += quads) {
             const int sub = (32 * j + 4 * i) / f.group;
-            __m256i t = tfm__dot_rows(isa, f, narrow, step, w.bits, i, q + 32 * j);
-            if (narrow) t = _mm256_madd_epi16(t, large ? tfm__pairs_of(w.sc, sub, sub) : ones);
-            else if (large) t = _mm256_mullo_epi32(t, tfm__lanes_of(w.sc, sub));
-            isum = _mm256_add_epi32(isum, t);
+            __m256i sum[2] = { zero, zero }, scale = ones;      /* two chains */
+            TFM__UNROLL for (int n = i; n < i + quads; n++) {
+                __m256i v = _mm256_sub_epi8(tfm__raw_rows(f, w.bits, n), before);
+                sum[n % 2] = tfm__add_quad(isa, f, sum[n % 2], v, tfm__four(x.q + 4 * n));
+            }
+            sum[0] = vnni ? _mm256_add_epi32(sum[0], sum[1]) : _mm256_add_epi16(sum[0], sum[1]);
+            if (large) scale = vnni ? tfm__lanes_of(w.sc, sub) : tfm__pairs_of(w.sc, sub, sub);
+            s.isum = tfm__add_sum(isa, f, s.isum, sum[0], scale);
         }
         const int sub = 32 * j / f.group, next = (32 * j + 16) / f.group;
-        *msum = tfm__dot2(isa, *msum, large ? tfm__pairs_of(w.mins, sub, next) : ones, tfm__four(sums + 2 * j));
+        s.msum = tfm__dot(isa, 16, s.msum, large ? tfm__pairs_of(w.mins, sub, next) : ones, tfm__four(x.sums + 2 * j));
     }
-    return isum;
+    return s;
 }
 TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, const tfm__gemm_job *j, const tfm__part *p,
                                        int64_t begin, int64_t end) {
-    if (f.bits == 8 && isa != TFM__AVX2_SUMS) f.offset = 128;
     const tfm__act a = tfm__act_at(j->x, j->k, f.block);
-    const int rows = by_eight ? (int)TFM__ROWS : (int)TFM__RUN;
+    const int rows = by_eight ? (int)TFM__ROWS : (int)TFM__RUN, after = f.offset - tfm__offset_before(isa, f);
     const int64_t blocks = j->k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
     const int64_t step = p->rows < rows ? 1 : rows, stride = step == 1 ? 0 : p->w_stride;
     for (int64_t row = begin; row < end; row += step) {             /* of fewer rows, one is taken four times */
@@ -3348,26 +3340,14 @@ TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, cons
         const char *ahead = w + TFM__RUN * stride;
         __m256 acc = _mm256_setzero_ps();
         for (int64_t b = 0; b < blocks; b++, w += bytes, ahead += TFM__RUN * bytes) {
-            const tfm__eight e = tfm__eight_at(f, (const uint8_t *)w);
-            const int8_t *q = a.q + f.block * b;
-            const int16_t *sums = a.sums + f.block / 16 * b;
-            __m256i isum, msum;
-            __m128i d, m;
-            if (by_eight) {
-                d = tfm__load128(e.d);
-                m = f.has_min ? tfm__load128(e.m) : d;
-                isum = tfm__sum_eight(isa, f, e, q, sums, &msum);
-            } else {
-                d = tfm__scale_rows(f, (const uint8_t *)w, stride);
-                m = _mm_unpackhi_epi64(d, d);
-                d = _mm_move_epi64(d);
-                isum = tfm__sum_run(isa, f, (const uint8_t *)w, stride, ahead, q, sums, &msum);
-            }
-            __m256 dx = _mm256_broadcast_ss(a.d + b), mx = _mm256_mul_ps(_mm256_cvtph_ps(m), dx);
-            isum = tfm__without_offset(f, isum, msum);
-            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), _mm256_mul_ps(_mm256_cvtph_ps(d), dx), acc);
+            const tfm__act x = tfm__act_after(a, f.block, b);
+            tfm__sums s = by_eight ? tfm__sum_eight(isa, f, (const uint8_t *)w, x)
+                                   : tfm__sum_run(isa, f, (const uint8_t *)w, stride, ahead, x);
+            __m256 dx = _mm256_broadcast_ss(x.d), mx = _mm256_mul_ps(_mm256_cvtph_ps(s.m), dx);
+            if (after) s.isum = _mm256_sub_epi32(s.isum, _mm256_slli_epi32(s.msum, __builtin_ctz((unsigned)after)));
+            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s.isum), _mm256_mul_ps(_mm256_cvtph_ps(s.d), dx), acc);
             if (f.block == 256) mx = tfm__negate_avx2(mx);
-            if (f.has_min) acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(msum), mx, acc);
+            if (f.has_min) acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s.msum), mx, acc);
         }
         float out[TFM__ROWS];
         _mm256_storeu_ps(out, acc);
@@ -3375,22 +3355,23 @@ TFM__AVX2 TFM__INLINE void tfm__column(int isa, tfm__form f, bool by_eight, cons
             if (first + r >= row && first + r < tfm__min64(end, row + step)) tfm__gemm_store(p, first + r, 0, out[r]);
     }
 }
+TFM__AVX2 TFM__INLINE void tfm__column_of(int isa, tfm__form f, const tfm__gemm_job *j, const tfm__part *p,
+                                          int64_t begin, int64_t end) {
+    if (tfm__by_eight(f, p)) tfm__column(isa, f, true, j, p, begin, end);
+    else tfm__column(isa, f, false, j, p, begin, end);
+}
 
 /* ---- many columns ---- */
 
-/* 16 rows unpacked: bytes, then for each block its scales. Blocks of 32: d, and m or the start of the
-   sum. Blocks of 256: d, m, 16 scales and 8 pairs of minimums, as 16 bits; the scales are pairs too without
-   VNNI, where sums of 16 bits meet them. Types of 256 with an offset have their scales as minimums: the
-   offset comes off the sum at the end of the block. */
-typedef struct tfm__panel { uint8_t *q; char *scales; } tfm__panel;
-enum { TFM__PANEL_32 = 2 * TFM__PANEL * 4, TFM__PANEL_256 = 26 * TFM__PANEL * 4 };
+/* 16 rows unpacked, block by block: scales, then bytes. Blocks of 32 have d and m (or what the signs need), blocks of 256 d, m, 16
+   scales, each twice, and 8 pairs of minimums, as 16 bits. Minimums of types of 256 with an offset are their
+   scales times -offset: so the offset comes off the sum at the end of the block. */
+TFM__INLINE int tfm__panel_scales(int block) { return (block == 32 ? 2 : 26) * TFM__PANEL * 4; }
+TFM__INLINE int tfm__panel_bytes(int block) { return tfm__panel_scales(block) + block * TFM__PANEL; }
 
-TFM__INLINE int tfm__panel_scales(int block) { return block == 32 ? TFM__PANEL_32 : TFM__PANEL_256; }
-static size_t tfm__panel_bytes(const tfm__type *t, int64_t k) {
-    return (size_t)(k * TFM__PANEL + k / t->block * tfm__panel_scales(t->block));
-}
 /* 4 rows of 32 bytes to 8 quads of [rows][4], `stride` bytes apart. */
-TFM__AVX2 TFM__INLINE void tfm__quads(uint8_t *q, int stride, const __m256i v[4]) {
+TFM__AVX2 TFM__INLINE void tfm__quads(void *out, int stride, const __m256i v[4]) {
+    char *q = (char *)out;
     __m256i ab = _mm256_unpacklo_epi32(v[0], v[1]), cd = _mm256_unpacklo_epi32(v[2], v[3]), t[4];
     t[0] = _mm256_unpacklo_epi64(ab, cd);
     t[1] = _mm256_unpackhi_epi64(ab, cd);
@@ -3398,24 +3379,20 @@ TFM__AVX2 TFM__INLINE void tfm__quads(uint8_t *q, int stride, const __m256i v[4]
     cd = _mm256_unpackhi_epi32(v[2], v[3]);
     t[2] = _mm256_unpacklo_epi64(ab, cd);
     t[3] = _mm256_unpackhi_epi64(ab, cd);
-    TFM__UNROLL
-    for (int i = 0; i < 4; i++) {
+    TFM__UNROLL for (int i = 0; i < 4; i++) {
         tfm__store128(q + stride * i, _mm256_castsi256_si128(t[i]));
         tfm__store128(q + stride * (i + 4), _mm256_extracti128_si256(t[i], 1));
     }
 }
-/* The scales of eight rows' blocks, as in interleaved rows of groups of 16. */
+/* The scales of eight rows' blocks, gathered as interleaved rows of groups of 16 have them. */
 TFM__AVX2 TFM__INLINE void tfm__gather_scales(tfm__form f, const uint8_t *const *w, uint8_t *out) {
-    const int at = tfm__scale_at(f.type);
-    TFM__UNROLL
-    for (int r = 0; r < TFM__ROWS; r++) {
-        memcpy(out + 2 * r, w[r] + at, 2);
-        if (f.has_min) memcpy(out + 16 + 2 * r, w[r] + at + 2, 2);
+    TFM__UNROLL for (int r = 0; r < TFM__ROWS; r++) {
+        memcpy(out + 2 * r, w[r] + f.scale_at, 2);
+        if (f.has_min) memcpy(out + 16 + 2 * r, w[r] + f.scale_at + 2, 2);
     }
     for (int g = 0; f.block == 256 && g < 2; g++) {
         __m256i v[4];
-        TFM__UNROLL
-        for (int r = 0; r < 4; r++) {
+        TFM__UNROLL for (int r = 0; r < 4; r++) {
             __m256i mins, sc = tfm__scales(f.type, w[4 * g + r], &mins);
             v[r] = _mm256_permute4x64_epi64(_mm256_packs_epi16(sc, mins), 0xd8);
         }
@@ -3423,227 +3400,185 @@ TFM__AVX2 TFM__INLINE void tfm__gather_scales(tfm__form f, const uint8_t *const 
     }
 }
 /* Scales of eight rows' block to their half of a panel. */
-TFM__AVX2 TFM__INLINE void tfm__panel_head(int isa, tfm__form f, tfm__eight e, char *out) {
+TFM__AVX2 TFM__INLINE void tfm__panel_head(tfm__form f, const uint8_t *p, char *out) {
+    const tfm__eight e = tfm__eight_at(f, p);
     _mm256_storeu_ps((float *)(void *)out, _mm256_cvtph_ps(tfm__load128(e.d)));
     if (f.has_min) {
         __m256 m = _mm256_cvtph_ps(tfm__load128(e.m));
         _mm256_storeu_ps((float *)(void *)(out + 64), f.block == 256 ? tfm__negate_avx2(m) : m);
     }
     if (f.block == 32) return;
-    TFM__UNROLL
-    for (int i = 0; i < 16; i += 2) {
+    TFM__UNROLL for (int i = 0; i < 16; i += 2) {
         const int a = 16 * i / f.group, b = 16 * (i + 1) / f.group;
-        tfm__store256(out + 64 * (2 + i), isa ? tfm__lanes_of(e.sc, a) : tfm__pairs_of(e.sc, a, a));
-        tfm__store256(out + 64 * (3 + i), isa ? tfm__lanes_of(e.sc, b) : tfm__pairs_of(e.sc, b, b));
-        tfm__store256(out + 64 * (18 + i / 2), tfm__pairs_of(e.mins, a, b));
+        __m256i mins = tfm__pairs_of(e.mins, a, b);
+        if (f.offset) mins = _mm256_mullo_epi16(mins, _mm256_set1_epi16((int16_t)-f.offset));
+        tfm__store256(out + 64 * (2 + i), tfm__pairs_of(e.sc, a, a));
+        tfm__store256(out + 64 * (3 + i), tfm__pairs_of(e.sc, b, b));
+        tfm__store256(out + 64 * (18 + i / 2), mins);
     }
 }
-/* Signed bytes: where the sums start. */
-TFM__AVX2 TFM__INLINE void tfm__panel_starts(int64_t k, tfm__panel out) {
-    const __m256i zero = _mm256_setzero_si256();
-    for (int64_t i = 0; i < k / 16; i++) {
-        const uint8_t *q = out.q + i / 2 * 32 * TFM__PANEL + i % 2 * 32;
-        __m256i sum = zero;
-        TFM__UNROLL
-        for (int n = 0; n < 8; n++)
-            sum = tfm__dot4(TFM__AVX2_SUMS, sum, _mm256_set1_epi8(1), _mm256_min_epi8(tfm__load256(q + 64 * n), zero));
-        tfm__store256(out.scales + i / 2 * TFM__PANEL_32 + 64 + i % 2 * 32, _mm256_sub_epi32(zero, sum));
+/* The sums of |w| of negative bytes in eight rows' block of 32, as floats. */
+TFM__AVX2 TFM__INLINE void tfm__panel_negatives(const char *q, char *out) {
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    __m256i sum = zero;
+    TFM__UNROLL for (int i = 0; i < 8; i++) {
+        __m256i w = _mm256_abs_epi8(_mm256_min_epi8(tfm__load256(q + 64 * i), zero));
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, _mm256_set1_epi8(1)));      /* at most 8 * 256 */
     }
+    _mm256_storeu_ps((float *)(void *)out, _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, ones)));
 }
-TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, bool by_eight, const tfm__part *p, int64_t row,
-                                           int64_t k, tfm__panel out) {
+TFM__AVX2 TFM__INLINE void tfm__panel_fill(int isa, tfm__form f, const tfm__part *p, int64_t row, int64_t k,
+                                           char *out) {
+    const bool by_eight = tfm__by_eight(f, p);
     const int64_t blocks = k / f.block, bytes = by_eight ? (int64_t)tfm__interleaved_bytes(p->type) : f.bytes;
-    tfm__form g = f;
-    if (!by_eight) g.group = 16;        /* as tfm__gather_scales has them */
+    const int64_t ahead = by_eight ? (int64_t)TFM__AHEAD : TFM__PANEL * p->w_stride;         /* the next panel */
+    const __m256i before = _mm256_set1_epi8((char)tfm__offset_before(isa, f));
+    tfm__form gathered = f;
+    gathered.group = 16;
     for (int h = 0; h < 2; h++) {       /* eight rows */
-        char *scales = out.scales + 32 * h;
-        uint8_t head[32 + 2 * 16 * TFM__ROWS], *q = out.q + 32 * h;
-        const uint8_t *rows[TFM__ROWS], *w[TFM__ROWS];
+        char *scales = out + 32 * h;
+        uint8_t head[32 + 2 * 16 * TFM__ROWS];
+        const uint8_t *rows[TFM__ROWS], *w[TFM__ROWS];      /* interleaved: all in the first */
         for (int r = 0; r < TFM__ROWS; r++) {
             const int64_t at = tfm__min64(row + TFM__ROWS * h + r, p->rows - 1);
             rows[r] = (const uint8_t *)p->w + at * p->w_stride;
-            if (by_eight) rows[r] = (const uint8_t *)p->interleaved + at / TFM__ROWS * blocks * bytes;
+            if (by_eight) rows[r] = (const uint8_t *)p->interleaved + at / TFM__ROWS * blocks * bytes + r * f.bytes;
         }
-        for (int64_t b = 0; b < blocks; b++, scales += tfm__panel_scales(f.block)) {
-            TFM__UNROLL
-            for (int r = 0; r < TFM__ROWS; r++) {
+        for (int64_t b = 0; b < blocks; b++, scales += tfm__panel_bytes(f.block)) {
+            char *q = scales + tfm__panel_scales(f.block);
+            TFM__UNROLL for (int r = 0; r < TFM__ROWS; r++) {
                 w[r] = rows[r] + b * bytes;
-                for (int i = 0; !by_eight && i < f.bytes; i += 64)         /* the next panel */
-                    _mm_prefetch((const char *)w[r] + TFM__PANEL * p->w_stride + i, _MM_HINT_T1);
+                for (int i = 0; i < f.bytes; i += 64) _mm_prefetch((const char *)w[r] + ahead + i, _MM_HINT_T1);
             }
-            for (int i = 0; by_eight && i < TFM__ROWS * f.bytes; i += 64)
-                _mm_prefetch((const char *)w[0] + TFM__AHEAD + i, _MM_HINT_T0);
             if (!by_eight) tfm__gather_scales(f, w, head);
-            tfm__eight e = tfm__eight_at(g, by_eight ? w[0] : head);
-            tfm__panel_head(isa, g, e, scales);
-            TFM__UNROLL
-            for (int j = 0; j < f.block / 32; j++, q += 32 * TFM__PANEL, e.bits += 32 * f.bits) {
+            if (!by_eight) tfm__panel_head(gathered, head, scales);
+            else tfm__panel_head(f, w[0], scales);
+            const uint8_t *bits = tfm__eight_at(f, w[0]).bits;
+            TFM__UNROLL for (int j = 0; j < f.block / 32; j++, q += 32 * TFM__PANEL, bits += 32 * f.bits) {
                 __m256i v[8];
-                TFM__UNROLL
-                for (int i = 0; i < 8; i++) {
-                    v[i] = by_eight ? tfm__raw_rows(f, e.bits, i) : tfm__raw(f.type, w[i], j);
-                    v[i] = tfm__as_taken(isa, f, v[i]);
-                    if (by_eight) tfm__store256(q + 64 * i, v[i]);
-                    else if (i % 4 == 3) tfm__quads(q + i / 4 * 16, 64, v + i - 3);
-                }
+                TFM__UNROLL for (int i = 0; i < 8; i++)
+                    if (by_eight) tfm__store256(q + 64 * i, _mm256_sub_epi8(tfm__raw_rows(f, bits, i), before));
+                if (by_eight) continue;
+                TFM__UNROLL for (int i = 0; i < 8; i++) v[i] = _mm256_sub_epi8(tfm__raw(f.type, w[i], j), before);
+                tfm__quads(q, 64, v);
+                tfm__quads(q + 16, 64, v + 4);
             }
+            if (tfm__is_signed(isa, f)) tfm__panel_negatives(q - 32 * TFM__PANEL, scales + 64);
         }
     }
-    if (f.bits == 8 && isa == TFM__AVX2_SUMS) tfm__panel_starts(k, out);
 }
 
-/* One tile of columns meets one panel. x is [k/group][C] d, [k/32][C] sums or starts, [k/4][C][4]. */
-typedef struct tfm__tile { const float *d; const int32_t *s; const int8_t *q; } tfm__tile;
-TFM__INLINE tfm__tile tfm__tile_at(const char *x, int64_t k, int group, int columns) {
-    tfm__tile t;
-    t.d = (const float *)(const void *)x;
-    t.s = (const int32_t *)(const void *)(x + k / group * 4 * columns);
-    t.q = (const int8_t *)(x + (k / group * 4 + k / 8) * columns);
-    return t;
-}
-/* To the next block of both. */
-TFM__INLINE void tfm__tile_next(int block, int columns, tfm__panel *w, tfm__tile *x) {
-    w->q += block * TFM__PANEL;
-    w->scales += tfm__panel_scales(block);
-    x->d += columns;
-    x->s += block / 32 * columns;
-    x->q += block * columns;
-}
-/* isum += products of `quads` quads, summed in 32 bits with VNNI, else in 16, then times mult. Bytes with
-   a sign have a quad each time. 16 bits of Q4_0 have room to begin at half its start. */
-TFM__AVX2 TFM__INLINE void tfm__tile_quads(int isa, tfm__form f, int quads, const uint8_t *w, const int8_t *x,
-                                           const int32_t *halves, const __m256i mult[2],
-                                           __m256i isum[TFM__TILE_AVX2][2]) {
-    const bool vnni = isa != TFM__AVX2_SUMS, is_signed = !vnni && f.bits == 8;
-    const __m256i zero = _mm256_setzero_si256();
-    __m256i a[TFM__TILE_AVX2][2];
-    TFM__UNROLL
-    for (int i = 0; i < 2 * TFM__TILE_AVX2; i++)
-        a[i / 2][i % 2] = vnni && f.block == 32 ? isum[i / 2][i % 2]
-                          : !vnni && f.type == TFM_Q4_0 ? tfm__four(halves + i / 2) : zero;
-    TFM__UNROLL
-    for (int i = 0; i < quads; i++) {
-        __m256i v[2] = { tfm__load256(w + 64 * i), tfm__load256(w + 64 * i + 32) };
-        __m256i s[2] = { _mm256_cmpgt_epi8(zero, v[0]), _mm256_cmpgt_epi8(zero, v[1]) };
-        if (is_signed) v[0] = _mm256_abs_epi8(v[0]), v[1] = _mm256_abs_epi8(v[1]);
-        TFM__UNROLL
-        for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) {
-            const int c = n / 2, h = n % 2;
-            __m256i u = tfm__four(x + 4 * (i * TFM__TILE_AVX2 + c));
-            if (is_signed) u = _mm256_xor_si256(u, s[h]);
-            if (vnni) { a[c][h] = tfm__dot4(isa, a[c][h], v[h], u); continue; }
-            a[c][h] = _mm256_add_epi16(a[c][h], _mm256_maddubs_epi16(v[h], u));
-            if (is_signed) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_madd_epi16(a[c][h], mult[h]));
-            if (is_signed) __asm__("" : "+x"(isum[c][h]));      /* gcc would reorder these sums, and spill */
-            else __asm__("" : "+x"(a[c][h]));
+/* One tile of columns, [k/group][columns] d, [k/32][columns] sums, [k/4][columns][4], meets one panel.
+   isum += the products of the quads of one sum, times the scale. */
+TFM__AVX2 TFM__INLINE void tfm__tile_sum(int isa, tfm__form f, const char *w, const int8_t *x,
+                                         const __m256i scale[2], __m256i isum[2 * TFM__TILE_AVX2]) {
+    const int last = tfm__quads_of_sum(isa, f) - 1;
+    __m256i sum[2 * TFM__TILE_AVX2];
+    TFM__UNROLL for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) sum[n] = _mm256_setzero_si256();
+    TFM__UNROLL for (int i = 0; i <= last; i++, w += 2 * 32, x += 4 * TFM__TILE_AVX2) {
+        __m256i v[2] = { tfm__load256(w), tfm__load256(w + 32) }, s[2];
+        for (int h = 0; tfm__is_signed(isa, f) && h < 2; h++) {
+            s[h] = _mm256_cmpgt_epi8(_mm256_setzero_si256(), v[h]);
+            v[h] = _mm256_abs_epi8(v[h]);
+        }
+        TFM__UNROLL for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) {
+            __m256i u = tfm__four(x + n / 2 * 4);
+            if (tfm__is_signed(isa, f)) u = _mm256_xor_si256(u, s[n % 2]);
+            sum[n] = tfm__dot(isa, 8, sum[n], v[n % 2], u);
+            if (i == last) isum[n] = tfm__add_sum(isa, f, isum[n], sum[n], scale[n % 2]);
+            if (isa != TFM__AVX2_SUMS) continue;
+            if (i == last) __asm__("" : "+x"(isum[n]));         /* gcc would reorder these sums, and spill */
+            else __asm__("" : "+x"(sum[n]));
         }
     }
-    TFM__UNROLL
-    for (int n = 0; n < 2 * TFM__TILE_AVX2; n++) {
-        const int c = n / 2, h = n % 2;
-        if (vnni && f.block == 32) isum[c][h] = a[c][h];
-        else if (vnni) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_mullo_epi32(a[c][h], mult[h]));
-        else if (!is_signed) isum[c][h] = _mm256_add_epi32(isum[c][h], _mm256_madd_epi16(a[c][h], mult[h]));
+}
+/* acc + a column's sum over one block, times its scales, of eight rows. */
+TFM__AVX2 TFM__INLINE __m256 tfm__add_block_avx2(int isa, tfm__form f, const char *scales, const float *d,
+                                                 const int16_t *s, __m256i isum, __m256 acc) {
+    const float *dw = (const float *)(const void *)scales;
+    __m256 dx = _mm256_broadcast_ss(d), msum = _mm256_castsi256_ps(tfm__four(s));
+    if (f.block == 256 && (f.has_min || f.offset)) {
+        __m256i t = f.offset ? isum : _mm256_setzero_si256();
+        TFM__UNROLL for (int i = 0; i < 8; i++)
+            t = tfm__dot(isa, 16, t, tfm__load256(scales + 64 * (18 + i)), tfm__four(s + 2 * i * TFM__TILE_AVX2));
+        if (f.offset) isum = t;
+        else msum = _mm256_cvtepi32_ps(t);
     }
+    __m256 sum = _mm256_cvtepi32_ps(isum);
+    if (f.block == 32 && f.offset) sum = _mm256_sub_ps(sum, msum);
+    if (tfm__is_signed(isa, f)) sum = _mm256_add_ps(sum, _mm256_loadu_ps(dw + TFM__PANEL));
+    acc = _mm256_fmadd_ps(sum, _mm256_mul_ps(_mm256_loadu_ps(dw), dx), acc);
+    return f.has_min ? _mm256_fmadd_ps(msum, _mm256_mul_ps(_mm256_loadu_ps(dw + TFM__PANEL), dx), acc) : acc;
 }
 /* out [columns][16] = the tile's products. */
-TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *out) {
-    const bool vnni = isa != TFM__AVX2_SUMS, large = f.block == 256, halves = !vnni && f.type == TFM_Q4_0;
-    const int step = vnni ? f.group / 4 : f.bits == 8 ? 1 : f.bits == 6 ? 2 : f.bits == 5 || f.group == 16 ? 4 : 8;
-    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+TFM__AVX2 TFM__INLINE void tfm__tile_avx2(int isa, tfm__form f, const char *w, tfm__act a, int64_t k, float *out) {
+    const int step = 4 * tfm__quads_of_sum(isa, f), part = f.block == 32 ? 32 : step;       /* unrolled */
+    const __m256i ones = _mm256_set1_epi16(1);
     __m256 acc[2 * TFM__TILE_AVX2];     /* in memory: the sums of a block need the registers */
-    TFM__UNROLL
-    for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
-    for (int64_t b = 0; b < k / f.block; b++, tfm__tile_next(f.block, TFM__TILE_AVX2, &w, &x)) {
-        const float *d = (const float *)(const void *)w.scales;
-        const char *sc = w.scales + 64 * 2;
-        __m256i isum[TFM__TILE_AVX2][2];
-        TFM__UNROLL
-        for (int i = 0; i < 2 * TFM__TILE_AVX2; i++)
-            isum[i / 2][i % 2] = large || f.has_min || halves ? zero
-                                 : f.bits == 8 && !vnni ? tfm__load256(d + TFM__PANEL + i % 2 * 8)
-                                                        : tfm__four(x.s + i / 2);
-        for (int at = 0; at < f.block / 4; at += step) {
-            __m256i mult[2] = { ones, ones };
-            if (large) mult[0] = tfm__load256(sc + at / 4 * 64), mult[1] = tfm__load256(sc + at / 4 * 64 + 32);
-            tfm__tile_quads(isa, f, step, w.q + 64 * at, x.q + 16 * at, x.s, mult, isum);
-        }
-        TFM__UNROLL
-        for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) {
-            const int c = i / 2, h = i % 2;
-            __m256 dx = _mm256_broadcast_ss(x.d + c), a = acc[i];
-            __m256 msum = _mm256_broadcast_ss((const float *)(const void *)(x.s + c));
-            if (large) {
-                __m256i t = zero;
-                TFM__UNROLL
-                for (int n = 0; n < 8; n++)
-                    t = tfm__dot2(isa, t, tfm__load256(sc + 64 * (16 + n) + 32 * h), tfm__four(x.s + 4 * n + c));
-                isum[c][h] = tfm__without_offset(f, isum[c][h], t);
-                msum = _mm256_cvtepi32_ps(t);
+    f.offset -= tfm__offset_before(isa, f);
+    TFM__UNROLL for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) acc[i] = _mm256_setzero_ps();
+    for (int64_t b = 0; b < k / f.block; b++, w += tfm__panel_bytes(f.block)) {
+        const tfm__act x = tfm__act_after(a, f.block, b * TFM__TILE_AVX2);
+        const char *q = w + tfm__panel_scales(f.block);
+        __m256i isum[2 * TFM__TILE_AVX2], scale[2] = { ones, ones };
+        TFM__UNROLL for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) isum[i] = _mm256_setzero_si256();
+        for (int j = 0; j < f.block; j += part) {
+            TFM__UNROLL for (int i = 0; i < part; i += step) {
+                for (int h = 0; f.block == 256 && h < 2; h++) {
+                    scale[h] = tfm__load256(w + 64 * (2 + (j + i) / 16) + 32 * h);
+                    if (isa != TFM__AVX2_SUMS) scale[h] = _mm256_srai_epi32(scale[h], 16);
+                }
+                tfm__tile_sum(isa, f, q + TFM__PANEL * (j + i), x.q + TFM__TILE_AVX2 * (j + i), scale, isum);
             }
-            a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[c][h]), _mm256_mul_ps(_mm256_loadu_ps(d + 8 * h), dx), a);
-            if (f.has_min) a = _mm256_fmadd_ps(msum, _mm256_mul_ps(_mm256_loadu_ps(d + TFM__PANEL + 8 * h), dx), a);
-            acc[i] = a;
         }
+        TFM__UNROLL for (int i = 0; i < 2 * TFM__TILE_AVX2; i++)
+            acc[i] = tfm__add_block_avx2(isa, f, w + i % 2 * 32, x.d + i / 2, x.sums + i / 2 * 2, isum[i], acc[i]);
     }
-    TFM__UNROLL
-    for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) _mm256_storeu_ps(out + 8 * i, acc[i]);
+    TFM__UNROLL for (int i = 0; i < 2 * TFM__TILE_AVX2; i++) _mm256_storeu_ps(out + 8 * i, acc[i]);
 }
 /* acc [columns][16] to its place, with the bias. */
 TFM__AVX2 static void tfm__tile_store(const tfm__part *p, int64_t row, int64_t last, int64_t column, int64_t columns,
                                       const float *acc) {
-    for (int64_t c = 0; c < columns; c++, acc += TFM__PANEL) {
-        if (p->y_row != 1 || row + TFM__PANEL > last) {
-            for (int64_t r = row; r < last && r < row + TFM__PANEL; r++)
-                tfm__gemm_store(p, r, column + c, acc[r - row]);
-            continue;
-        }
-        float *y = p->y + row + (column + c) * p->y_column;
-        for (int h = 0; h < 2; h++) {
-            __m256 v = _mm256_loadu_ps(acc + 8 * h);
-            if (p->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(p->bias + row + 8 * h));
-            _mm256_storeu_ps(y + 8 * h, v);
+    const bool whole = p->y_row == 1 && row + TFM__PANEL <= last;
+    for (const int64_t end = column + columns; column < end; column++, acc += TFM__PANEL) {
+        for (int64_t r = row; !whole && r < last && r < row + TFM__PANEL; r++)
+            tfm__gemm_store(p, r, column, acc[r - row]);
+        for (int h = 0; whole && h < TFM__PANEL; h += 8) {
+            __m256 v = _mm256_loadu_ps(acc + h);
+            if (p->bias) v = _mm256_add_ps(v, _mm256_loadu_ps(p->bias + row + h));
+            _mm256_storeu_ps(p->y + row + column * p->y_column + h, v);
         }
     }
 }
 
-/* Columns quantized into tiles; a row is made in scratch and dealt out, `run` bytes of a column side by
-   side; missing columns are zeros. */
-TFM__AVX2 TFM__INLINE void tfm__columns_tile(const tfm__columns_job *j, int run, int64_t tile, char *row) {
-    size_t bytes = tfm__act_bytes(j->k, j->group);
-    char *out = j->out + (size_t)tile * bytes * (size_t)j->width;
-    tfm__tile t = tfm__tile_at(out, j->k, j->group, j->width);
-    tfm__act a = tfm__act_at(row, j->k, j->group);
+/* A tile of columns, each quantized in scratch and dealt out, 4 bytes of k side by side (AMX: 32); missing
+   columns are zeros. */
+TFM__AVX2 static void tfm__columns_tile(const tfm__columns_job *j, int64_t tile, char *out, char *row) {
+    tfm__act t = tfm__act_at(out, j->k * j->width, j->group), a = tfm__act_at(row, j->k, j->group);
     for (int c = 0; c < j->width; c++) {
         int64_t column = tile * j->width + c;
-        float *d = (float *)(void *)out + c;
-        int32_t *s = (int32_t *)(uintptr_t)t.s + c;
-        int8_t *q = (int8_t *)(uintptr_t)t.q + c * run;
+        float *d = (float *)(uintptr_t)t.d + c;
+        int16_t *s = (int16_t *)(uintptr_t)t.sums + 2 * c;
+        char *q = (char *)(uintptr_t)t.q;
         if (column < j->n) tfm__quantize_avx2(j->x + column * j->k, j->k, j->group, row);
-        else memset(row, 0, bytes);
+        else memset(row, 0, tfm__act_bytes(j->k, j->group));
         for (int64_t i = 0; i < j->k / j->group; i++) d[i * j->width] = a.d[i];
-        for (int64_t i = 0; i < j->k / run; i++) memcpy(q + i * run * j->width, a.q + i * run, (size_t)run);
+        for (int64_t i = 0; i < j->k; i += 4)
+            if (j->width != TFM__TILE_AMX) memcpy(q + i * j->width + 4 * c, a.q + i, 4);
+            else if (i % 32 == 0) memcpy(q + i * j->width + 32 * c, a.q + i, 32);
         for (int64_t i = 0; i < j->k / 32; i++) {
-            int32_t sum = a.sums[2 * i] + a.sums[2 * i + 1], start = -j->offset * sum;
-            float f = (float)sum;
-            switch (j->sums) {
-                case TFM__SUMS_PAIRS: memcpy(s + i * j->width, a.sums + 2 * i, 4); break;
-                case TFM__SUMS_START: s[i * j->width] = start; break;
-                case TFM__SUMS_HALVES: s[i * j->width] = (start / 2 & 0xffff) | start / 2 * 65536; break;
-                case TFM__SUMS_FLOAT: memcpy(s + i * j->width, &f, 4); break;
-            }
+            float sum = (float)(j->factor * (a.sums[2 * i] + a.sums[2 * i + 1]));
+            memcpy(s + 2 * i * j->width, j->factor ? (const void *)&sum : a.sums + 2 * i, 4);
         }
     }
 }
 TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, int thread) {
     const tfm__columns_job *j = (const tfm__columns_job *)arg;
-    char *row = j->width > 1 && j->group ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
     if (j->group == 0) { tfm__float_columns_avx2(j, begin, end); return; }
     for (int64_t i = begin; i < end; i++) {
-        char *out = j->out + (size_t)i * tfm__act_bytes(j->k, j->group);
-        if (!row) tfm__quantize_avx2(j->x + i * j->k, j->k, j->group, out);
-        else if (j->width == TFM__TILE_AMX) tfm__columns_tile(j, 32, i, row);
-        else tfm__columns_tile(j, 4, i, row);
+        char *out = j->out + (size_t)(i * j->width) * tfm__act_bytes(j->k, j->group);
+        if (j->width == 1) tfm__quantize_avx2(j->x + i * j->k, j->k, j->group, out);
+        else tfm__columns_tile(j, i, out, j->scratch + (size_t)thread * j->scratch_stride);
     }
 }
 
@@ -3656,118 +3591,103 @@ TFM__AVX2 static void tfm__columns_avx2(void *arg, int64_t begin, int64_t end, i
    whose scales stand for 16): a tile of 16 x 16 integers, the sum of one scale block, which goes through
    memory to the vector registers; there 16 columns' sums are multiplied by their scales as ever. Weights
    are signed, so nothing is taken off. Tile register 0 holds the sums, 1 the columns [16][32 bytes], 2
-   the rows [8 quads][16][4]; 3 and 4 the same for 16 of k.                                          */
+   the rows [8 quads][16][4]; of 16 of k, both are half as long.                                     */
 
 #define TFM__DOT512(op, acc, w, p) \
     __asm__(op " %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)(p)))
 
 /* Through masks that keep all: g++ 12 warns of its own unmasked forms. */
 TFM__AVX512VNNI TFM__INLINE __m512 tfm__to_floats(__m512i v) { return _mm512_maskz_cvtepi32_ps((__mmask16)0xffff, v); }
+TFM__AVX512VNNI TFM__INLINE __m512i tfm__upper_halves(__m512i v) { return _mm512_maskz_srai_epi32(0xffff, v, 16); }
 TFM__AVX512VNNI TFM__INLINE __m512i tfm__to_ints(__m512 v) { return _mm512_maskz_cvtps_epi32((__mmask16)0xffff, v); }
-TFM__AVX512VNNI TFM__INLINE __m512 tfm__broadcast512(const void *p) {
-    float v;
-    memcpy(&v, p, sizeof v);
-    return _mm512_set1_ps(v);
-}
-/* out [16 columns][16 rows] = products of `depth` of k */
-TFM__INLINE void tfm__amx_dot(int depth, const int8_t *x, const uint8_t *w, int32_t *out) {
+/* The tile registers for groups of 16 or 32; 0: no more. */
+TFM__INLINE void tfm__amx_set(int group) {
 #if TFM__SIMD_2021
-#define TFM__AMX_DOT(x_tile, w_tile)                                                                            \
-    __asm__ volatile("tilezero %%tmm0\n\ttileloadd (%0,%3,1), %%" x_tile "\n\ttileloadd (%1,%4,1), %%" w_tile "\n\t" \
-                     "tdpbssd %%" w_tile ", %%" x_tile ", %%tmm0\n\ttilestored %%tmm0, (%2,%4,1)"                \
-                     : : "r"(x), "r"(w), "r"(out), "r"(32L), "r"(64L) : "memory")
-    if (depth == 32) TFM__AMX_DOT("tmm1", "tmm2");
-    else TFM__AMX_DOT("tmm3", "tmm4");
-#undef TFM__AMX_DOT
+    struct { uint8_t palette, zeros[15]; uint16_t bytes[16]; uint8_t rows[16]; } shapes = {
+        1, { 0 }, { 64, (uint16_t)group, 64 }, { 16, 16, (uint8_t)(group / 4) } };
+    if (group) __asm__ volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");
+    else __asm__ volatile("tilerelease");
 #else
-    (void)depth, (void)x, (void)w, (void)out;
+    (void)group;
+#endif
+}
+/* out [16 columns][16 rows] = products of a group */
+TFM__INLINE void tfm__amx_dot(const int8_t *x, const char *w, int32_t *out) {
+#if TFM__SIMD_2021
+    __asm__ volatile("tilezero %%tmm0\n\ttileloadd (%0,%3,1), %%tmm1\n\ttileloadd (%1,%4,1), %%tmm2\n\t"
+                     "tdpbssd %%tmm2, %%tmm1, %%tmm0\n\ttilestored %%tmm0, (%2,%4,1)"
+                     : : "r"(x), "r"(w), "r"(out), "r"(32L), "r"(64L) : "memory");
+#else
+    (void)x, (void)w, (void)out;
 #endif
 }
 /* acc + a column's sum over one block, times its scales. */
-TFM__AVX512VNNI TFM__INLINE __m512 tfm__add_block_512(tfm__form f, const char *scales, const float *d, const int32_t *s,
+TFM__AVX512VNNI TFM__INLINE __m512 tfm__add_block_512(tfm__form f, const char *scales, const float *d, const int16_t *s,
                                                       int columns, __m512i isum, __m512 acc) {
-    __m512 dx = tfm__broadcast512(d), msum = tfm__broadcast512(s);
+    __m512 dx = _mm512_set1_ps(*d), msum = _mm512_castsi512_ps(_mm512_set1_epi32(tfm__load_i32(s)));
     if (f.block == 256 && (f.has_min || f.offset)) {
-        __m512i t = _mm512_setzero_si512();
-        TFM__UNROLL
-        for (int i = 0; i < 8; i++)
-            TFM__DOT512("vpdpwssd", t, _mm512_loadu_si512(scales + 64 * (18 + i)), s + i * columns);
-        if (f.offset) isum = _mm512_sub_epi32(isum, _mm512_mullo_epi32(t, _mm512_set1_epi32(f.offset)));
-        msum = tfm__to_floats(t);
+        __m512i t = f.offset ? isum : _mm512_setzero_si512();
+        TFM__UNROLL for (int i = 0; i < 8; i++)
+            TFM__DOT512("vpdpwssd", t, _mm512_loadu_si512(scales + 64 * (18 + i)), s + 2 * i * columns);
+        if (f.offset) isum = t;
+        else msum = tfm__to_floats(t);
     }
-    acc = _mm512_fmadd_ps(tfm__to_floats(isum), _mm512_mul_ps(_mm512_loadu_ps(scales), dx), acc);
+    __m512 sum = tfm__to_floats(isum);
+    if (f.block == 32 && f.offset) sum = _mm512_sub_ps(sum, msum);
+    acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(scales), dx), acc);
     return f.has_min ? _mm512_fmadd_ps(msum, _mm512_mul_ps(_mm512_loadu_ps(scales + 64), dx), acc) : acc;
 }
 /* out [columns][16] = the tile's products. AMX: the integers of a block of 256 times integer scales are
    summed as floats while they are exact, that is below 2^24: over 128 of k for Q4_K (15 * 127 * 63 *
    128), 64 for Q5_K, 32 for Q6_K (32 * 127 * 128 * 32), else over all. */
-TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, tfm__panel w, tfm__tile x, int64_t k, float *out) {
+TFM__AVX512VNNI TFM__INLINE void tfm__tile_512(int isa, tfm__form f, const char *w, tfm__act a, int64_t k, float *out) {
     const bool amx = isa == TFM__AMX, large = f.block == 256;
     const int columns = amx ? TFM__TILE_AMX : TFM__TILE_AVX512;
     const int exact = f.bits == 6 ? 32 : f.bits == 5 ? 64 : f.bits == 4 ? 128 : 256;
     int32_t sums[2][TFM__TILE_AMX * TFM__PANEL];        /* AMX fills one while the other is read */
     __m512 acc[TFM__TILE_AMX], part[TFM__TILE_AMX];
     __m512i isum[TFM__TILE_AMX];
-    if (amx) f.offset = 0;
-    if (amx && k) tfm__amx_dot(f.group, x.q, w.q, sums[0]);
-    TFM__UNROLL
-    for (int c = 0; c < columns; c++) acc[c] = part[c] = _mm512_setzero_ps();
-    for (int64_t b = 0, n = 0; b < k / f.block; b++, tfm__tile_next(f.block, columns, &w, &x)) {
-        TFM__UNROLL
-        for (int c = 0; c < columns; c++)
-            isum[c] = large || f.has_min || amx ? _mm512_setzero_si512() : _mm512_set1_epi32(x.s[c]);
+    f.offset -= tfm__offset_before(isa, f);
+    if (amx && k) tfm__amx_dot(a.q, w + tfm__panel_scales(f.block), sums[0]);
+    TFM__UNROLL for (int c = 0; c < columns; c++) acc[c] = part[c] = _mm512_setzero_ps();
+    for (int64_t b = 0, n = 0; b < k / f.block; b++, w += tfm__panel_bytes(f.block)) {
+        const tfm__act x = tfm__act_after(a, f.block, b * columns);
+        const char *q = w + tfm__panel_scales(f.block);
+        TFM__UNROLL for (int c = 0; c < columns; c++) isum[c] = _mm512_setzero_si512();
         for (int at = 0, next = f.group; at < f.block; at = next, next += f.group, n++) {
             const int32_t *o = sums[n % 2];
-            __m512i v[TFM__TILE_AMX], s = _mm512_loadu_si512(w.scales + (2 + at / 16) * 64 * large);
+            __m512i v[TFM__TILE_AMX], s = _mm512_setzero_si512();
+            if (large) s = tfm__upper_halves(_mm512_loadu_si512(w + 64 * (2 + at / 16)));
             if (amx && f.block * b + next < k)
-                tfm__amx_dot(f.group, x.q + next / 32 * 32 * columns + next % 32, w.q + next * TFM__PANEL,
-                             sums[(n + 1) % 2]);
-            TFM__UNROLL
-            for (int c = 0; c < columns; c++)
-                v[c] = amx ? _mm512_loadu_si512(o + TFM__PANEL * c) : large ? _mm512_setzero_si512() : isum[c];
-            TFM__UNROLL
-            for (int i = 0; i < f.group; i += 4) {
+                tfm__amx_dot(x.q + next / 32 * 32 * columns + next % 32,
+                             next < f.block ? q + next * TFM__PANEL : q + tfm__panel_bytes(f.block), sums[(n + 1) % 2]);
+            TFM__UNROLL for (int c = 0; c < columns; c++)
+                v[c] = amx ? _mm512_loadu_si512(o + TFM__PANEL * c) : _mm512_setzero_si512();
+            TFM__UNROLL for (int i = 0; i < f.group; i += 4) {
                 if (amx) break;
-                __m512i quad = _mm512_loadu_si512(w.q + TFM__PANEL * (at + i));
-                TFM__UNROLL
-                for (int c = 0; c < columns; c++) TFM__DOT512("vpdpbusd", v[c], quad, x.q + columns * (at + i) + 4 * c);
+                __m512i quad = _mm512_loadu_si512(q + TFM__PANEL * (at + i));
+                const int8_t *four = x.q + columns * (at + i);
+                TFM__UNROLL for (int c = 0; c < columns; c++) TFM__DOT512("vpdpbusd", v[c], quad, four + 4 * c);
             }
-            TFM__UNROLL
-            for (int c = 0; c < columns; c++) {
+            TFM__UNROLL for (int c = 0; c < columns; c++) {
                 if (!large) isum[c] = v[c];
                 else if (!amx) isum[c] = _mm512_add_epi32(isum[c], _mm512_mullo_epi32(v[c], s));
                 else part[c] = _mm512_fmadd_ps(tfm__to_floats(v[c]), tfm__to_floats(s), part[c]);
             }
             if (!amx || !large || next % exact) continue;
-            TFM__UNROLL
-            for (int c = 0; c < columns; c++) {
+            TFM__UNROLL for (int c = 0; c < columns; c++) {
                 isum[c] = _mm512_add_epi32(isum[c], tfm__to_ints(part[c]));
                 part[c] = _mm512_setzero_ps();
             }
         }
-        TFM__UNROLL
-        for (int c = 0; c < columns; c++)
-            acc[c] = tfm__add_block_512(f, w.scales, x.d + c, x.s + c, columns, isum[c], acc[c]);
+        TFM__UNROLL for (int c = 0; c < columns; c++)
+            acc[c] = tfm__add_block_512(f, w, x.d + c, x.sums + 2 * c, columns, isum[c], acc[c]);
     }
-    TFM__UNROLL
-    for (int c = 0; c < columns; c++) _mm512_storeu_ps(out + TFM__PANEL * c, acc[c]);
+    TFM__UNROLL for (int c = 0; c < columns; c++) _mm512_storeu_ps(out + TFM__PANEL * c, acc[c]);
 }
 
 /* ---- Integer products of all levels: each type's bodies, compiled for it and for each isa ---- */
 
-TFM__INLINE bool tfm__by_eight(tfm__form f, const tfm__part *p) {
-    return (f.type == TFM_Q8_0 || (f.bits >= 4 && f.bits <= 6)) && p->interleaved;      /* as tfm__interleaves */
-}
-TFM__AVX2 TFM__INLINE void tfm__column_of(int isa, tfm__form f, const tfm__gemm_job *j, const tfm__part *p,
-                                          int64_t begin, int64_t end) {
-    if (tfm__by_eight(f, p)) tfm__column(isa, f, true, j, p, begin, end);
-    else tfm__column(isa, f, false, j, p, begin, end);
-}
-TFM__AVX2 TFM__INLINE void tfm__panel_of(int isa, tfm__form f, const tfm__part *p, int64_t row, int64_t k,
-                                         tfm__panel out) {
-    if (tfm__by_eight(f, p)) tfm__panel_fill(isa, f, true, p, row, k, out);
-    else tfm__panel_fill(isa, f, false, p, row, k, out);
-}
 #define TFM__X(type, ...)                                                                                           \
     TFM__AVX2 static void tfm__column_##type(int isa, const tfm__gemm_job *j, const tfm__part *p, int64_t begin,    \
                                              int64_t end) {                                                         \
@@ -3775,16 +3695,14 @@ TFM__AVX2 TFM__INLINE void tfm__panel_of(int isa, tfm__form f, const tfm__part *
         else if (isa == TFM__VEX_VNNI) tfm__column_of(TFM__VEX_VNNI, tfm__form_##type, j, p, begin, end);           \
         else tfm__column_of(TFM__EVEX_VNNI, tfm__form_##type, j, p, begin, end);                                    \
     }                                                                                                               \
-    TFM__AVX2 static void tfm__panel_##type(int isa, const tfm__part *p, int64_t row, int64_t k, tfm__panel out) {  \
-        if (isa == TFM__AVX2_SUMS) tfm__panel_of(TFM__AVX2_SUMS, tfm__form_##type, p, row, k, out);                 \
-        else if (isa == TFM__AMX) tfm__panel_of(TFM__AMX, tfm__form_##type, p, row, k, out);                        \
-        else tfm__panel_of(TFM__EVEX_VNNI, tfm__form_##type, p, row, k, out);                                       \
+    TFM__AVX2 static void tfm__panel_##type(int isa, const tfm__part *p, int64_t row, int64_t k, char *out) {       \
+        tfm__panel_fill(isa, tfm__form_##type, p, row, k, out);                                                     \
     }                                                                                                               \
-    TFM__AVX2 static void tfm__tile_##type(int isa, tfm__panel w, tfm__tile x, int64_t k, float *out) {             \
+    TFM__AVX2 static void tfm__tile_##type(int isa, const char *w, tfm__act x, int64_t k, float *out) {             \
         if (isa == TFM__AVX2_SUMS) tfm__tile_avx2(TFM__AVX2_SUMS, tfm__form_##type, w, x, k, out);                  \
         else tfm__tile_avx2(TFM__VEX_VNNI, tfm__form_##type, w, x, k, out);                                         \
     }                                                                                                               \
-    TFM__AVX512VNNI static void tfm__tile_##type##_512(int isa, tfm__panel w, tfm__tile x, int64_t k, float *out) { \
+    TFM__AVX512VNNI static void tfm__tile_##type##_512(int isa, const char *w, tfm__act x, int64_t k, float *out) { \
         if (isa == TFM__AMX) tfm__tile_512(TFM__AMX, tfm__form_##type, w, x, k, out);                               \
         else tfm__tile_512(TFM__EVEX_VNNI, tfm__form_##type, w, x, k, out);                                         \
     }
@@ -3794,8 +3712,8 @@ TFM__EACH_QUANTIZED(TFM__X)
 static void tfm__gemm_integers(int isa, const tfm__gemm_job *j, const tfm__part *p, int64_t begin, int64_t end,
                                char *scratch) {
     void (*column)(int, const tfm__gemm_job *, const tfm__part *, int64_t, int64_t);
-    void (*panel)(int, const tfm__part *, int64_t, int64_t, tfm__panel);
-    void (*tile)(int, tfm__panel, tfm__tile, int64_t, float *);
+    void (*panel)(int, const tfm__part *, int64_t, int64_t, char *);
+    void (*tile)(int, const char *, tfm__act, int64_t, float *);
     switch (p->type->type) {
 #define TFM__X(type, ...)                                                                  \
         case TFM_##type:                                                                   \
@@ -3808,20 +3726,20 @@ static void tfm__gemm_integers(int isa, const tfm__gemm_job *j, const tfm__part 
         default: return;
     }
     if (j->n == 1) { column(isa, j, p, begin, end); return; }
-    const tfm__panel w = { (uint8_t *)scratch, scratch + j->k * TFM__PANEL };
+    if (isa == TFM__AMX) tfm__amx_set(p->type->group);
     for (int64_t row = begin; row < end; row += TFM__PANEL) {
-        panel(isa, p, row, j->k, w);
+        panel(isa, p, row, j->k, scratch);
         for (int64_t c = 0; c < j->n; c += j->width) {
             const char *x = j->x + (size_t)(c / j->width) * j->x_stride;
             __attribute__((aligned(64))) float out[TFM__TILE_AMX * TFM__PANEL];
-            tile(isa, w, tfm__tile_at(x, j->k, p->type->block, j->width), j->k, out);
+            tile(isa, scratch, tfm__act_at(x, j->k * j->width, p->type->block), j->k, out);
             tfm__tile_store(p, row, end, c, tfm__min64(j->width, j->n - c), out);
         }
     }
+    if (isa == TFM__AMX) tfm__amx_set(0);
 }
-static void tfm__gemm_x86(int isa, tfm__product_kernel *floats, const void *job, int64_t begin, int64_t end,
+static void tfm__gemm_x86(int isa, tfm__product_kernel *floats, const tfm__gemm_job *j, int64_t begin, int64_t end,
                           int thread) {
-    const tfm__gemm_job *j = (const tfm__gemm_job *)job;
     const tfm__part *p;
     char *scratch = j->scratch ? j->scratch + (size_t)thread * j->scratch_stride : NULL;
     for (int64_t first, last; begin < end;) {
@@ -3830,30 +3748,8 @@ static void tfm__gemm_x86(int isa, tfm__product_kernel *floats, const void *job,
         else tfm__gemm_float_avx2(floats, j, p, first, last, thread);
     }
 }
-static void tfm__gemm_avx2(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__AVX2_SUMS, tfm__product_avx2, job, begin, end, thread);
-}
-static void tfm__gemm_avx512(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__AVX2_SUMS, tfm__product_avx512, job, begin, end, thread);
-}
-static void tfm__gemm_avx512vnni(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__EVEX_VNNI, tfm__product_avx512, job, begin, end, thread);
-}
-#if TFM__SIMD_2021
-static void tfm__gemm_avxvnni(void *job, int64_t begin, int64_t end, int thread) {
-    tfm__gemm_x86(TFM__VEX_VNNI, tfm__product_avx2, job, begin, end, thread);
-}
-static void tfm__gemm_amx(void *job, int64_t begin, int64_t end, int thread) {
-    static const struct { uint8_t palette, zeros[15]; uint16_t bytes[16]; uint8_t rows[16]; } shapes = {
-        1, { 0 }, { 64, 32, 64, 16, 64 }, { 16, 16, 8, 16, 4 } };
-    if (((const tfm__gemm_job *)job)->n == 1) { tfm__gemm_avx512vnni(job, begin, end, thread); return; }
-    __asm__ volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");
-    tfm__gemm_x86(TFM__AMX, tfm__product_avx512, job, begin, end, thread);
-    __asm__ volatile("tilerelease");
-}
-#endif
 static size_t tfm__scratch_x86(const tfm__type *type, int64_t k) {
-    return type->unpack ? tfm__panel_bytes(type, k) : tfm__float_scratch(k);
+    return type->unpack ? (size_t)(k / type->block * tfm__panel_bytes(type->block)) : tfm__float_scratch(k);
 }
 
 #endif
@@ -3924,19 +3820,23 @@ TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, unary, avx512, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, rows, avx512, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, scores, avx512, TFM__FMA_HARD)
 TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, cell, avx512, TFM__FMA_HARD)
-#define TFM__X86_ROW(suffix, level, width, float_width, vnni, bits, gemm)                           \
+#define TFM__X86_ROW(suffix, level, width, float_width, isa, bits)                                  \
+    static void tfm__gemm_##suffix(void *job, int64_t begin, int64_t end, int thread) {             \
+        tfm__gemm_x86(isa, tfm__product_avx##bits, (const tfm__gemm_job *)job, begin, end, thread); \
+    }                                                                                               \
     static const tfm__kernels tfm__kernels_##suffix = {                                             \
-        level, width, float_width, vnni, tfm__scratch_x86, gemm, tfm__columns_avx2,                 \
-        tfm__unary_avx##bits, tfm__rows_avx##bits, tfm__rope_avx2, tfm__scores_avx##bits,           \
-        tfm__join_avx2, tfm__cell_avx##bits, tfm__binary_avx2, tfm__product_avx##bits,              \
-        tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2, tfm__weigh_avx2, tfm__pack_avx2   \
+        level, width, float_width, isa != TFM__AVX2_SUMS, tfm__scratch_x86, tfm__gemm_##suffix,     \
+        tfm__columns_avx2, tfm__unary_avx##bits, tfm__rows_avx##bits, tfm__rope_avx2,               \
+        tfm__scores_avx##bits, tfm__join_avx2, tfm__cell_avx##bits, tfm__binary_avx2,               \
+        tfm__product_avx##bits, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,           \
+        tfm__weigh_avx2, tfm__pack_avx2                                                             \
     };
-TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, false, 2, tfm__gemm_avx2)
-TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, false, 512, tfm__gemm_avx512)
-TFM__X86_ROW(avx512vnni, TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 12, true, 512, tfm__gemm_avx512vnni)
+TFM__X86_ROW(avx2, TFM_LEVEL_AVX2, TFM__TILE_AVX2, 6, TFM__AVX2_SUMS, 2)
+TFM__X86_ROW(avx512, TFM_LEVEL_AVX512, TFM__TILE_AVX2, 12, TFM__AVX2_SUMS, 512)
+TFM__X86_ROW(avx512vnni, TFM_LEVEL_AVX512VNNI, TFM__TILE_AVX512, 12, TFM__EVEX_VNNI, 512)
 #if TFM__SIMD_2021
-TFM__X86_ROW(avxvnni, TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 6, true, 2, tfm__gemm_avxvnni)
-TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, 12, true, 512, tfm__gemm_amx)
+TFM__X86_ROW(avxvnni, TFM_LEVEL_AVXVNNI, TFM__TILE_AVX2, 6, TFM__VEX_VNNI, 2)
+TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, 12, TFM__AMX, 512)
 #endif
 #undef TFM__X86_ROW
 #endif
@@ -4498,18 +4398,14 @@ TFMDEF tfm_tensor tfm_concat(tfm_context *c, const tfm_tensor *parts, int count,
 static void tfm__columns_form(tfm__columns_job *j, const tfm__kernels *kernels, const tfm__type *type, int64_t n) {
     j->group = type->unpack ? tfm__act_group(type) : 0;
     j->width = n == 1 ? 1 : j->group ? kernels->width : kernels->float_width;
-    j->sums = TFM__SUMS_PAIRS;
-    j->offset = 0;
-    if (j->width == 1 || j->group != 32) return;
-    j->offset = type->bits == 8 && kernels->vnni ? 128 : type->offset;
-    if (type->has_min) j->sums = TFM__SUMS_FLOAT;
-    else if (j->offset) j->sums = type->bits == 4 && !kernels->vnni ? TFM__SUMS_HALVES : TFM__SUMS_START;
+    j->factor = type->bits == 8 && kernels->vnni ? 128 : type->has_min ? 1 : type->offset;
+    if (j->width == 1 || j->group != 32) j->factor = 0;
 }
 static bool tfm__alike(const tfm__kernels *kernels, const tfm__type *a, const tfm__type *b, int64_t n) {
     tfm__columns_job u, v;
     tfm__columns_form(&u, kernels, a, n);
     tfm__columns_form(&v, kernels, b, n);
-    return u.group == v.group && u.sums == v.sums && u.offset == v.offset;
+    return u.group == v.group && u.factor == v.factor;
 }
 static tfm__part tfm__part_of(tfm_type type, const void *w, int64_t w_stride, int64_t rows, const float *bias,
                               float *y, int64_t y_row, int64_t y_column) {
