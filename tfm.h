@@ -710,6 +710,21 @@ TFMDEF tfm_finish tfm_generate(tfm_session *s, const char *prompt, const tfm_gen
 #define TFM__UNUSED
 #endif
 
+/* TFM__LOOPS: a body of plain loops that become vectors. gcc needs -O3 for it, and must not turn selects
+   into branches before it looks at the loops.
+   TFM__UNROLL: the next loop has a constant count; unroll it whole, so that arrays of registers stay in
+   registers. */
+#if defined(__clang__)
+#define TFM__LOOPS
+#define TFM__UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define TFM__LOOPS __attribute__((optimize("O3", "no-thread-jumps", "no-tree-sink", "fp-contract=off")))
+#define TFM__UNROLL _Pragma("GCC unroll 64")
+#else
+#define TFM__LOOPS
+#define TFM__UNROLL
+#endif
+
 /* The compiler may not fuse a*b + c on its own: every fused product below is written out. Only
    for this header; tests/contraction.sh sees that the user's code keeps its own setting. */
 #if defined(__clang__)
@@ -1894,25 +1909,8 @@ TFM__INLINE float tfm__erf(int fma, float x) {
     return near_zero ? y : tfm__from_bits(tfm__to_bits(p) | sign);
 }
 
-/* Double functions for angles, frequencies and logarithms: plain operations, never fused, series of
-   our own (Taylor; atanh for the logarithm), errors of a few 1e-16. */
-static void tfm__sincos(double x, double *sine, double *cosine) {
-    *sine = *cosine = (double)TFM__NAN;
-    if (!(x > -1e15 && x < 1e15)) return;
-    double k = x * 0.63661977236758134308;
-    int64_t n = (int64_t)(k < 0 ? k - 0.5 : k + 0.5);
-    k = (double)n;                      /* pi/2 in three parts, products with k exact below 2^20 */
-    double r = x - k * 1.5707963267341256 - k * 6.077100506303966e-11 - k * 2.0222662487959506e-21, z = r * r;
-    double s = 1, c = 1;
-    for (int i = 8; i > 0; i--) {
-        s = 1 - z / (2 * i * (2 * i + 1)) * s;
-        c = 1 - z / (2 * i * (2 * i - 1)) * c;
-    }
-    s *= r;
-    double a = n & 1 ? c : s, b = n & 1 ? s : c;
-    *sine = n & 2 ? -a : a;
-    *cosine = (n + 1) & 2 ? -b : b;
-}
+/* Double functions: plain operations, never fused, series of our own (atanh for the logarithm, Taylor), errors
+   of a few 1e-16. */
 static double tfm__log(double x) {
     uint64_t u;
     memcpy(&u, &x, sizeof u);
@@ -1929,18 +1927,19 @@ static double tfm__log(double x) {
     for (int i = 23; i > 1; i -= 2) t = (t + 1.0 / i) * z;
     return (double)e * 0.6931471804855391 + ((double)e * 7.440617110012397e-11 + 2 * s * (1 + t));
 }
-static double tfm__exp_double(double x) {
-    if (x != x) return x;
-    if (x > 709) return (double)TFM__INF;
-    if (x < -708) return 0;
-    double k = x * 1.4426950408889634074;
-    int64_t n = (int64_t)(k < 0 ? k - 0.5 : k + 0.5);
-    double r = x - (double)n * 0.6931471804855391 - (double)n * 7.440617110012397e-11, y = 1;
-    for (int i = 17; i > 0; i--) y = 1 + y * r / i;
+/* e^x for |x| <= 708; r is in -0.35 to 1.04. */
+TFM__INLINE double tfm__exp_within(double x) {
+    double k = x * 1.4426950408889634074 - 0.5, y = 1, scale;
+    int32_t n = (int32_t)k;
+    double r = x - (double)n * 0.6931471804855391 - (double)n * 7.440617110012397e-11;
+    TFM__UNROLL for (int i = 17; i > 0; i--) y = 1 + y * r / i;
     uint64_t u = (uint64_t)(n + 1023) << 52;
-    double scale;
     memcpy(&scale, &u, sizeof scale);
     return y * scale;
+}
+static double tfm__exp_double(double x) {
+    if (x != x) return x;
+    return x > 708 ? (double)TFM__INF : x < -708 ? 0 : tfm__exp_within(x);
 }
 
 /* ---- Portable kernels ------------------------------------------------------------ [KERNELS.C]
@@ -2544,12 +2543,20 @@ TFM__INLINE void tfm__binary_run(int fma, const tfm__binary_job *j, int64_t begi
 static void tfm__halves(const float *x, uint16_t *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = tfm__f32_to_f16(x[i]);
 }
-/* p = exp((logits[id] - best) / temperature) for n ids; NaN counts as -inf. */
-static void tfm__weigh(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p) {
-    for (int64_t i = 0; i < n; i++) {
-        float l = logits[ids[i]];
-        p[i] = l == l ? (float)tfm__exp_double((double)(l - best) / (double)temperature) : 0;
+/* p = exp((logits[id] - best) / temperature) for n ids, best being the largest; NaN counts as -inf. */
+TFM__INLINE void tfm__weigh_ids(const float *logits, const int32_t *ids, int64_t n, float best, float temperature,
+                                float *p) {
+    float x[TFM__CHUNK], low = tfm__maxf(-200 * temperature, -3.4e38f);         /* gives 0 */
+    for (int64_t at = 0, count; at < n; at += count) {
+        count = tfm__min64(TFM__CHUNK, n - at);
+        for (int64_t i = 0; i < count; i++) x[i] = logits[ids[at + i]];
+        for (int64_t i = 0; i < count; i++) x[i] = tfm__maxf(x[i] - best, low);
+        for (int64_t i = 0; i < count; i++) x[i] = (float)tfm__exp_within((double)x[i] / (double)temperature);
+        memcpy(p + at, x, (size_t)count * sizeof *x);
     }
+}
+static void tfm__weigh(const float *logits, const int32_t *ids, int64_t n, float best, float temperature, float *p) {
+    tfm__weigh_ids(logits, ids, n, best, temperature, p);
 }
 /* The first of i..n-1 whose value is above the limit; n if there is none. */
 TFM__INLINE int64_t tfm__find_above(const float *x, int64_t i, int64_t n, float limit) {
@@ -2571,18 +2578,6 @@ static int64_t tfm__next_above(const float *x, int64_t i, int64_t n, float limit
 #define TFM__AVX2 TFM__TARGET("avx2,fma,f16c")
 #define TFM__AVX512 TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
 #define TFM__AVX512VNNI TFM__TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
-
-/* TFM__LOOPS: a body of plain loops that become vectors. gcc needs -O3 for it, and must not turn selects
-   into branches before it looks at the loops.
-   TFM__UNROLL: the next loop has a constant count; unroll it whole, so that arrays of registers stay in
-   registers. */
-#if defined(__clang__)
-#define TFM__LOOPS
-#define TFM__UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define TFM__LOOPS __attribute__((optimize("O3", "no-thread-jumps", "no-tree-sink", "fp-contract=off")))
-#define TFM__UNROLL _Pragma("GCC unroll 64")
-#endif
 
 /* ---- Small ops: the portable bodies, but for what no compiler makes of them ---- */
 
@@ -2610,14 +2605,18 @@ TFM__AVX2 TFM__LOOPS static void tfm__quantize_avx2(const float *x, int64_t k, i
             tfm__quantize_32_avx2(x + at, factor, (int16_t *)(void *)(sums + at / 8), (int8_t *)q + at);
     }
 }
+/* Eight elements, widened. */
+TFM__AVX2 TFM__INLINE __m256 tfm__load8_avx2(tfm_type type, const char *p) {
+    if (type == TFM_F32) return _mm256_loadu_ps((const float *)(const void *)p);
+    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
+    if (type == TFM_F16) return _mm256_cvtph_ps(h);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
 TFM__AVX2 static void tfm__decode_avx2(tfm_type type, const void *src, float *dst, int64_t n) {
-    const uint8_t *p = (const uint8_t *)src;
+    const char *p = (const char *)src;
     int64_t i = 0;
-    for (; (type == TFM_F16 || type == TFM_BF16) && i + 8 <= n; i += 8) {
-        __m128i h = _mm_loadu_si128((const __m128i *)(const void *)(p + 2 * i));
-        _mm256_storeu_ps(dst + i, type == TFM_F16 ? _mm256_cvtph_ps(h) :
-                                  _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)));
-    }
+    for (; (type == TFM_F16 || type == TFM_BF16) && i + 8 <= n; i += 8)
+        _mm256_storeu_ps(dst + i, tfm__load8_avx2(type, p + 2 * i));
     tfm__decode(type, p + 2 * i, dst + i, n - i);
 }
 TFM__AVX2 static void tfm__halves_avx2(const float *x, uint16_t *y, int64_t n) {
@@ -2626,30 +2625,9 @@ TFM__AVX2 static void tfm__halves_avx2(const float *x, uint16_t *y, int64_t n) {
         _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), 0));      /* to nearest */
     tfm__halves(x + i, y + i, n - i);
 }
-/* tfm__exp_double for four at most 0; NaN gives 0. */
-TFM__AVX2 TFM__INLINE __m256d tfm__exp_double_avx2(__m256d x) {
-    const __m256d one = _mm256_set1_pd(1);
-    __m256d k = _mm256_mul_pd(x, _mm256_set1_pd(1.4426950408889634074)), y = one;
-    __m128i n = _mm256_cvttpd_epi32(_mm256_sub_pd(k, _mm256_set1_pd(0.5)));
-    k = _mm256_cvtepi32_pd(n);
-    __m256d r = _mm256_sub_pd(x, _mm256_mul_pd(k, _mm256_set1_pd(0.6931471804855391)));
-    r = _mm256_sub_pd(r, _mm256_mul_pd(k, _mm256_set1_pd(7.440617110012397e-11)));
-    for (int i = 17; i > 0; i--) y = _mm256_add_pd(one, _mm256_div_pd(_mm256_mul_pd(y, r), _mm256_set1_pd(i)));
-    __m256i scale = _mm256_slli_epi64(_mm256_add_epi64(_mm256_cvtepi32_epi64(n), _mm256_set1_epi64x(1023)), 52);
-    y = _mm256_mul_pd(y, _mm256_castsi256_pd(scale));
-    return _mm256_and_pd(y, _mm256_cmp_pd(x, _mm256_set1_pd(-708), _CMP_GE_OQ));
-}
-/* best is the largest, so that no exponent is above 0. */
-TFM__AVX2 static void tfm__weigh_avx2(const float *logits, const int32_t *ids, int64_t n, float best, float temperature,
-                                      float *p) {
-    int64_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        __m128 l = _mm_setr_ps(logits[ids[i]], logits[ids[i + 1]], logits[ids[i + 2]], logits[ids[i + 3]]);
-        __m256d x = _mm256_cvtps_pd(_mm_sub_ps(l, _mm_set1_ps(best)));
-        x = _mm256_div_pd(x, _mm256_set1_pd((double)temperature));
-        _mm_storeu_ps(p + i, _mm256_cvtpd_ps(tfm__exp_double_avx2(x)));
-    }
-    tfm__weigh(logits, ids + i, n - i, best, temperature, p + i);
+TFM__AVX2 TFM__LOOPS static void tfm__weigh_avx2(const float *logits, const int32_t *ids, int64_t n, float best,
+                                                 float temperature, float *p) {
+    tfm__weigh_ids(logits, ids, n, best, temperature, p);
 }
 TFM__AVX2 TFM__LOOPS static int64_t tfm__next_above_avx2(const float *x, int64_t i, int64_t n, float limit) {
     return tfm__find_above(x, i, n, limit);
@@ -2688,13 +2666,6 @@ TFM__INLINE int64_t tfm__waiting_at(const tfm__product *t, int64_t row, int rows
     return 4 * (row * t->columns + column * rows) + rows * columns * __builtin_popcount((unsigned)t->first);
 }
 
-/* Eight elements, widened. */
-TFM__AVX2 TFM__INLINE __m256 tfm__load8_avx2(tfm_type type, const char *p) {
-    if (type == TFM_F32) return _mm256_loadu_ps((const float *)(const void *)p);
-    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
-    if (type == TFM_F16) return _mm256_cvtph_ps(h);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-}
 TFM__AVX512 TFM__INLINE __m512 tfm__load16_avx512(bool half, const char *p) {
     return half ? _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)p))
                 : _mm512_loadu_ps((const float *)(const void *)p);
@@ -3059,14 +3030,13 @@ static void tfm__gemm_panels(tfm__product_kernel *product, const tfm__gemm_job *
     }
 }
 TFM__AVX2 static void tfm__gemm_float_avx2(tfm__product_kernel *product, const tfm__gemm_job *j, const tfm__part *p,
-                                           int64_t begin, int64_t end, int thread) {
+                                           int64_t begin, int64_t end, char *scratch) {
     tfm_type type = p->type->type;
     bool rows = j->n == 1 && tfm__lanes(j->k) > 1 && !p->packed && p->w_step == p->type->bytes;
     if (rows && type == TFM_F32) tfm__float_gemv_avx2(TFM_F32, 4, j, p, begin, end);
     else if (rows && type == TFM_F16) tfm__float_gemv_avx2(TFM_F16, 2, j, p, begin, end);
     else if (rows) tfm__float_gemv_avx2(TFM_BF16, 2, j, p, begin, end);
-    else tfm__gemm_panels(product, j, p, begin, end,
-                          j->scratch ? (float *)(void *)(j->scratch + (size_t)thread * j->scratch_stride) : NULL);
+    else tfm__gemm_panels(product, j, p, begin, end, (float *)(void *)scratch);
 }
 
 /* ---- Quantized products -------------------------------------------------- [KERNELS.AVX2.INTEGER]
@@ -3363,9 +3333,9 @@ TFM__AVX2 TFM__INLINE void tfm__column_of(int isa, tfm__form f, const tfm__gemm_
 
 /* ---- many columns ---- */
 
-/* 16 rows unpacked, block by block: scales, then bytes. Blocks of 32 have d and m (or what the signs need), blocks of 256 d, m, 16
-   scales, each twice, and 8 pairs of minimums, as 16 bits. Minimums of types of 256 with an offset are their
-   scales times -offset: so the offset comes off the sum at the end of the block. */
+/* 16 rows unpacked, block by block: scales, then bytes. Blocks of 32 have d and m (or what signs need), blocks
+   of 256 d, m, 16 scales, each twice, and 8 pairs of minimums, as 16 bits. Minimums of types of 256 with an
+   offset are their scales times -offset: so the offset comes off the sum at the end of the block. */
 TFM__INLINE int tfm__panel_scales(int block) { return (block == 32 ? 2 : 26) * TFM__PANEL * 4; }
 TFM__INLINE int tfm__panel_bytes(int block) { return tfm__panel_scales(block) + block * TFM__PANEL; }
 
@@ -3745,7 +3715,7 @@ static void tfm__gemm_x86(int isa, tfm__product_kernel *floats, const tfm__gemm_
     for (int64_t first, last; begin < end;) {
         begin = tfm__gemm_rows(j, begin, end, &p, &first, &last);
         if (p->type->unpack) tfm__gemm_integers(isa, j, p, first, last, scratch);
-        else tfm__gemm_float_avx2(floats, j, p, first, last, thread);
+        else tfm__gemm_float_avx2(floats, j, p, first, last, scratch);
     }
 }
 static size_t tfm__scratch_x86(const tfm__type *type, int64_t k) {
@@ -3777,15 +3747,17 @@ typedef struct tfm__kernels {
         (void)thread;                                                                              \
         tfm__##kernel##_run(fma, (const tfm__##kernel##_job *)job, begin, end);                      \
     }
-#define TFM__PORTABLE(suffix, level, target, fma)                                      \
-    TFM__INSTANCE(target, gemm, suffix, fma)                                           \
+#define TFM__SMALL_OPS(target, suffix, fma)                                            \
     TFM__INSTANCE(target, unary, suffix, fma)                                          \
     TFM__INSTANCE(target, rows, suffix, fma)                                           \
     TFM__INSTANCE(target, rope, suffix, fma)                                           \
     TFM__INSTANCE(target, scores, suffix, fma)                                         \
     TFM__INSTANCE(target, join, suffix, fma)                                           \
     TFM__INSTANCE(target, cell, suffix, fma)                                           \
-    TFM__INSTANCE(target, binary, suffix, fma)                                         \
+    TFM__INSTANCE(target, binary, suffix, fma)
+#define TFM__PORTABLE(suffix, level, target, fma)                                      \
+    TFM__SMALL_OPS(target, suffix, fma)                                                \
+    TFM__INSTANCE(target, gemm, suffix, fma)                                           \
     target static void tfm__product_##suffix(const tfm__product *t) { tfm__product_run(fma, t); } \
     static const tfm__kernels tfm__kernels_##suffix = {                                \
         level, 1, 1, false, NULL, tfm__gemm_##suffix, tfm__columns_quantize,                  \
@@ -3809,25 +3781,16 @@ TFM__PORTABLE(fma, TFM_LEVEL_FMA, TFM__TARGET("fma"), TFM__FMA_HARD)
 #undef TFM__PORTABLE
 
 #if TFM__SIMD_X86
-TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, unary, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, rows, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, rope, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, scores, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, join, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, cell, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX2 TFM__LOOPS, binary, avx2, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, unary, avx512, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, rows, avx512, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, scores, avx512, TFM__FMA_HARD)
-TFM__INSTANCE(TFM__AVX512 TFM__LOOPS, cell, avx512, TFM__FMA_HARD)
+TFM__SMALL_OPS(TFM__AVX2 TFM__LOOPS, avx2, TFM__FMA_HARD)
+TFM__SMALL_OPS(TFM__AVX512 TFM__LOOPS, avx512, TFM__FMA_HARD)
 #define TFM__X86_ROW(suffix, level, width, float_width, isa, bits)                                  \
     static void tfm__gemm_##suffix(void *job, int64_t begin, int64_t end, int thread) {             \
         tfm__gemm_x86(isa, tfm__product_avx##bits, (const tfm__gemm_job *)job, begin, end, thread); \
     }                                                                                               \
     static const tfm__kernels tfm__kernels_##suffix = {                                             \
         level, width, float_width, isa != TFM__AVX2_SUMS, tfm__scratch_x86, tfm__gemm_##suffix,     \
-        tfm__columns_avx2, tfm__unary_avx##bits, tfm__rows_avx##bits, tfm__rope_avx2,               \
-        tfm__scores_avx##bits, tfm__join_avx2, tfm__cell_avx##bits, tfm__binary_avx2,               \
+        tfm__columns_avx2, tfm__unary_avx##bits, tfm__rows_avx##bits, tfm__rope_avx##bits,          \
+        tfm__scores_avx##bits, tfm__join_avx##bits, tfm__cell_avx##bits, tfm__binary_avx##bits,     \
         tfm__product_avx##bits, tfm__decode_avx2, tfm__halves_avx2, tfm__next_above_avx2,           \
         tfm__weigh_avx2, tfm__pack_avx2                                                             \
     };
@@ -3840,7 +3803,10 @@ TFM__X86_ROW(amx, TFM_LEVEL_AMX, TFM__TILE_AMX, 12, TFM__AMX, 512)
 #endif
 #undef TFM__X86_ROW
 #endif
+#undef TFM__SMALL_OPS
 #undef TFM__INSTANCE
+
+/* ---- Contexts and the arena ---------------------------------------------------- [IMPL.CONTEXT] */
 
 /* The rows of this build, the best first. */
 static const tfm__kernels *const tfm__kernel_rows[] = {
@@ -3881,8 +3847,6 @@ TFMDEF const char *tfm_level_name(tfm_level level) {
     return (unsigned)level < TFM_LEVEL_COUNT ? tfm__level_names[level] : "?";
 }
 TFMDEF bool tfm_level_available(tfm_level level) { return tfm__kernels_for(level) != NULL; }
-
-/* ---- Contexts and the arena ---------------------------------------------------- [IMPL.CONTEXT] */
 
 typedef struct tfm__slab {              /* a piece of the arena; heap slabs begin with this */
     struct tfm__slab *below;
@@ -4871,6 +4835,24 @@ static int64_t tfm__floor(double x) {
     if (!(x > -1e15 && x < 1e15)) return 0;
     int64_t n = (int64_t)x;
     return (double)n > x ? n - 1 : n;
+}
+/* Plain operations, never fused, and Taylor series: errors of a few 1e-16. */
+static void tfm__sincos(double x, double *sine, double *cosine) {
+    *sine = *cosine = (double)TFM__NAN;
+    if (!(x > -1e15 && x < 1e15)) return;
+    double k = x * 0.63661977236758134308;
+    int64_t n = (int64_t)(k < 0 ? k - 0.5 : k + 0.5);
+    k = (double)n;                      /* pi/2 in three parts, products with k exact below 2^20 */
+    double r = x - k * 1.5707963267341256 - k * 6.077100506303966e-11 - k * 2.0222662487959506e-21, z = r * r;
+    double s = 1, c = 1;
+    for (int i = 8; i > 0; i--) {
+        s = 1 - z / (2 * i * (2 * i + 1)) * s;
+        c = 1 - z / (2 * i * (2 * i - 1)) * c;
+    }
+    s *= r;
+    double a = n & 1 ? c : s, b = n & 1 ? s : c;
+    *sine = n & 2 ? -a : a;
+    *cosine = (n + 1) & 2 ? -b : b;
 }
 /* cos and sin of every pair at `count` positions from `first`: [count, n/2, 2]. YaRN blends the
    stretched and the original angle, by how often a pair turns over the original context. */
