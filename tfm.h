@@ -3259,6 +3259,7 @@ TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_run(int isa, tfm__form f, const uint8_t
     const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
     const __m256i before = _mm256_set1_epi8((char)tfm__offset_before(isa, f));
     const __m128i scales = tfm__scale_rows(f, w, stride);
+    tfm__sums s = { zero, zero, _mm_move_epi64(scales), _mm_unpackhi_epi64(scales, scales) };
     __m256i isum[TFM__RUN], mins[TFM__RUN];
     TFM__UNROLL for (int i = 0; i < TFM__RUN * f.bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
     TFM__UNROLL for (int r = 0; r < TFM__RUN; r++, w += stride)
@@ -3268,8 +3269,8 @@ TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_run(int isa, tfm__form f, const uint8_t
         } else {
             isum[r] = tfm__row_256(isa, f, w, x.q, tfm__load256(x.sums), &mins[r]);
         }
-    tfm__sums s = { tfm__sum_rows(isum), zero, _mm_move_epi64(scales), _mm_unpackhi_epi64(scales, scales) };
     s.msum = f.block == 32 ? _mm256_madd_epi16(tfm__four(x.sums), ones) : tfm__sum_rows(mins);
+    s.isum = tfm__sum_rows(isum);
     return s;
 }
 TFM__AVX2 TFM__INLINE tfm__sums tfm__sum_eight(int isa, tfm__form f, const uint8_t *p, tfm__act x) {
