@@ -3863,7 +3863,7 @@ struct tfm_context {
     bool measure;                       /* count bytes, compute nothing */
     bool grows;                         /* may take more slabs from the allocator */
     bool owns_memory;                   /* the context itself came from the allocator */
-    tfm__slab first, *top;
+    tfm__slab first, *top, *spare;      /* spare: the largest one given back, for the next time, or NULL */
     size_t below, peak;                 /* bytes used in slabs under top; the most ever */
 };
 
@@ -3875,12 +3875,17 @@ static bool tfm__arena_grow(tfm_context *c, size_t bytes) {
     if (size < bytes) size = bytes;
     if (!tfm__add(size, header, &size))
         return tfm__fail(&c->err, TFM_MEMORY, "out of memory: %u bytes are too many", (uint64_t)bytes);
-    char *p = (char *)tfm__heap_alloc(&c->allocator, size, &c->err);
-    if (!p) return false;
-    tfm__slab *s = (tfm__slab *)(void *)p;
+    tfm__slab *s = c->spare && c->spare->size >= bytes ? c->spare : NULL;
+    if (s) {
+        c->spare = NULL;
+    } else {
+        char *p = (char *)tfm__heap_alloc(&c->allocator, size, &c->err);
+        if (!p) return false;
+        s = (tfm__slab *)(void *)p;
+        s->base = p + header;
+        s->size = size - header;
+    }
     s->below = c->top;
-    s->base = p + header;
-    s->size = size - header;
     s->used = 0;
     c->below += c->top->used;
     c->top = s;
@@ -3922,7 +3927,12 @@ TFMDEF void tfm_arena_rewind(tfm_context *c, tfm_mark mark) {
         tfm__slab *s = c->top;
         c->top = s->below;
         c->below -= c->top->used;
-        tfm__heap_free(&c->allocator, s);
+        if (!c->spare || s->size > c->spare->size) {
+            tfm__slab *smaller = c->spare;
+            c->spare = s;
+            s = smaller;
+        }
+        if (s) tfm__heap_free(&c->allocator, s);
     }
     if (mark.used <= c->top->used) c->top->used = mark.used;
 }
@@ -4027,6 +4037,7 @@ TFMDEF void tfm_context_free(tfm_context *c) {
     tfm_arena_rewind(c, bottom);
     if (!c->measure) tfm__pool_stop(&c->pool);
     tfm_allocator a = c->allocator;
+    if (c->spare) tfm__heap_free(&a, c->spare);
     if (c->owns_memory) tfm__heap_free(&a, c);
 }
 
