@@ -2011,8 +2011,8 @@ TFM__INLINE int64_t tfm__lane_rows(int64_t k) {
 TFM__INLINE size_t tfm__float_panel(int64_t k, int width) {
     return (size_t)(tfm__lanes(k) * tfm__lane_rows(k) * width);
 }
-/* Tiles of `width` columns are such panels if there are several lanes to keep apart, else rows as they lie. */
-TFM__INLINE bool tfm__float_packs(int64_t k, int width) { return width > 1 && tfm__lanes(k) > 1; }
+/* Tiles of `width` columns are such panels if the rows are long, else rows as they lie: 12 of them fit in L1. */
+TFM__INLINE bool tfm__float_packs(int64_t k, int width) { return width > 1 && k > 768; }
 static size_t tfm__float_tile_bytes(int64_t k, int width) {
     return sizeof(float) * (tfm__float_packs(k, width) ? tfm__float_panel(k, width) : (size_t)(k * width));
 }
@@ -2997,16 +2997,16 @@ static void tfm__gemm_panels(tfm__product_kernel *product, const tfm__gemm_job *
     int lanes = tfm__lanes(j->k), passes = j->n > j->width && !p->packed ? tfm__panel_passes(j->k) : 1;
     int64_t panel = (int64_t)(tfm__float_panel(j->k, TFM__PANEL) * sizeof(float)), next;
     int64_t together = j->width > 1 ? 32 : 64;          /* rows by a tile of columns */
-    int64_t block = TFM__TILES * j->width, most = tfm__panels_together(j->k);
+    int64_t block = TFM__TILES * j->width, most = p->packed ? 0 : tfm__panels_together(j->k);
     bool lies = !p->packed && lanes == 1 && p->type->type == TFM_F32 && p->w_stride == 4 && p->w_step != 4 &&
                 (j->n <= 2 * j->width || j->k * p->w_step <= 65536);
     memset(&t, 0, sizeof t);
     t.n = j->k;
     t.lanes = lanes;
-    t.a_lane = j->width > 1 ? tfm__lane_rows(j->k) * j->width : 0;
+    t.a_lane = tfm__float_packs(j->k, j->width) ? tfm__lane_rows(j->k) * j->width : 0;
     t.b_lane = tfm__lane_rows(j->k) * TFM__PANEL * 4;
-    t.a_row = lanes > 1 ? 1 : j->k;
-    t.a_step = lanes == 1 ? 1 : j->width > 1 ? j->width : lanes;
+    t.a_row = t.a_lane ? 1 : j->k;
+    t.a_step = t.a_lane ? j->width : lanes;
     for (int64_t r = begin; r < end; r = next) {
         bool direct = lies && end - r >= 16;
         next = direct ? end - (end - r) % 16 : p->packed ? end : tfm__min64(end, r + most * TFM__PANEL);
