@@ -199,7 +199,8 @@ TFMDEF void         tfm_clear(tfm_context *c);             /* forget the error, 
 
 typedef struct tfm_mark { void *block; size_t used; } tfm_mark;
 TFMDEF tfm_mark tfm_arena_mark(const tfm_context *c);
-TFMDEF void     tfm_arena_rewind(tfm_context *c, tfm_mark mark);   /* frees all made since the mark */
+TFMDEF void     tfm_arena_rewind(tfm_context *c, tfm_mark mark);   /* frees all made since the mark; keeps the
+                                                                      largest block of memory for later */
 TFMDEF size_t   tfm_arena_peak(const tfm_context *c);      /* most bytes in use so far; with
                                                               .measure: what a run will need with
                                                               as many threads, at that level */

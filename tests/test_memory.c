@@ -364,8 +364,31 @@ static void nothing_is_allocated_later(void) {
     tfm_model_free(m);
     CHECK_EQ(h.live, 0);
 }
+/* The largest block given back serves again, whatever was taken in between; the context frees it. */
+static void rewound_blocks_serve_again(void) {
+    heap h = { 0, 0, -1, false, false };
+    tfm_allocator a = { &h, heap_alloc, heap_free };
+    tfm_context_opts o = { .arena = 64, .allocator = &a };
+    tfm_error err;
+    tfm_context *c = tfm_context_new(&o, &err);
+    if (!CHECK(c != NULL)) return;
+    tfm_mark mark = tfm_arena_mark(c);
+    int64_t calls = 0;
+    for (int64_t i = 0; i < 6; i++) {
+        tfm_tensor small = tfm_zeros(c, tfm_shape1(100)), large = tfm_zeros(c, tfm_shape1(i < 3 ? 10000 : 9000));
+        CHECK(small.data && large.data);
+        CHECK_EQ(tfm_status_of(c), TFM_OK);
+        tfm_arena_rewind(c, mark);
+        if (i == 1) calls = h.calls;
+        CHECK_EQ(h.live, 2);                    /* the context and the block */
+    }
+    CHECK_EQ(h.calls, calls);
+    tfm_context_free(c);
+    CHECK_EQ(h.live, 0);
+}
 
 const test_case tests_memory[] = {
+    { "rewound_blocks_serve_again", rewound_blocks_serve_again, QUICK },
     { "refused_to_contexts", refused_to_contexts, QUICK },
     { "refused_to_files", refused_to_files, QUICK },
     { "refused_to_tokenizers", refused_to_tokenizers, QUICK },
