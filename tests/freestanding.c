@@ -120,11 +120,11 @@ static void check_context(void) {
     tfm_context *c = tfm_context_in(memory, size - 1, NULL, &err);
     check(!c && err.status == TFM_MEMORY, "a context in one byte too few");
     check(untouched(0), "a refused context wrote something");
-    c = tfm_context_in(memory, size + 256, NULL, &err);
-    check(c && run_attention(c).data, "an attention in 256 bytes");
-    check(tfm_zeros(c, tfm_shape1(48)).data && tfm_status_of(c) == TFM_OK, "the last byte of an arena");
+    c = tfm_context_in(memory, size + 640, NULL, &err);
+    check(c && run_attention(c).data, "an attention in 640 bytes");
+    check(tfm_zeros(c, tfm_shape1(144)).data && tfm_status_of(c) == TFM_OK, "the last byte of an arena");
     check(!tfm_zeros(c, tfm_shape1(1)).data && tfm_status_of(c) == TFM_MEMORY, "a byte more");
-    check(untouched(size + 256), "a context passed its size");
+    check(untouched(size + 640), "a context passed its size");
 }
 
 __attribute__((used, noreturn)) void start(void) {
