@@ -2719,7 +2719,7 @@ TFM__AVX2 TFM__INLINE void tfm__hold_avx2(int rows, int vectors, bool half, cons
 }
 /* How many of the rows left a kernel takes at once. */
 static int64_t tfm__rows_at_once(int64_t left, int64_t most) {
-    if (left >= most) return most;
+    if (left >= most && left != most + 1) return most;         /* no single row is left over */
     return left == 6 || left >= 9 ? 6 : left == 5 ? 3 : left == 7 ? 4 : tfm__min64(left, 4);
 }
 TFM__AVX2 TFM__INLINE void tfm__strip_avx2(int rows, int vectors, bool half, const tfm__product *t, int64_t row) {

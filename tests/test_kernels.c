@@ -578,25 +578,37 @@ static tfm_tensor run_attention(tfm_context *c, const attention_case *a) {
     }
     return tfm_attention(c, q, k, v, &o);
 }
+static void levels_attend(tfm_context **c, int levels, const attention_case *a) {
+    tfm_mark marks[TFM_LEVEL_COUNT];
+    tfm_tensor first = tfm_none();
+    for (int l = 0; l < levels; l++) {
+        marks[l] = tfm_arena_mark(c[l]);
+        tfm_tensor y = run_attention(c[l], a);
+        if (l == 0) first = y;
+        if (!CHECK_STR(tfm_message(c[l]), "") || !same_tensor(c[0], y, first))
+            printf("    %d x %d heads, %d queries, %d keys, sizes %d, %d; "
+                   "causal %d, offset %d, window %d, holes %d\n", (int)a->k.dim[1],
+                   (int)(a->q.dim[1] / a->k.dim[1]), (int)a->q.dim[2], (int)a->k.dim[2], (int)a->q.dim[3],
+                   (int)a->v.dim[3], a->o.causal, (int)a->o.offset, (int)a->o.window, (int)a->holes);
+    }
+    for (int l = 0; l < levels; l++) tfm_arena_rewind(c[l], marks[l]);
+}
 static void attention_of_random_shapes(void) {
     tfm_context *c[TFM_LEVEL_COUNT];
     int levels = fusing_contexts(c);
     uint64_t seed = 404;
+    for (int64_t rows = 1; rows <= 25; rows++) {        /* one head: tiles of every height */
+        attention_case a;
+        memset(&a, 0, sizeof a);
+        a.o.heads = a.o.kv_heads = 1;
+        a.q = tfm_shape4(1, 1, rows, 16);
+        a.k = a.v = tfm_shape4(1, 1, 276, 16);
+        a.seed = (uint64_t)rows;
+        levels_attend(c, levels, &a);
+    }
     for (int round = 0; round < (test_quick ? 6 : 150); round++) {
         attention_case a = random_attention(&seed);
-        tfm_mark marks[TFM_LEVEL_COUNT];
-        tfm_tensor first = tfm_none();
-        for (int l = 0; l < levels; l++) {
-            marks[l] = tfm_arena_mark(c[l]);
-            tfm_tensor y = run_attention(c[l], &a);
-            if (l == 0) first = y;
-            if (!CHECK_STR(tfm_message(c[l]), "") || !same_tensor(c[0], y, first))
-                printf("    round %d: %d x %d heads, %d queries, %d keys, sizes %d, %d; "
-                       "causal %d, offset %d, window %d, holes %d\n", round, (int)a.k.dim[1],
-                       (int)(a.q.dim[1] / a.k.dim[1]), (int)a.q.dim[2], (int)a.k.dim[2], (int)a.q.dim[3],
-                       (int)a.v.dim[3], a.o.causal, (int)a.o.offset, (int)a.o.window, (int)a.holes);
-        }
-        for (int l = 0; l < levels; l++) tfm_arena_rewind(c[l], marks[l]);
+        levels_attend(c, levels, &a);
     }
     for (int l = 0; l < levels; l++) tfm_context_free(c[l]);
 }
