@@ -1867,13 +1867,12 @@ TFM__INLINE float tfm__exp(int fma, float x) {
     uint32_t biased = n + 2 * 127, half = biased / 2;       /* 2^n in two factors: n reaches from -150 to 128 */
     return y * tfm__from_bits(half << 23) * tfm__from_bits((biased - half) << 23);
 }
-/* The same for x <= 0 or NaN: 2^n is a factor 2^(n + 63), whose bits are the low ones of t, and 2^-63. */
+/* The same for x <= 0 or NaN: 2^n, n from -150 to 0, in the factors 2^(n + 63) and 2^-63. */
 TFM__INLINE float tfm__exp_below(int fma, float x) {
-    const float magic = 12582912.0f + 190.0f;
+    uint32_t n;
     x = x < -104.0f ? -104.0f : x;
-    float t = tfm__fma(fma, x, 1.44269504f, magic), k = t - magic;
-    float r = tfm__fma(fma, k, -1.4286068e-06f, tfm__fma(fma, k, -0.693145752f, x));
-    return (1.0f + tfm__exp_tail(fma, r)) * tfm__from_bits(tfm__to_bits(t) << 23) * 0x1p-63f;
+    float y = 1.0f + tfm__exp_tail(fma, tfm__exp_reduce(fma, x, &n));
+    return y * tfm__from_bits((n + 63 + 127) << 23) * 0x1p-63f;
 }
 TFM__INLINE float tfm__sigmoid(int fma, float x) { return 1.0f / (1.0f + tfm__exp(fma, -x)); }
 
