@@ -6512,38 +6512,128 @@ enum { TFM__SPECIAL_BYTES = 256 };
 
 /* Classes of characters as bits; 0 stands for the end of the text. */
 enum { TFM__OTHER = 1, TFM__LETTER = 2, TFM__NUMBER = 4, TFM__MARK = 8, TFM__PUNCT = 16, TFM__SYMBOL = 32,
-       TFM__SPACE = 64 };
+       TFM__SPACE = 64,
+       TFM__ONLY_SPACE = 0, TFM__OTHERS = TFM__OTHER | TFM__PUNCT | TFM__SYMBOL,
+       TFM__ANY_LEAD = TFM__OTHERS | TFM__MARK | TFM__SPACE };
 
-/* How a byte-level vocabulary's text is split into words: the first of these that matches, in
-   this order, the longest way it can. S is white space, L a letter, N a number.
+/* How a byte-level vocabulary's text is split into words: in up to six steps, each of which splits
+   the pieces that the one before left. A step is a cut or the word rule; a cut makes every match a
+   piece of its own, and what stands between two matches another. The word rule takes the first of
+   these that matches, in this order, the longest way it can. S is white space, L a letter, N a number.
+     code          an ASCII punctuation character, then [A-Za-z]+; only with TFM__WORD_CODE
      contraction   's 't 'm 'd 're 've 'll
-     letters       L+ after at most one other character: a space, or any but L, N, CR, LF
+     letters       `letters`+ after at most one other character: a space, or any of `lead` but CR, LF
      digits        N+ after at most one space; or `digits` of N, without the space
-     punctuation   a space or none, then one or more of neither S, L nor N; with `newlines`,
-                   then [\r\n]*
-     newlines      S*[\r\n]+, only with `newlines`
+     punctuation   a space or none, then one or more of `others`; then [\r\n]* or [\r\n/]*
+     newlines      S*[\r\n]+, only with TFM__WORD_NEWLINES
      space         S+ up to the last one before the next word, which that takes; else S+
-   A character of the classes `isolate` is a word of its own and ends the text before it. */
+   What none of them matches is one word up to where one does. */
+enum { TFM__WORD_CODE = 1, TFM__WORD_CONTRACTION = 2,
+       TFM__WORD_SUFFIX = 4,            /* contractions end the letters before them instead */
+       TFM__WORD_ANY_CASE = 8,          /* contractions in capitals too */
+       TFM__WORD_CAMEL = 16,            /* an ASCII capital behind another letter begins a word: see tfm__text_camel */
+       TFM__WORD_NEWLINES = 32, TFM__WORD_SLASH = 64 };
+
+typedef struct tfm__word_rule { uint8_t letters, lead, others, digits, flags; } tfm__word_rule;
+
+enum { TFM__WORDS_GPT2 = 1, TFM__WORDS_LLAMA3, TFM__WORDS_QWEN2, TFM__WORDS_QWEN35, TFM__WORDS_GPT4O, TFM__WORDS_TEKKEN,
+       TFM__WORDS_DEEPSEEK3, TFM__CUT_NEWLINE, TFM__CUT_DIGIT, TFM__CUT_DIGITS, TFM__CUT_TO_THREE, TFM__CUT_THREE,
+       TFM__CUT_PUNCT, TFM__CUT_FALCON, TFM__CUT_LETTERS, TFM__CUT_CODER_PUNCT, TFM__CUT_DEEPSEEK_LETTERS,
+       TFM__CUT_DEEPSEEK_PUNCT, TFM__CUT_CJK, TFM__CUT_CJK3, TFM__CUT_TAIL };
+
+static const tfm__word_rule tfm__word_rules[] = {
+    /* letters                    lead                      others        digits flags */
+    {TFM__LETTER,             TFM__ONLY_SPACE,          TFM__OTHERS | TFM__MARK, 0, TFM__WORD_CONTRACTION},
+    {TFM__LETTER,             TFM__ANY_LEAD,            TFM__OTHERS | TFM__MARK, 3,
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+    {TFM__LETTER,             TFM__ANY_LEAD,            TFM__OTHERS | TFM__MARK, 1,
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+    {TFM__LETTER | TFM__MARK, TFM__ANY_LEAD,            TFM__OTHERS,             1,
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+    {TFM__LETTER,             TFM__ANY_LEAD,            TFM__OTHERS | TFM__MARK, 3,
+     TFM__WORD_SUFFIX | TFM__WORD_ANY_CASE | TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_SLASH},
+    {TFM__LETTER,             TFM__ANY_LEAD,            TFM__OTHERS | TFM__MARK, 1,
+     TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_SLASH},
+    {TFM__LETTER | TFM__MARK, TFM__ANY_LEAD & ~(TFM__PUNCT | TFM__SYMBOL), TFM__PUNCT | TFM__SYMBOL, 3,
+     TFM__WORD_CODE | TFM__WORD_NEWLINES}
+};
+
+/* A cut: from `least` to `most` characters (0: any number) of the classes or in the ranges, which are
+   pairs of the first and the last; before them at most one of white space, with `space`. */
+typedef struct tfm__cut {
+    uint8_t classes, least, most;
+    bool space, tail;                   /* tail: only at the end of the piece */
+    const uint32_t *ranges;             /* ends with 0; NULL: none. White space beyond ASCII is in no range */
+} tfm__cut;
+
+static const uint32_t tfm__range_newline[] = {10, 10, 13, 13, 0};
+static const uint32_t tfm__range_digit[] = {'0', '9', 0};
+static const uint32_t tfm__range_signs[] = {'$', '$', '+', '+', '<', '>', '^', '^', '|', '|', '~', '~', 0};
+static const uint32_t tfm__range_falcon[] = {'$', '$', '+', '+', '<', '>', '^', '^', '`', '`', '|', '|', '~', '~', 0};
+static const uint32_t tfm__range_cjk[] = {0x800, 0x9fa5, 0xac00, 0xd7ff, 0};
+static const uint32_t tfm__range_cjk3[] = {0x3040, 0x30ff, 0x4e00, 0x9fa5, 0};
+static const uint32_t tfm__range_deepseek_punct[] = {
+    0x21, 0x2f, 0x3a, 0x7e, 0x2018, 0x201f, 0x3000, 0x3002, 0xff01, 0xff0f, 0xff1a, 0xff5e, 0};
+/* The letters with capitals that DeepSeek LLM's rule names, one by one, are data of that tokenizer. */
+static const uint32_t tfm__range_deepseek[] = {
+    0x41, 0x5a, 0x61, 0x7a, 0xb5, 0xb5, 0xc0, 0xd6, 0xd8, 0xf6, 0xf8, 0x1ba, 0x1bc, 0x1bf, 0x1c4, 0x293, 0x295, 0x2af,
+    0x370, 0x373, 0x376, 0x377, 0x37b, 0x37d, 0x37f, 0x37f, 0x386, 0x386, 0x388, 0x38a, 0x38c, 0x38c, 0x38e, 0x3a1,
+    0x3a3, 0x3f5, 0x3f7, 0x481, 0x48a, 0x52f, 0x531, 0x556, 0x10a0, 0x10c5, 0x13a0, 0x13f5, 0x13f8, 0x13fd,
+    0x1c90, 0x1cba, 0x1cbd, 0x1cbf, 0x1d00, 0x1d2b, 0x1d6b, 0x1d77, 0x1d79, 0x1d9a, 0x1e00, 0x1f15, 0x1f18, 0x1f1d,
+    0x1f20, 0x1f45, 0x1f48, 0x1f4d, 0x1f50, 0x1f57, 0x1f59, 0x1f59, 0x1f5b, 0x1f5b, 0x1f5d, 0x1f5d, 0x1f5f, 0x1f7d,
+    0x1f80, 0x1fb4, 0x1fb6, 0x1fbc, 0x1fbe, 0x1fbe, 0x1fc2, 0x1fc4, 0x1fc6, 0x1fcc, 0x1fd0, 0x1fd3, 0x1fd6, 0x1fdb,
+    0x1fe0, 0x1fec, 0x1ff2, 0x1ff4, 0x1ff6, 0x1ffc, 0x2102, 0x2102, 0x2107, 0x2107, 0x210a, 0x2113, 0x2115, 0x2115,
+    0x2119, 0x211d, 0x2124, 0x2124, 0x2126, 0x2126, 0x2128, 0x2128, 0x212a, 0x212d, 0x212f, 0x2134, 0x2139, 0x2139,
+    0x213c, 0x213f, 0x2145, 0x2149, 0x214e, 0x214e, 0x2183, 0x2184, 0x2c00, 0x2c7b, 0x2c7e, 0x2ce4, 0x2ceb, 0x2cee,
+    0x2cf2, 0x2cf3, 0xa640, 0xa66d, 0xa680, 0xa69b, 0xa722, 0xa76f, 0xa771, 0xa787, 0xa78b, 0xa78e, 0xab70, 0xabbf,
+    0xfb00, 0xfb06, 0xfb13, 0xfb17, 0xff21, 0xff3a, 0xff41, 0xff5a, 0x10400, 0x1044f, 0x104b0, 0x104d3,
+    0x104d8, 0x104fb, 0x10c80, 0x10cb2, 0x10cc0, 0x10cf2, 0x118a0, 0x118df, 0x1e900, 0x1e943, 0};
+
+static const tfm__cut tfm__cuts[] = {   /* from TFM__CUT_NEWLINE on */
+    /* classes    least most space  tail   ranges */
+    {0,            1,    1,   false, false, tfm__range_newline},
+    {TFM__NUMBER,  1,    1,   false, false, NULL},
+    {TFM__NUMBER,  1,    0,   false, false, NULL},
+    {TFM__NUMBER,  1,    3,   false, false, NULL},
+    {0,            3,    3,   false, false, tfm__range_digit},
+    {TFM__PUNCT,   1,    0,   false, false, tfm__range_signs},
+    {TFM__PUNCT,   1,    0,   false, false, tfm__range_falcon},
+    {TFM__LETTER,  1,    0,   true,  false, NULL},
+    {TFM__PUNCT,   1,    0,   true,  false, NULL},
+    {0,            1,    0,   true,  false, tfm__range_deepseek},
+    {0,            1,    0,   true,  false, tfm__range_deepseek_punct},
+    {0,            1,    0,   false, false, tfm__range_cjk},
+    {0,            1,    0,   false, false, tfm__range_cjk3},
+    {TFM__SPACE,   1,    0,   false, true,  NULL}
+};
+
+enum { TFM__SPLIT_STEPS = 6 };
+
 typedef struct tfm__splitter {
-    const char *name;                   /* tokenizer.ggml.pre */
-    uint8_t isolate;
-    uint8_t digits;                     /* most digits in a word; 0: any number, after a space */
-    bool any_case;                      /* contractions in capitals too */
-    bool any_lead;                      /* what may stand before letters: any, or only a space */
-    bool newlines;
+    const char *names;                  /* tokenizer.ggml.pre, with a space between two */
     bool whole;                         /* a word that is a token is taken before any merge */
     bool bos;                           /* BOS is added when the file does not say */
+    uint8_t steps[TFM__SPLIT_STEPS];    /* up to the first 0 */
 } tfm__splitter;
 
 static const tfm__splitter tfm__splitters[] = {
-    /* name            isolate    digits any_case any_lead newlines whole  bos */
-    {"gpt-2",            0,           0, false,   false,   false,   false, false},
-    {"smollm",           TFM__NUMBER, 0, false,   false,   false,   false, false},
-    {"llama-bpe",        0,           3, true,    true,    true,    true,  true},
-    {"llama3",           0,           3, true,    true,    true,    true,  true},
-    {"llama-v3",         0,           3, true,    true,    true,    true,  true},
-    {"qwen2",            0,           1, true,    true,    true,    false, false},
-    {"deepseek-r1-qwen", 0,           1, true,    true,    true,    false, false}
+    {"gpt-2 phi-2 mpt olmo jais modern-bert gigachat mellum exaone4 jina-es jina-de jina-v2-es jina-v2-de trillion "
+     "granite-docling a.x-4.0", false, false, {TFM__WORDS_GPT2}},
+    {"smollm starcoder refact command-r codeshell exaone minerva-7b mellum2", false, false,
+     {TFM__CUT_DIGIT, TFM__WORDS_GPT2}},
+    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", true, true, {TFM__WORDS_LLAMA3}},
+    {"dbrx smaug-bpe glm4 chatglm-bpe", false, false, {TFM__WORDS_LLAMA3}},
+    {"qwen2 deepseek-r1-qwen stablelm2 hunyuan megrez kormo solar-open grok-2", false, false, {TFM__WORDS_QWEN2}},
+    {"qwen35", false, false, {TFM__WORDS_QWEN35}},
+    {"gpt-4o llama4 kanana2 minimax-m2", false, false, {TFM__WORDS_GPT4O}},
+    {"tekken", true, true, {TFM__WORDS_TEKKEN}},
+    {"deepseek-v3 hunyuan-dense joyai-llm", false, false, {TFM__CUT_TO_THREE, TFM__CUT_CJK3, TFM__WORDS_DEEPSEEK3}},
+    {"deepseek-coder", false, false,
+     {TFM__CUT_NEWLINE, TFM__CUT_LETTERS, TFM__CUT_CODER_PUNCT, TFM__CUT_CJK, TFM__CUT_DIGIT}},
+    {"deepseek-llm", false, false, {TFM__CUT_NEWLINE, TFM__CUT_DEEPSEEK_LETTERS, TFM__CUT_DEEPSEEK_PUNCT,
+                                    TFM__CUT_TAIL, TFM__CUT_CJK, TFM__CUT_DIGITS}},
+    {"falcon", false, false, {TFM__CUT_FALCON, TFM__WORDS_GPT2, TFM__CUT_THREE}},
+    {"default", false, false, {TFM__CUT_PUNCT, TFM__WORDS_GPT2, TFM__CUT_DIGITS, TFM__CUT_THREE}}
 };
 
 /* Tokens that end a text or a turn whatever the file says of them, as the reference has it. */
@@ -6801,6 +6891,14 @@ static bool tfm__vocab_flag(const tfm_file *f, const char *key, bool absent) {
     return tfm_file_meta(f, key, &v) && tfm_value_bool(&v, &flag) ? flag : absent;
 }
 
+/* Is the name one of a list with a space between two? */
+static bool tfm__str_listed(tfm_string name, const char *list) {
+    for (size_t n; *list; list += n + (list[n] == ' ')) {
+        n = strcspn(list, " ");
+        if (n == name.size && memcmp(list, name.data, n) == 0) return true;
+    }
+    return false;
+}
 static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) {
     tfm_value v;
     tfm_string name;
@@ -6815,7 +6913,7 @@ static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) 
     if (!tfm_file_meta(f, "tokenizer.ggml.pre", &v)) return true;   /* tfm_tokenize will refuse, all else works */
     if (!tfm_value_string(&v, &t->pre)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.pre: not a string");
     for (size_t i = 0; i < sizeof tfm__splitters / sizeof *tfm__splitters; i++)
-        if (tfm__str_eq(t->pre, tfm__splitters[i].name)) t->splitter = &tfm__splitters[i];
+        if (tfm__str_listed(t->pre, tfm__splitters[i].names)) t->splitter = &tfm__splitters[i];
     return true;
 }
 
@@ -7046,69 +7144,142 @@ TFMDEF void tfm_tokenizer_free(tfm_tokenizer *t) {
 
 /* Splitting text into words. */
 
-typedef struct tfm__text_view {
-    const uint8_t *p;
-    size_t n;
-    const tfm__splitter *rules;
-} tfm__text_view;
+typedef struct tfm__text_view { const uint8_t *p; size_t n; } tfm__text_view;          /* a piece of text: up to n */
 
-/* The class of the character at `at`, which is *length bytes; 0 at the end of what a word may see. */
-static uint32_t tfm__text_peek(const tfm__text_view *x, size_t at, size_t *length) {
-    *length = 0;
-    if (at >= x->n) return 0;
+/* The character at `at`, which is before the end, its class and its length. */
+TFM__INLINE uint32_t tfm__text_char(tfm__text_view x, size_t at, uint32_t *kind, size_t *length) {
     int k;
-    uint32_t kind = tfm__char_class(tfm__utf8_decode(x->p + at, x->n - at, &k));
+    uint32_t c = tfm__utf8_decode(x.p + at, x.n - at, &k);
+    *kind = tfm__char_class(c);
     *length = (size_t)k;
-    return kind & x->rules->isolate ? 0 : kind;
+    return c;
+}
+/* Its class; 0 at the end of the piece. */
+static uint32_t tfm__text_peek(tfm__text_view x, size_t at, size_t *length) {
+    uint32_t kind;
+    *length = 0;
+    if (at >= x.n) return 0;
+    tfm__text_char(x, at, &kind, length);
+    return kind;
 }
 /* The end of the longest run of characters of the classes, at most `most` of them. */
-static size_t tfm__text_run(const tfm__text_view *x, size_t at, uint32_t classes, size_t most) {
+static size_t tfm__text_run(tfm__text_view x, size_t at, uint32_t classes, size_t most) {
     size_t length;
     for (; most && tfm__text_peek(x, at, &length) & classes; most--) at += length;
     return at;
 }
-static bool tfm__text_newline(const tfm__text_view *x, size_t at) {
-    return at < x->n && (x->p[at] == '\n' || x->p[at] == '\r');
-}
-static size_t tfm__text_contraction(const tfm__text_view *x, size_t at) {
-    if (x->p[at] != '\'' || at + 1 >= x->n) return 0;
-    uint8_t fold = x->rules->any_case ? 32 : 0;
-    uint8_t a = x->p[at + 1] | fold, b = at + 2 < x->n ? x->p[at + 2] | fold : 0;
+static bool tfm__text_newline(tfm__text_view x, size_t at) { return at < x.n && (x.p[at] == '\n' || x.p[at] == '\r'); }
+
+static size_t tfm__text_contraction(tfm__text_view x, size_t at, const tfm__word_rule *r) {
+    if (at + 1 >= x.n || x.p[at] != '\'') return 0;
+    uint8_t fold = r->flags & TFM__WORD_ANY_CASE ? 32 : 0;
+    uint8_t a = x.p[at + 1] | fold, b = at + 2 < x.n ? x.p[at + 2] | fold : 0;
     if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
     return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
 }
 /* White space from `at` on: to the last newline; else all of it, less the last before a word. */
-static size_t tfm__text_spaces(const tfm__text_view *x, size_t at) {
+static size_t tfm__text_spaces(tfm__text_view x, size_t at, bool newlines) {
     size_t end = at, last = at, newline = at, length;
     uint32_t kind;
     while ((kind = tfm__text_peek(x, end, &length)) & TFM__SPACE) {
         last = end;
         end += length;
-        if (x->rules->newlines && tfm__text_newline(x, last)) newline = end;
+        if (newlines && tfm__text_newline(x, last)) newline = end;
     }
     if (newline > at) return newline;
     return kind && last > at ? last : end;
 }
-/* The end of the word that begins at `at`, which is before the end of the text. */
-static size_t tfm__text_word(const tfm__text_view *x, size_t at) {
-    const uint32_t word = TFM__LETTER | TFM__NUMBER, others = ~(uint32_t)(TFM__SPACE | TFM__LETTER | TFM__NUMBER);
+/* Letters that are no ASCII small ones, then letters that are no ASCII capitals, at least one: letters
+   beyond ASCII are both, so the last of them may have to end the first run. Without such an end,
+   the first run alone. */
+static size_t tfm__text_camel(tfm__text_view x, size_t at) {
+    size_t length, shared = 0;
+    for (; tfm__text_peek(x, at, &length) & TFM__LETTER && (uint32_t)x.p[at] - 'a' >= 26; at += length)
+        if (length > 1) shared = at + length;
+    if (!(tfm__text_peek(x, at, &length) & TFM__LETTER)) return shared ? shared : at;
+    for (; tfm__text_peek(x, at, &length) & TFM__LETTER && (uint32_t)x.p[at] - 'A' >= 26; at += length) {}
+    return at;
+}
+static size_t tfm__text_letters(tfm__text_view x, size_t at, const tfm__word_rule *r) {
+    if (!(r->flags & TFM__WORD_CAMEL)) return tfm__text_run(x, at, r->letters, SIZE_MAX);
+    at = tfm__text_camel(x, at);
+    return r->flags & TFM__WORD_SUFFIX ? at + tfm__text_contraction(x, at, r) : at;
+}
+static size_t tfm__text_others(tfm__text_view x, size_t at, const tfm__word_rule *r) {
+    size_t length;
+    while (tfm__text_peek(x, at, &length) & r->others) at += length;
+    while ((r->flags & TFM__WORD_NEWLINES && tfm__text_newline(x, at)) ||
+           (r->flags & TFM__WORD_SLASH && at < x.n && x.p[at] == '/')) at++;
+    return at;
+}
+/* The end of the word that the rule finds at `at`, which is before the end of the text; `at` if none. */
+static size_t tfm__text_match(tfm__text_view x, size_t at, const tfm__word_rule *r) {
     size_t length, unused, end;
     uint32_t kind = tfm__text_peek(x, at, &length);
-    if (!kind) return at + length;      /* isolated */
-    if (kind & TFM__LETTER) return tfm__text_run(x, at, TFM__LETTER, SIZE_MAX);
-    bool space = x->p[at] == ' ';
+    if (kind & r->letters) return tfm__text_letters(x, at, r);
+    bool space = x.p[at] == ' ';
     uint32_t next = tfm__text_peek(x, at + length, &unused);
-    if ((end = tfm__text_contraction(x, at)) != 0) return at + end;
-    if (next & TFM__LETTER && (space || (x->rules->any_lead && !(kind & word) && !tfm__text_newline(x, at))))
-        return tfm__text_run(x, at + length, TFM__LETTER, SIZE_MAX);
-    if (kind & TFM__NUMBER) return tfm__text_run(x, at, TFM__NUMBER, x->rules->digits ? x->rules->digits : SIZE_MAX);
-    if (space && next & TFM__NUMBER && !x->rules->digits) return tfm__text_run(x, at + length, TFM__NUMBER, SIZE_MAX);
-    if (!(kind & TFM__SPACE) || (space && next & others)) {
-        end = tfm__text_run(x, at + length, others, SIZE_MAX);
-        while (x->rules->newlines && tfm__text_newline(x, end)) end++;
-        return end;
+    if (r->flags & TFM__WORD_CODE && x.p[at] < 0x7f && kind & (TFM__PUNCT | TFM__SYMBOL)) {
+        for (end = at + 1; end < x.n && ((uint32_t)x.p[end] | 32) - 'a' < 26; end++) {}
+        if (end > at + 1) return end;
     }
-    return tfm__text_spaces(x, at);
+    if (r->flags & TFM__WORD_CONTRACTION && (end = tfm__text_contraction(x, at, r)) != 0) return at + end;
+    if (next & r->letters && (space || (kind & r->lead && !tfm__text_newline(x, at))))
+        return tfm__text_letters(x, at + length, r);
+    if (kind & TFM__NUMBER) return tfm__text_run(x, at, TFM__NUMBER, r->digits ? r->digits : SIZE_MAX);
+    if (space && next & TFM__NUMBER && !r->digits) return tfm__text_run(x, at + length, TFM__NUMBER, SIZE_MAX);
+    if (kind & r->others) return tfm__text_others(x, at, r);
+    if (space && next & r->others) return tfm__text_others(x, at + length, r);
+    return kind & TFM__SPACE ? tfm__text_spaces(x, at, r->flags & TFM__WORD_NEWLINES) : at;
+}
+
+static bool tfm__cut_has(tfm__text_view x, size_t at, const tfm__cut *cut, size_t *length) {
+    uint32_t kind, c;
+    *length = 0;
+    if (at >= x.n) return false;
+    c = tfm__text_char(x, at, &kind, length);
+    if (kind & cut->classes) return true;
+    for (const uint32_t *r = cut->ranges; r && *r && *r <= c; r += 2)
+        if (c <= r[1]) return !(kind & TFM__SPACE && c > 127);
+    return false;
+}
+/* The first match of a cut from `at` on: its end, and where it begins; both the end if there is none. */
+static size_t tfm__cut_find(tfm__text_view x, size_t at, const tfm__cut *cut, size_t *begin) {
+    size_t length, end;
+    for (*begin = at; *begin < x.n; *begin = cut->tail && end > *begin ? end : *begin + length) {
+        int count = 0;
+        end = *begin;
+        if (cut->space && tfm__text_peek(x, end, &length) & TFM__SPACE) end += length;
+        for (; (!cut->most || count < cut->most) && tfm__cut_has(x, end, cut, &length); count++) end += length;
+        if (count >= cut->least && (!cut->tail || end == x.n)) return end;
+        tfm__text_peek(x, *begin, &length);
+    }
+    return *begin;
+}
+/* The end of the first piece of x at `at` that a step of a splitter makes: a match, or what stands before one. */
+static size_t tfm__text_step(tfm__text_view x, size_t at, int step) {
+    size_t begin = at, end, length;
+    if (step >= TFM__CUT_NEWLINE) {
+        end = tfm__cut_find(x, at, &tfm__cuts[step - TFM__CUT_NEWLINE], &begin);
+    } else {
+        const tfm__word_rule *r = &tfm__word_rules[step - 1];
+        while ((end = tfm__text_match(x, begin, r)) == begin) {
+            tfm__text_peek(x, begin, &length);
+            begin += length;
+            if (begin == x.n) return begin;
+        }
+    }
+    return begin > at ? begin : end;
+}
+/* The end of the word at `at`. ends[i] is where the piece ends that step i made last: each step only
+   looks at the piece of the step before, and only once it has come to the end of its own. */
+static size_t tfm__text_split(const tfm__splitter *s, const uint8_t *p, size_t n, size_t at, size_t *ends) {
+    tfm__text_view x = {p, n};
+    for (int i = 0; i < TFM__SPLIT_STEPS && s->steps[i]; i++) {
+        if (ends[i] <= at) ends[i] = tfm__text_step(x, at, s->steps[i]);
+        x.n = ends[i];
+    }
+    return x.n;
 }
 
 /* Merging one word. Symbols are numbered by the place of their first byte. A tournament over all
@@ -7222,6 +7393,8 @@ static void tfm__merge_word(const tfm__writer *w, const uint8_t *p, int32_t n) {
     }
 }
 
+/* A byte without a token is left out, as the reference does: some published vocabularies lack those
+   that no text of theirs held. */
 static void tfm__write_bytes_word(tfm__writer *w, const uint8_t *p, size_t n) {
     const tfm_tokenizer *t = w->t;
     int32_t id = n == 1 ? t->byte[*p] : t->splitter->whole ? tfm__find_bytes(t, p, n) : -1;
@@ -7229,7 +7402,6 @@ static void tfm__write_bytes_word(tfm__writer *w, const uint8_t *p, size_t n) {
     tfm__merge_word(w, p, (int32_t)n);
     for (size_t i = 0; i < n; i += (size_t)w->symbols[i].span)
         if (w->symbols[i].id >= 0) tfm__write_id(w, w->symbols[i].id);
-        else tfm__write_unknown(w, p + i, 1);
 }
 /* What is no token after all merges is one character; it goes byte by byte. */
 static void tfm__write_space_word(tfm__writer *w, const uint8_t *p, size_t n) {
@@ -7246,9 +7418,9 @@ static void tfm__write_space_word(tfm__writer *w, const uint8_t *p, size_t n) {
 static void tfm__write_piece(tfm__writer *w, const uint8_t *p, size_t n) {
     const tfm_tokenizer *t = w->t;
     if (t->spell == TFM__SPELL_BYTES) {
-        tfm__text_view x = {p, n, t->splitter};
+        size_t ends[TFM__SPLIT_STEPS] = {0};
         for (size_t at = 0, end; at < n; at = end) {
-            end = tfm__text_word(&x, at);
+            end = tfm__text_split(t->splitter, p, n, at, ends);
             tfm__write_bytes_word(w, p + at, end - at);
         }
     } else if (t->spell == TFM__SPELL_PLAIN) {

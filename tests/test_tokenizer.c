@@ -287,6 +287,25 @@ static void words(void) {
     words_of("gpt-2", "x\xc3\xa9y 5", "x\xc3\xa9y| 5");
     words_of("gpt-2", "a\xc2\xa0 b", "a|\xc2\xa0| b");               /* white space of two bytes */
     words_of("gpt-2", "x\xd9\xa3", "x|\xd9\xa3");                    /* an Arabic digit */
+    words_of("starcoder", "a 12b", "a| |1|2|b");
+    words_of("qwen35", "e\xcc\x81" "a b", "e\xcc\x81" "a| b");        /* a mark inside of a word */
+    words_of("qwen2", "e\xcc\x81" "a b", "e|\xcc\x81" "a| b");
+    words_of("falcon", "a1234!b", "a|123|4|!|b");
+    words_of("falcon", "x `=y", "x| |`=|y");
+    words_of("default", "x `=y", "x| `|=|y");
+    words_of("default", "a 1234", "a| |123|4");
+    words_of("gpt-4o", "abCd'Sx", "ab|Cd'S|x");
+    words_of("gpt-4o", "ABcd 1234", "ABcd| |123|4");
+    words_of("gpt-4o", "A\xc3\xa9" "BC", "A\xc3\xa9|BC");            /* a letter beyond ASCII is small and capital */
+    words_of("gpt-4o", "!\n/\n/a", "!\n/\n/|a");
+    words_of("tekken", "ab's 12", "ab|'s| |1|2");
+    words_of("deepseek-v3", "a_bc~~ 1234", "a|_bc|~~| |123|4");
+    words_of("deepseek-v3", "a\xe3\x81\x82\xe4\xb8\x80" "b", "a|\xe3\x81\x82\xe4\xb8\x80|b");
+    words_of("deepseek-v3", "1\x01\x02" "2", "1|\x01\x02|2");        /* matched by nothing: one word */
+    words_of("deepseek-coder", "a b\n\n12 ;", "a| b|\n|\n|1|2| ;");
+    words_of("deepseek-coder", "\xe4\xb8\x80 x", "\xe4\xb8\x80| x");
+    words_of("deepseek-llm", "a b\n12 ;  ", "a| b|\n|12| ;|  ");
+    words_of("deepseek-llm", "  a", " | a");
 }
 
 /* The highest score first; leftmost of equal ones; a character without token goes as bytes. */
@@ -482,9 +501,10 @@ static void memory_given(void) {
 
 /* Random bytes come back as they were. */
 static void round_trips(void) {
-    static const char *const pres[] = { "gpt-2", "smollm", "llama-bpe", "qwen2", NULL };
+    static const char *const pres[] = { "gpt-2", "smollm", "llama-bpe", "qwen2", "qwen35", "gpt-4o", "tekken", "falcon",
+                                        "default", "deepseek-v3", "deepseek-coder", "deepseek-llm", NULL };
     uint64_t state = 7;
-    for (int p = 0; p < 5; p++) {
+    for (size_t p = 0; p < sizeof pres / sizeof *pres; p++) {
         vocab v;
         loaded l;
         vocab_begin(&v, pres[p] ? "gpt2" : "llama", pres[p]);
@@ -584,8 +604,12 @@ static void refused_models(void) {
     refused(&v, TFM_UNSUPPORTED, "'t5'");
     v.model = "gpt2";
     unsplittable(&v, "tokenizer.ggml.pre is missing");
-    v.pre = "default";
-    unsplittable(&v, "'default'");
+    v.pre = "unheard-of";
+    unsplittable(&v, "'unheard-of'");
+    v.pre = "llama-bpe llama3";         /* a list, as the table has them, is no name */
+    unsplittable(&v, "'llama-bpe llama3'");
+    v.pre = "llama";
+    unsplittable(&v, "'llama'");
     v.pre = "gpt-2";
     v.count = 0;
     refused(&v, TFM_MALFORMED, "tokenizer.ggml.tokens");
