@@ -20,7 +20,7 @@ ROUNDED_RMS = 0.1   # where activations are rounded to 8 bits, at other places t
 ROUNDED_GAP = 0.35  # how far the reference's choice may then lie below our best
 TIMEOUT = 300
 QUANTIZED = {"q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"}
-OTHER = {"llama-spm", "spm-no-prefix", "phi-3"}       # not byte-level
+OTHER = {"bert-bge", "llama-spm", "spm-no-prefix", "phi-3"}       # not byte-level
 FAMILIES = ["gpt-2", "mpt", "falcon", "starcoder", "refact", "deepseek-llm", "deepseek-coder", "llama-bpe-16k",
             "qwen2-16k", "pre-smollm", "pre-deepseek-v3", "pre-gpt-4o", "pre-command-r", "pre-tekken", "pre-qwen35",
             "pre-default", *sorted(OTHER)]
