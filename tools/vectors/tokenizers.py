@@ -18,8 +18,8 @@ import struct
 import sys
 import unicodedata
 
-FAMILIES = ["gpt-2", "pre-smollm", "llama-bpe-16k", "qwen2-16k", "deepseek-llm", "pre-gpt-4o", "llama-spm", "spm-no-prefix",
-            "phi-3", "bert-bge"]
+FAMILIES = ["gpt-2", "pre-smollm", "llama-bpe-16k", "qwen2-16k", "deepseek-llm", "pre-gpt-4o", "llama-spm",
+            "spm-no-prefix", "phi-3", "bert-bge"]
 RANDOM = 70                             # texts taken from random.jsonl
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 SPACE = "\u2581"
