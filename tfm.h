@@ -456,10 +456,10 @@ TFMDEF bool tfm_value_next(tfm_value *array, tfm_value *element);
 
 #ifndef TFM_NO_TOKENIZER
 /* ---- Tokenizers --------------------------------------------------------- [API.TOKENIZER]
-   From the tokenizer.ggml.* metadata: byte-level BPE ("gpt2") with the pre-tokenizers gpt-2,
-   smollm, llama-bpe, qwen2; SentencePiece BPE ("llama"); one token per character ("char", our
-   own). Another kind is TFM_UNSUPPORTED, by name; with another pre-tokenizer all but
-   tfm_tokenize works, so that a model runs by ids. */
+   From the tokenizer.ggml.* metadata: byte-level BPE ("gpt2") with the pre-tokenizers that
+   tfm__splitters names; SentencePiece BPE ("llama"); WordPiece ("bert"; CLS and SEP are its BOS
+   and EOS); one token per character ("char", our own). Another kind is TFM_UNSUPPORTED, by name;
+   with another pre-tokenizer all but tfm_tokenize works, so that a model runs by ids. */
 
 typedef struct tfm_tokenizer tfm_tokenizer;
 
@@ -475,7 +475,8 @@ typedef struct tfm_tokenize_opts {
 
 /* Text -> ids. Returns how many there are, of which at most `capacity` are written; -1 on error
    (kept in c). Scratch comes from c's arena and is given back; tfm_tokenize_memory bounds it.
-   Invalid UTF-8 and NUL are bytes like others. Time is n log n at worst. */
+   Invalid UTF-8 and NUL are bytes like others ("bert" drops them, "gpt2" a byte without a token).
+   Time is n log n at worst. */
 TFMDEF int64_t tfm_tokenize(tfm_context *c, const tfm_tokenizer *t, const char *text, size_t size,
                             const tfm_tokenize_opts *opts, int32_t *ids, int64_t capacity);
 TFMDEF size_t  tfm_tokenize_memory(const tfm_tokenizer *t, size_t size);
@@ -6488,19 +6489,21 @@ TFMDEF bool tfm_file_meta(const tfm_file *f, const char *key, tfm_value *out) {
 }
 #ifndef TFM_NO_TOKENIZER
 /* ---- Tokenizers ---------------------------------------------------------- [IMPL.TOKENIZER]
-   Token texts stay in the file. Each is spelled in one of three ways, and a search for text
+   Token texts stay in the file. Each is spelled in one of four ways, and a search for text
    compares what the spelling stands for, so that neither text nor vocabulary is ever rewritten:
 
      "gpt2"   every byte as a character of GPT-2's byte alphabet (a space is U+0120)
      "llama"  a space as U+2581, some bytes as <0xNN>
+     "bert"   a space as U+2581, which begins a word
      "char"   as it is
 
    Text becomes ids in three steps: special tokens are cut out, what lies between is split into
    words that no merge can cross, and each word is merged, best pair first, until no pair of
    neighbours is known. For "gpt2" the best pair is the earliest in the list of merges; for
-   "llama" it is the one whose union is the token of the highest score.                        */
+   "llama" it is the one whose union is the token of the highest score. "bert" takes words apart
+   from the left instead, the longest token first.                                             */
 
-enum { TFM__SPELL_BYTES, TFM__SPELL_SPACE, TFM__SPELL_PLAIN };                  /* gpt2, llama, char */
+enum { TFM__SPELL_BYTES, TFM__SPELL_SPACE, TFM__SPELL_PLAIN, TFM__SPELL_WORD };   /* gpt2, llama, char, bert */
 
 /* GGUF's token types less those that change nothing here; with the flag of end tokens. */
 enum { TFM__TOKEN_NORMAL = 1, TFM__TOKEN_UNKNOWN, TFM__TOKEN_CONTROL, TFM__TOKEN_USER,
@@ -6511,38 +6514,134 @@ enum { TFM__SPECIAL_BYTES = 256 };
 
 /* Classes of characters as bits; 0 stands for the end of the text. */
 enum { TFM__OTHER = 1, TFM__LETTER = 2, TFM__NUMBER = 4, TFM__MARK = 8, TFM__PUNCT = 16, TFM__SYMBOL = 32,
-       TFM__SPACE = 64 };
+       TFM__SPACE = 64,
+       TFM__ONLY_SPACE = 0, TFM__OTHERS = TFM__OTHER | TFM__PUNCT | TFM__SYMBOL,
+       TFM__ANY_LEAD = TFM__OTHERS | TFM__MARK | TFM__SPACE };
 
-/* How a byte-level vocabulary's text is split into words: the first of these that matches, in
-   this order, the longest way it can. S is white space, L a letter, N a number.
+/* How a byte-level vocabulary's text is split into words: in up to six steps, each of which splits
+   the pieces that the one before left. A step is a cut or the word rule; a cut makes every match a
+   piece of its own, and what stands between two matches another. The word rule takes the first of
+   these that matches, in this order, the longest way it can. S is white space, L a letter, N a number.
+     code          an ASCII punctuation character, then [A-Za-z]+; only with TFM__WORD_CODE
      contraction   's 't 'm 'd 're 've 'll
-     letters       L+ after at most one other character: a space, or any but L, N, CR, LF
+     letters       `letters`+ after at most one other character: a space, or any of `lead` but CR, LF
      digits        N+ after at most one space; or `digits` of N, without the space
-     punctuation   a space or none, then one or more of neither S, L nor N; with `newlines`,
-                   then [\r\n]*
-     newlines      S*[\r\n]+, only with `newlines`
+     punctuation   a space or none, then one or more of `others`; then [\r\n]* or [\r\n/]*
+     newlines      S*[\r\n]+, only with TFM__WORD_NEWLINES
      space         S+ up to the last one before the next word, which that takes; else S+
-   A character of the classes `isolate` is a word of its own and ends the text before it. */
+   What none of them matches is one word up to where one does. */
+enum { TFM__WORD_CODE = 1, TFM__WORD_CONTRACTION = 2,
+       TFM__WORD_SUFFIX = 4,            /* contractions end the letters before them instead */
+       TFM__WORD_ANY_CASE = 8,          /* contractions in capitals too */
+       TFM__WORD_CAMEL = 16,            /* an ASCII capital behind another letter begins a word: see tfm__text_camel */
+       TFM__WORD_NEWLINES = 32, TFM__WORD_SLASH = 64 };
+
+typedef struct tfm__word_rule { uint8_t letters, lead, others, digits, flags; } tfm__word_rule;
+
+enum { TFM__WORDS_GPT2 = 1, TFM__WORDS_LLAMA3, TFM__WORDS_QWEN2, TFM__WORDS_QWEN35, TFM__WORDS_GPT4O, TFM__WORDS_TEKKEN,
+       TFM__WORDS_DEEPSEEK3, TFM__CUT_NEWLINE, TFM__CUT_DIGIT, TFM__CUT_DIGITS, TFM__CUT_TO_THREE, TFM__CUT_THREE,
+       TFM__CUT_PUNCT, TFM__CUT_FALCON, TFM__CUT_LETTERS, TFM__CUT_CODER_PUNCT, TFM__CUT_DEEPSEEK_LETTERS,
+       TFM__CUT_DEEPSEEK_PUNCT, TFM__CUT_CJK, TFM__CUT_CJK3, TFM__CUT_TAIL };
+
+static const tfm__word_rule tfm__word_rules[] = {
+    /* letters, lead, others, digits, flags */
+    /* GPT2 */
+    {TFM__LETTER, TFM__ONLY_SPACE, TFM__OTHERS | TFM__MARK, 0, TFM__WORD_CONTRACTION},
+    /* LLAMA3 */
+    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 3,
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+    /* QWEN2 */
+    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1,
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+    /* QWEN35 */
+    {TFM__LETTER | TFM__MARK, TFM__ANY_LEAD, TFM__OTHERS, 1,
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+    /* GPT4O */
+    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 3,
+     TFM__WORD_SUFFIX | TFM__WORD_ANY_CASE | TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_SLASH},
+    /* TEKKEN */
+    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1, TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_SLASH},
+    /* DEEPSEEK3 */
+    {TFM__LETTER | TFM__MARK, TFM__ANY_LEAD & ~(TFM__PUNCT | TFM__SYMBOL), TFM__PUNCT | TFM__SYMBOL, 3,
+     TFM__WORD_CODE | TFM__WORD_NEWLINES}
+};
+
+/* A cut: from `least` to `most` characters (0: any number) of the classes or in the ranges, which are
+   pairs of the first and the last; before them at most one of white space, with `space`. */
+typedef struct tfm__cut {
+    uint8_t classes, least, most;
+    bool space, tail;                   /* tail: only at the end of the piece */
+    const uint32_t *ranges;             /* ends with 0; NULL: none. White space beyond ASCII is in no range */
+} tfm__cut;
+
+static const uint32_t tfm__range_newline[] = {10, 10, 13, 13, 0};
+static const uint32_t tfm__range_digit[] = {'0', '9', 0};
+static const uint32_t tfm__range_signs[] = {'$', '$', '+', '+', '<', '>', '^', '^', '|', '|', '~', '~', 0};
+static const uint32_t tfm__range_falcon[] = {'$', '$', '+', '+', '<', '>', '^', '^', '`', '`', '|', '|', '~', '~', 0};
+static const uint32_t tfm__range_cjk[] = {0x800, 0x9fa5, 0xac00, 0xd7ff, 0};
+static const uint32_t tfm__range_cjk3[] = {0x3040, 0x30ff, 0x4e00, 0x9fa5, 0};
+static const uint32_t tfm__range_deepseek_punct[] = {
+    0x21, 0x2f, 0x3a, 0x7e, 0x2018, 0x201f, 0x3000, 0x3002, 0xff01, 0xff0f, 0xff1a, 0xff5e, 0};
+/* The letters with capitals that DeepSeek LLM's rule names, one by one, are data of that tokenizer. */
+static const uint32_t tfm__range_deepseek[] = {
+    0x41, 0x5a, 0x61, 0x7a, 0xb5, 0xb5, 0xc0, 0xd6, 0xd8, 0xf6, 0xf8, 0x1ba, 0x1bc, 0x1bf, 0x1c4, 0x293, 0x295, 0x2af,
+    0x370, 0x373, 0x376, 0x377, 0x37b, 0x37d, 0x37f, 0x37f, 0x386, 0x386, 0x388, 0x38a, 0x38c, 0x38c, 0x38e, 0x3a1,
+    0x3a3, 0x3f5, 0x3f7, 0x481, 0x48a, 0x52f, 0x531, 0x556, 0x10a0, 0x10c5, 0x13a0, 0x13f5, 0x13f8, 0x13fd,
+    0x1c90, 0x1cba, 0x1cbd, 0x1cbf, 0x1d00, 0x1d2b, 0x1d6b, 0x1d77, 0x1d79, 0x1d9a, 0x1e00, 0x1f15, 0x1f18, 0x1f1d,
+    0x1f20, 0x1f45, 0x1f48, 0x1f4d, 0x1f50, 0x1f57, 0x1f59, 0x1f59, 0x1f5b, 0x1f5b, 0x1f5d, 0x1f5d, 0x1f5f, 0x1f7d,
+    0x1f80, 0x1fb4, 0x1fb6, 0x1fbc, 0x1fbe, 0x1fbe, 0x1fc2, 0x1fc4, 0x1fc6, 0x1fcc, 0x1fd0, 0x1fd3, 0x1fd6, 0x1fdb,
+    0x1fe0, 0x1fec, 0x1ff2, 0x1ff4, 0x1ff6, 0x1ffc, 0x2102, 0x2102, 0x2107, 0x2107, 0x210a, 0x2113, 0x2115, 0x2115,
+    0x2119, 0x211d, 0x2124, 0x2124, 0x2126, 0x2126, 0x2128, 0x2128, 0x212a, 0x212d, 0x212f, 0x2134, 0x2139, 0x2139,
+    0x213c, 0x213f, 0x2145, 0x2149, 0x214e, 0x214e, 0x2183, 0x2184, 0x2c00, 0x2c7b, 0x2c7e, 0x2ce4, 0x2ceb, 0x2cee,
+    0x2cf2, 0x2cf3, 0xa640, 0xa66d, 0xa680, 0xa69b, 0xa722, 0xa76f, 0xa771, 0xa787, 0xa78b, 0xa78e, 0xab70, 0xabbf,
+    0xfb00, 0xfb06, 0xfb13, 0xfb17, 0xff21, 0xff3a, 0xff41, 0xff5a, 0x10400, 0x1044f, 0x104b0, 0x104d3,
+    0x104d8, 0x104fb, 0x10c80, 0x10cb2, 0x10cc0, 0x10cf2, 0x118a0, 0x118df, 0x1e900, 0x1e943, 0};
+
+static const tfm__cut tfm__cuts[] = {   /* from TFM__CUT_NEWLINE on */
+    /* classes    least most space  tail   ranges */
+    {0,            1,    1,   false, false, tfm__range_newline},
+    {TFM__NUMBER,  1,    1,   false, false, NULL},
+    {TFM__NUMBER,  1,    0,   false, false, NULL},
+    {TFM__NUMBER,  1,    3,   false, false, NULL},
+    {0,            3,    3,   false, false, tfm__range_digit},
+    {TFM__PUNCT,   1,    0,   false, false, tfm__range_signs},
+    {TFM__PUNCT,   1,    0,   false, false, tfm__range_falcon},
+    {TFM__LETTER,  1,    0,   true,  false, NULL},
+    {TFM__PUNCT,   1,    0,   true,  false, NULL},
+    {0,            1,    0,   true,  false, tfm__range_deepseek},
+    {0,            1,    0,   true,  false, tfm__range_deepseek_punct},
+    {0,            1,    0,   false, false, tfm__range_cjk},
+    {0,            1,    0,   false, false, tfm__range_cjk3},
+    {TFM__SPACE,   1,    0,   false, true,  NULL}
+};
+
+enum { TFM__SPLIT_STEPS = 6 };
+
 typedef struct tfm__splitter {
-    const char *name;                   /* tokenizer.ggml.pre */
-    uint8_t isolate;
-    uint8_t digits;                     /* most digits in a word; 0: any number, after a space */
-    bool any_case;                      /* contractions in capitals too */
-    bool any_lead;                      /* what may stand before letters: any, or only a space */
-    bool newlines;
+    const char *names;                  /* tokenizer.ggml.pre, with a space between two */
     bool whole;                         /* a word that is a token is taken before any merge */
     bool bos;                           /* BOS is added when the file does not say */
+    uint8_t steps[TFM__SPLIT_STEPS];    /* up to the first 0 */
 } tfm__splitter;
 
 static const tfm__splitter tfm__splitters[] = {
-    /* name            isolate    digits any_case any_lead newlines whole  bos */
-    {"gpt-2",            0,           0, false,   false,   false,   false, false},
-    {"smollm",           TFM__NUMBER, 0, false,   false,   false,   false, false},
-    {"llama-bpe",        0,           3, true,    true,    true,    true,  true},
-    {"llama3",           0,           3, true,    true,    true,    true,  true},
-    {"llama-v3",         0,           3, true,    true,    true,    true,  true},
-    {"qwen2",            0,           1, true,    true,    true,    false, false},
-    {"deepseek-r1-qwen", 0,           1, true,    true,    true,    false, false}
+    {"gpt-2 phi-2 mpt olmo jais gigachat mellum exaone4 trillion granite-docling a.x-4.0", false, false,
+     {TFM__WORDS_GPT2}},
+    {"smollm starcoder refact command-r codeshell exaone minerva-7b mellum2", false, false,
+     {TFM__CUT_DIGIT, TFM__WORDS_GPT2}},
+    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", true, true, {TFM__WORDS_LLAMA3}},
+    {"dbrx smaug-bpe glm4 chatglm-bpe", false, false, {TFM__WORDS_LLAMA3}},
+    {"qwen2 deepseek-r1-qwen stablelm2 hunyuan megrez kormo solar-open grok-2", false, false, {TFM__WORDS_QWEN2}},
+    {"qwen35", false, false, {TFM__WORDS_QWEN35}},
+    {"gpt-4o llama4 kanana2 minimax-m2", false, false, {TFM__WORDS_GPT4O}},
+    {"tekken", true, true, {TFM__WORDS_TEKKEN}},
+    {"deepseek-v3 hunyuan-dense joyai-llm", false, false, {TFM__CUT_TO_THREE, TFM__CUT_CJK3, TFM__WORDS_DEEPSEEK3}},
+    {"deepseek-coder", false, false,
+     {TFM__CUT_NEWLINE, TFM__CUT_LETTERS, TFM__CUT_CODER_PUNCT, TFM__CUT_CJK, TFM__CUT_DIGIT}},
+    {"deepseek-llm", false, false, {TFM__CUT_NEWLINE, TFM__CUT_DEEPSEEK_LETTERS, TFM__CUT_DEEPSEEK_PUNCT,
+                                    TFM__CUT_TAIL, TFM__CUT_CJK, TFM__CUT_DIGITS}},
+    {"falcon", false, false, {TFM__CUT_FALCON, TFM__WORDS_GPT2, TFM__CUT_THREE}},
+    {"default", false, false, {TFM__CUT_PUNCT, TFM__WORDS_GPT2, TFM__CUT_DIGITS, TFM__CUT_THREE}}
 };
 
 /* Tokens that end a text or a turn whatever the file says of them, as the reference has it. */
@@ -6557,6 +6656,7 @@ struct tfm_tokenizer {
     tfm_allocator allocator;
     bool owned;                         /* the memory is the allocator's */
     bool add_bos, add_eos, space_prefix;
+    bool lower, strip;                  /* bert: text is made lower case, and loses its accents */
     bool words;                         /* llama: no plain token has a space behind another character */
     int spell;
     const tfm__splitter *splitter;      /* gpt2 only; NULL: unknown, text cannot be split */
@@ -6613,7 +6713,7 @@ TFMDEF size_t tfm_utf8_feed(tfm_utf8 *u, const char *bytes, size_t size, bool re
 }
 
 typedef struct tfm__unicode_row { uint32_t first; const char *runs; } tfm__unicode_row;
-static uint32_t tfm__unicode_class(uint32_t c);
+static uint32_t tfm__unicode_class(uint32_t c), tfm__unicode_lower_of(uint32_t c), tfm__unicode_bare_of(uint32_t c);
 
 TFM__INLINE uint32_t tfm__char_class(uint32_t c) {
     if ((c | 32) - 'a' < 26) return TFM__LETTER;
@@ -6626,7 +6726,7 @@ TFM__INLINE uint32_t tfm__char_class(uint32_t c) {
    *value is the byte meant, or -1 if the spelling has no such character (it is taken as it is). */
 static size_t tfm__spelled(int spell, const uint8_t *p, size_t n, int *value) {
     *value = p[0];
-    if (spell == TFM__SPELL_SPACE) {
+    if (spell == TFM__SPELL_SPACE || spell == TFM__SPELL_WORD) {
         if (p[0] == ' ') *value = -1;
         if (p[0] != 0xe2 || n < 3 || p[1] != 0x96 || p[2] != 0x81) return 1;
         *value = ' ';
@@ -6726,14 +6826,17 @@ static int32_t tfm__find_spelled(const tfm_tokenizer *t, tfm_string a, tfm_strin
     uint32_t h = tfm__hash_text(tfm__hash_text(tfm__hash_start, t->spell, a), t->spell, b);
     return tfm__find_hashed(t, tfm__hash_end(h), a, b);
 }
-static int32_t tfm__find_bytes(const tfm_tokenizer *t, const uint8_t *p, size_t n) {
-    uint32_t h = tfm__hash_start, at;
-    if (n > t->longest) return -1;
-    for (size_t i = 0; i < n; i++) h = tfm__hash_byte(h, p[i]);
-    at = h = tfm__hash_end(h);
+static int32_t tfm__find_hashed_bytes(const tfm_tokenizer *t, uint32_t h, const uint8_t *p, size_t n) {
+    uint32_t at = h;
     int32_t id = tfm__slot_next(t, h, &at);
     while (id >= 0 && !(tfm__token_plain(t, id) && tfm__token_means(t, id, p, n))) id = tfm__slot_next(t, h, &at);
     return id;
+}
+static int32_t tfm__find_bytes(const tfm_tokenizer *t, const uint8_t *p, size_t n) {
+    uint32_t h = tfm__hash_start;
+    if (n > t->longest) return -1;
+    for (size_t i = 0; i < n; i++) h = tfm__hash_byte(h, p[i]);
+    return tfm__find_hashed_bytes(t, tfm__hash_end(h), p, n);
 }
 /* Texts can be made up so that their hashes meet, and every search walks past all of them. No run of
    full slots may be longer than this; in a full table of 10^6 random texts the longest has some 2000. */
@@ -6800,6 +6903,14 @@ static bool tfm__vocab_flag(const tfm_file *f, const char *key, bool absent) {
     return tfm_file_meta(f, key, &v) && tfm_value_bool(&v, &flag) ? flag : absent;
 }
 
+/* Is the name one of a list with a space between two? */
+static bool tfm__str_listed(tfm_string name, const char *list) {
+    for (size_t n; *list; list += n + (list[n] == ' ')) {
+        for (n = 0; list[n] && list[n] != ' '; n++) {}
+        if (n == name.size && memcmp(list, name.data, n) == 0) return true;
+    }
+    return false;
+}
 static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) {
     tfm_value v;
     tfm_string name;
@@ -6808,13 +6919,14 @@ static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) 
     if (!tfm_value_string(&v, &name)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.model: not a string");
     if (tfm__str_eq(name, "llama")) { t->spell = TFM__SPELL_SPACE; return true; }
     if (tfm__str_eq(name, "char")) { t->spell = TFM__SPELL_PLAIN; return true; }
+    if (tfm__str_eq(name, "bert")) { t->spell = TFM__SPELL_WORD; return true; }
     if (!tfm__str_eq(name, "gpt2"))
-        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is not gpt2, llama or char", &name);
+        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is not gpt2, llama, bert or char", &name);
     t->spell = TFM__SPELL_BYTES;
     if (!tfm_file_meta(f, "tokenizer.ggml.pre", &v)) return true;   /* tfm_tokenize will refuse, all else works */
     if (!tfm_value_string(&v, &t->pre)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.pre: not a string");
     for (size_t i = 0; i < sizeof tfm__splitters / sizeof *tfm__splitters; i++)
-        if (tfm__str_eq(t->pre, tfm__splitters[i].name)) t->splitter = &tfm__splitters[i];
+        if (tfm__str_listed(t->pre, tfm__splitters[i].names)) t->splitter = &tfm__splitters[i];
     return true;
 }
 
@@ -6831,6 +6943,26 @@ static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *ke
         case TFM__TOKEN_BYTE: return (uint8_t)(byte ? TFM__TOKEN_BYTE : TFM__TOKEN_NORMAL);
         default: return TFM__TOKEN_NORMAL;
     }
+}
+
+/* The special tokens and what is added to text, with what holds when the file does not say. */
+static void tfm__vocab_special(tfm_tokenizer *t, const tfm_file *f) {
+    bool llama = t->spell == TFM__SPELL_SPACE, bert = t->spell == TFM__SPELL_WORD;
+    int32_t n = t->count;
+    t->bos = tfm__vocab_id(f, "tokenizer.ggml.bos_token_id", n, llama ? 1 : bert ? 101 : -1);
+    t->eos = tfm__vocab_id(f, "tokenizer.ggml.eos_token_id", n, llama ? 2 : bert ? 102 : -1);
+    t->unknown = tfm__vocab_id(f, "tokenizer.ggml.unknown_token_id", n, llama ? 0 : bert ? 100 : -1);
+    if (bert) {                         /* CLS and SEP; that key is spelled so in real files */
+        t->bos = tfm__vocab_id(f, "tokenizer.ggml.cls_token_id", n, t->bos);
+        t->eos = tfm__vocab_id(f, "tokenizer.ggml.seperator_token_id", n, t->eos);
+    }
+    bool adds = llama || bert || (t->splitter && t->splitter->bos);
+    t->add_bos = tfm__vocab_flag(f, "tokenizer.ggml.add_bos_token", adds) && t->bos >= 0;
+    t->add_eos = tfm__vocab_flag(f, bert ? "tokenizer.ggml.add_sep_token" : "tokenizer.ggml.add_eos_token", bert) &&
+                 t->eos >= 0;
+    t->space_prefix = llama && tfm__vocab_flag(f, "tokenizer.ggml.add_space_prefix", true);
+    t->lower = bert && tfm__vocab_flag(f, "tokenizer.ggml.normalizer.lowercase", true);
+    t->strip = bert && tfm__vocab_flag(f, "tokenizer.ggml.normalizer.strip_accents", t->lower);
 }
 
 /* Reads and checks all keys; counts what the tables depend on. */
@@ -6856,14 +6988,7 @@ static bool tfm__vocab_scan(tfm_tokenizer *t, tfm__vocab_keys *keys, const tfm_f
             return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.tokens: element %i cannot be read", (int64_t)id);
         if (s.size > t->longest) t->longest = s.size;
     }
-    bool llama = t->spell == TFM__SPELL_SPACE;
-    t->bos = tfm__vocab_id(f, "tokenizer.ggml.bos_token_id", t->count, llama ? 1 : -1);
-    t->eos = tfm__vocab_id(f, "tokenizer.ggml.eos_token_id", t->count, llama ? 2 : -1);
-    t->unknown = tfm__vocab_id(f, "tokenizer.ggml.unknown_token_id", t->count, llama ? 0 : -1);
-    bool adds = llama || (t->splitter && t->splitter->bos);
-    t->add_bos = tfm__vocab_flag(f, "tokenizer.ggml.add_bos_token", adds) && t->bos >= 0;
-    t->add_eos = tfm__vocab_flag(f, "tokenizer.ggml.add_eos_token", false) && t->eos >= 0;
-    t->space_prefix = llama && tfm__vocab_flag(f, "tokenizer.ggml.add_space_prefix", true);
+    tfm__vocab_special(t, f);
     return true;
 }
 
@@ -7045,69 +7170,146 @@ TFMDEF void tfm_tokenizer_free(tfm_tokenizer *t) {
 
 /* Splitting text into words. */
 
-typedef struct tfm__text_view {
-    const uint8_t *p;
-    size_t n;
-    const tfm__splitter *rules;
-} tfm__text_view;
+typedef struct tfm__text_view { const uint8_t *p; size_t n; } tfm__text_view;          /* a piece of text: up to n */
 
-/* The class of the character at `at`, which is *length bytes; 0 at the end of what a word may see. */
-static uint32_t tfm__text_peek(const tfm__text_view *x, size_t at, size_t *length) {
-    *length = 0;
-    if (at >= x->n) return 0;
+/* The character at `at`, which is before the end, its class and its length. */
+TFM__INLINE uint32_t tfm__text_char(tfm__text_view x, size_t at, uint32_t *kind, size_t *length) {
     int k;
-    uint32_t kind = tfm__char_class(tfm__utf8_decode(x->p + at, x->n - at, &k));
+    uint32_t c = tfm__utf8_decode(x.p + at, x.n - at, &k);
+    *kind = tfm__char_class(c);
     *length = (size_t)k;
-    return kind & x->rules->isolate ? 0 : kind;
+    return c;
+}
+/* Its class; 0 at the end of the piece. */
+static uint32_t tfm__text_peek(tfm__text_view x, size_t at, size_t *length) {
+    uint32_t kind;
+    *length = 0;
+    if (at >= x.n) return 0;
+    tfm__text_char(x, at, &kind, length);
+    return kind;
 }
 /* The end of the longest run of characters of the classes, at most `most` of them. */
-static size_t tfm__text_run(const tfm__text_view *x, size_t at, uint32_t classes, size_t most) {
+static size_t tfm__text_run(tfm__text_view x, size_t at, uint32_t classes, size_t most) {
     size_t length;
     for (; most && tfm__text_peek(x, at, &length) & classes; most--) at += length;
     return at;
 }
-static bool tfm__text_newline(const tfm__text_view *x, size_t at) {
-    return at < x->n && (x->p[at] == '\n' || x->p[at] == '\r');
-}
-static size_t tfm__text_contraction(const tfm__text_view *x, size_t at) {
-    if (x->p[at] != '\'' || at + 1 >= x->n) return 0;
-    uint8_t fold = x->rules->any_case ? 32 : 0;
-    uint8_t a = x->p[at + 1] | fold, b = at + 2 < x->n ? x->p[at + 2] | fold : 0;
+static bool tfm__text_newline(tfm__text_view x, size_t at) { return at < x.n && (x.p[at] == '\n' || x.p[at] == '\r'); }
+
+static size_t tfm__text_contraction(tfm__text_view x, size_t at, const tfm__word_rule *r) {
+    if (at + 1 >= x.n || x.p[at] != '\'') return 0;
+    uint8_t fold = r->flags & TFM__WORD_ANY_CASE ? 32 : 0;
+    uint8_t a = x.p[at + 1] | fold, b = at + 2 < x.n ? x.p[at + 2] | fold : 0;
     if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
     return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
 }
 /* White space from `at` on: to the last newline; else all of it, less the last before a word. */
-static size_t tfm__text_spaces(const tfm__text_view *x, size_t at) {
+static size_t tfm__text_spaces(tfm__text_view x, size_t at, bool newlines) {
     size_t end = at, last = at, newline = at, length;
     uint32_t kind;
     while ((kind = tfm__text_peek(x, end, &length)) & TFM__SPACE) {
         last = end;
         end += length;
-        if (x->rules->newlines && tfm__text_newline(x, last)) newline = end;
+        if (newlines && tfm__text_newline(x, last)) newline = end;
     }
     if (newline > at) return newline;
     return kind && last > at ? last : end;
 }
-/* The end of the word that begins at `at`, which is before the end of the text. */
-static size_t tfm__text_word(const tfm__text_view *x, size_t at) {
-    const uint32_t word = TFM__LETTER | TFM__NUMBER, others = ~(uint32_t)(TFM__SPACE | TFM__LETTER | TFM__NUMBER);
+/* Letters that are no ASCII small ones, then letters that are no ASCII capitals, at least one: letters
+   beyond ASCII are both, so the last of them may have to end the first run. Without such an end,
+   the first run alone. */
+static size_t tfm__text_camel(tfm__text_view x, size_t at) {
+    size_t length, shared = 0;
+    for (; tfm__text_peek(x, at, &length) & TFM__LETTER && (uint32_t)x.p[at] - 'a' >= 26; at += length)
+        if (length > 1) shared = at + length;
+    if (!(tfm__text_peek(x, at, &length) & TFM__LETTER)) return shared ? shared : at;
+    for (; tfm__text_peek(x, at, &length) & TFM__LETTER && (uint32_t)x.p[at] - 'A' >= 26; at += length) {}
+    return at;
+}
+static size_t tfm__text_letters(tfm__text_view x, size_t at, const tfm__word_rule *r) {
+    if (!(r->flags & TFM__WORD_CAMEL)) return tfm__text_run(x, at, r->letters, SIZE_MAX);
+    at = tfm__text_camel(x, at);
+    return r->flags & TFM__WORD_SUFFIX ? at + tfm__text_contraction(x, at, r) : at;
+}
+static size_t tfm__text_others(tfm__text_view x, size_t at, const tfm__word_rule *r) {
+    size_t length;
+    while (tfm__text_peek(x, at, &length) & r->others) at += length;
+    while ((r->flags & TFM__WORD_NEWLINES && tfm__text_newline(x, at)) ||
+           (r->flags & TFM__WORD_SLASH && at < x.n && x.p[at] == '/')) at++;
+    return at;
+}
+/* The end of the word that the rule finds at `at`, which is before the end of the text; `at` if none. */
+static size_t tfm__text_match(tfm__text_view x, size_t at, const tfm__word_rule *r) {
     size_t length, unused, end;
     uint32_t kind = tfm__text_peek(x, at, &length);
-    if (!kind) return at + length;      /* isolated */
-    if (kind & TFM__LETTER) return tfm__text_run(x, at, TFM__LETTER, SIZE_MAX);
-    bool space = x->p[at] == ' ';
+    if (kind & r->letters) return tfm__text_letters(x, at, r);
+    bool space = x.p[at] == ' ';
     uint32_t next = tfm__text_peek(x, at + length, &unused);
-    if ((end = tfm__text_contraction(x, at)) != 0) return at + end;
-    if (next & TFM__LETTER && (space || (x->rules->any_lead && !(kind & word) && !tfm__text_newline(x, at))))
-        return tfm__text_run(x, at + length, TFM__LETTER, SIZE_MAX);
-    if (kind & TFM__NUMBER) return tfm__text_run(x, at, TFM__NUMBER, x->rules->digits ? x->rules->digits : SIZE_MAX);
-    if (space && next & TFM__NUMBER && !x->rules->digits) return tfm__text_run(x, at + length, TFM__NUMBER, SIZE_MAX);
-    if (!(kind & TFM__SPACE) || (space && next & others)) {
-        end = tfm__text_run(x, at + length, others, SIZE_MAX);
-        while (x->rules->newlines && tfm__text_newline(x, end)) end++;
-        return end;
+    if (r->flags & TFM__WORD_CODE && x.p[at] < 0x7f && kind & (TFM__PUNCT | TFM__SYMBOL)) {
+        for (end = at + 1; end < x.n && ((uint32_t)x.p[end] | 32) - 'a' < 26; end++) {}
+        if (end > at + 1) return end;
     }
-    return tfm__text_spaces(x, at);
+    if (r->flags & TFM__WORD_CONTRACTION && (end = tfm__text_contraction(x, at, r)) != 0) return at + end;
+    if (next & r->letters && (space || (kind & r->lead && !tfm__text_newline(x, at))))
+        return tfm__text_letters(x, at + length, r);
+    if (kind & TFM__NUMBER) return tfm__text_run(x, at, TFM__NUMBER, r->digits ? r->digits : SIZE_MAX);
+    if (space && next & TFM__NUMBER && !r->digits) return tfm__text_run(x, at + length, TFM__NUMBER, SIZE_MAX);
+    if (kind & r->others) return tfm__text_others(x, at, r);
+    if (space && next & r->others) return tfm__text_others(x, at + length, r);
+    return kind & TFM__SPACE ? tfm__text_spaces(x, at, r->flags & TFM__WORD_NEWLINES) : at;
+}
+
+/* Ranges: pairs of the first and the last, in order, then 0. */
+static bool tfm__in_ranges(const uint32_t *r, uint32_t c) {
+    for (; *r && *r <= c; r += 2)
+        if (c <= r[1]) return true;
+    return false;
+}
+static bool tfm__cut_has(tfm__text_view x, size_t at, const tfm__cut *cut, size_t *length) {
+    uint32_t kind, c;
+    *length = 0;
+    if (at >= x.n) return false;
+    c = tfm__text_char(x, at, &kind, length);
+    if (kind & cut->classes) return true;
+    return cut->ranges && tfm__in_ranges(cut->ranges, c) && !(kind & TFM__SPACE && c > 127);
+}
+/* The first match of a cut from `at` on: its end, and where it begins; both the end if there is none. */
+static size_t tfm__cut_find(tfm__text_view x, size_t at, const tfm__cut *cut, size_t *begin) {
+    size_t length, end;
+    for (*begin = at; *begin < x.n; *begin = cut->tail && end > *begin ? end : *begin + length) {
+        int count = 0;
+        end = *begin;
+        if (cut->space && tfm__text_peek(x, end, &length) & TFM__SPACE) end += length;
+        for (; (!cut->most || count < cut->most) && tfm__cut_has(x, end, cut, &length); count++) end += length;
+        if (count >= cut->least && (!cut->tail || end == x.n)) return end;
+        tfm__text_peek(x, *begin, &length);
+    }
+    return *begin;
+}
+/* The end of the first piece of x at `at` that a step of a splitter makes: a match, or what stands before one. */
+static size_t tfm__text_step(tfm__text_view x, size_t at, int step) {
+    size_t begin = at, end, length;
+    if (step >= TFM__CUT_NEWLINE) {
+        end = tfm__cut_find(x, at, &tfm__cuts[step - TFM__CUT_NEWLINE], &begin);
+    } else {
+        const tfm__word_rule *r = &tfm__word_rules[step - 1];
+        while ((end = tfm__text_match(x, begin, r)) == begin) {
+            tfm__text_peek(x, begin, &length);
+            begin += length;
+            if (begin == x.n) return begin;
+        }
+    }
+    return begin > at ? begin : end;
+}
+/* The end of the word at `at`. ends[i] is where the piece ends that step i made last: each step only
+   looks at the piece of the step before, and only once it has come to the end of its own. */
+static size_t tfm__text_split(const tfm__splitter *s, const uint8_t *p, size_t n, size_t at, size_t *ends) {
+    tfm__text_view x = {p, n};
+    for (int i = 0; i < TFM__SPLIT_STEPS && s->steps[i]; i++) {
+        if (ends[i] <= at) ends[i] = tfm__text_step(x, at, s->steps[i]);
+        x.n = ends[i];
+    }
+    return x.n;
 }
 
 /* Merging one word. Symbols are numbered by the place of their first byte. A tournament over all
@@ -7127,7 +7329,7 @@ typedef struct tfm__writer {
     tfm_context *c;
     const tfm_tokenizer *t;
     tfm__merge_symbol *symbols;         /* [bytes of the longest word] */
-    uint8_t *copy;                      /* llama: [bytes of the text + 1] */
+    uint8_t *copy;                      /* llama: the text behind a space; bert: a word behind a space */
     int32_t *ids;
     int64_t capacity, count;
 } tfm__writer;
@@ -7221,6 +7423,8 @@ static void tfm__merge_word(const tfm__writer *w, const uint8_t *p, int32_t n) {
     }
 }
 
+/* A byte without a token is left out, as the reference does: some published vocabularies lack those
+   that no text of theirs held. */
 static void tfm__write_bytes_word(tfm__writer *w, const uint8_t *p, size_t n) {
     const tfm_tokenizer *t = w->t;
     int32_t id = n == 1 ? t->byte[*p] : t->splitter->whole ? tfm__find_bytes(t, p, n) : -1;
@@ -7228,7 +7432,6 @@ static void tfm__write_bytes_word(tfm__writer *w, const uint8_t *p, size_t n) {
     tfm__merge_word(w, p, (int32_t)n);
     for (size_t i = 0; i < n; i += (size_t)w->symbols[i].span)
         if (w->symbols[i].id >= 0) tfm__write_id(w, w->symbols[i].id);
-        else tfm__write_unknown(w, p + i, 1);
 }
 /* What is no token after all merges is one character; it goes byte by byte. */
 static void tfm__write_space_word(tfm__writer *w, const uint8_t *p, size_t n) {
@@ -7241,15 +7444,86 @@ static void tfm__write_space_word(tfm__writer *w, const uint8_t *p, size_t n) {
         else for (size_t k = 0; k < span; k++) tfm__write_byte(w, p[i + k]);
     }
 }
+/* WordPiece. Text is cleaned as BERT does: accents and case go, control characters too; white space
+   ends a word, and punctuation and CJK ideographs are words of their own. A word is written with a
+   space before it and taken apart from the left, the longest token first. */
+
+static const uint32_t tfm__range_ideographs[] = {       /* less 2B820 on, as BERT's own list has a gap there */
+    0x3400, 0x4dbf, 0x4e00, 0x9fff, 0xf900, 0xfaff, 0x20000, 0x2a6df, 0x2a700, 0x2b81f, 0x2b920, 0x2ceaf,
+    0x2f800, 0x2fa1f, 0};
+static const uint32_t tfm__range_control[] = {          /* Cc, Cf, Co: what is assigned and no sign */
+    0x1, 0x1f, 0x7f, 0x9f, 0xad, 0xad, 0x600, 0x605, 0x61c, 0x61c, 0x6dd, 0x6dd, 0x70f, 0x70f, 0x890, 0x891,
+    0x8e2, 0x8e2, 0x180e, 0x180e, 0x200b, 0x200f, 0x202a, 0x202e, 0x2060, 0x2064, 0x2066, 0x206f, 0xe000, 0xf8ff,
+    0xfeff, 0xfeff, 0xfff9, 0xfffb, 0x110bd, 0x110bd, 0x110cd, 0x110cd, 0x13430, 0x1343f, 0x1bca0, 0x1bca3,
+    0x1d173, 0x1d17a, 0xe0001, 0xe0001, 0xe0020, 0xe007f, 0xf0000, 0xffffd, 0x100000, 0x10fffd, 0};
+
+static size_t tfm__utf8_encode(uint32_t c, uint8_t *out) {
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = n - 1; i; i--, c >>= 6) out[i] = (uint8_t)(0x80 | (c & 0x3f));
+    out[0] = (uint8_t)(n == 1 ? c : (0xf00u >> n & 0xff) | c);
+    return n;
+}
+/* The longest token that p begins with and its size, or -1. */
+static int32_t tfm__longest_token(const tfm_tokenizer *t, const uint8_t *p, size_t n, size_t *size) {
+    uint32_t h = tfm__hash_start;
+    int32_t found = -1;
+    if (n > t->longest) n = t->longest;
+    if (n > TFM__SPECIAL_BYTES) n = TFM__SPECIAL_BYTES;
+    for (size_t k = 1; k <= n; k++) {
+        h = tfm__hash_byte(h, p[k - 1]);
+        int32_t id = tfm__find_hashed_bytes(t, tfm__hash_end(h), p, k);
+        if (id >= 0) { found = id; *size = k; }
+    }
+    return found;
+}
+/* The word in the copy: tokens for all of it, or the unknown token. */
+static void tfm__write_pieces(tfm__writer *w, size_t n) {
+    int64_t before = w->count;
+    for (size_t at = 0, size = 0; n > 1 && at < n; at += size) {
+        int32_t id = tfm__longest_token(w->t, w->copy + at, n - at, &size);
+        if (id >= 0) { tfm__write_id(w, id); continue; }
+        w->count = before;
+        tfm__write_unknown(w, w->copy + 1, n - 1);
+        return;
+    }
+}
+static void tfm__write_words(tfm__writer *w, const uint8_t *p, size_t n) {
+    const tfm_tokenizer *t = w->t;
+    size_t size = 1;                    /* the copy holds a space, then the word so far */
+    w->copy[0] = ' ';
+    for (size_t at = 0; at < n;) {
+        int k;
+        uint32_t c = tfm__utf8_decode(p + at, n - at, &k);
+        at += (size_t)k;
+        if (t->strip) c = tfm__unicode_bare_of(c);
+        uint32_t kind = tfm__char_class(c);
+        bool alone = kind & TFM__PUNCT || (c < 127 && kind & TFM__SYMBOL) || tfm__in_ranges(tfm__range_ideographs, c);
+        if (alone || kind & TFM__SPACE) {
+            tfm__write_pieces(w, size);
+            size = 1;
+        }
+        if (kind & TFM__SPACE || c == 0 || c == 0xfffd || (t->strip && kind & TFM__MARK) ||
+            tfm__in_ranges(tfm__range_control, c)) continue;
+        if (t->lower) c = tfm__unicode_lower_of(c);
+        if (c == 0x2581) c = ' ';       /* cannot be told from a space, as the vocabulary spells it */
+        size += tfm__utf8_encode(c, w->copy + size);
+        if (!alone) continue;
+        tfm__write_pieces(w, size);
+        size = 1;
+    }
+    tfm__write_pieces(w, size);
+}
 /* A piece of text without special tokens: at the beginning, or after such a token. */
 static void tfm__write_piece(tfm__writer *w, const uint8_t *p, size_t n) {
     const tfm_tokenizer *t = w->t;
     if (t->spell == TFM__SPELL_BYTES) {
-        tfm__text_view x = {p, n, t->splitter};
+        size_t ends[TFM__SPLIT_STEPS] = {0};
         for (size_t at = 0, end; at < n; at = end) {
-            end = tfm__text_word(&x, at);
+            end = tfm__text_split(t->splitter, p, n, at, ends);
             tfm__write_bytes_word(w, p + at, end - at);
         }
+    } else if (t->spell == TFM__SPELL_WORD) {
+        tfm__write_words(w, p, n);
     } else if (t->spell == TFM__SPELL_PLAIN) {
         for (size_t at = 0; at < n;) {
             int k;
@@ -7293,12 +7567,13 @@ static int32_t tfm__match_special(const tfm_tokenizer *t, const uint8_t *p, size
     return found;
 }
 
-/* 16 bytes for each byte of text and one more; for "llama" a 17th. Each rounded up to TFM_ALIGN. */
+/* 16 bytes for each byte of text and one more; for "llama" a 17th; for "bert" one and a half, as a
+   small letter may be a byte longer than the capital. Each rounded up to TFM_ALIGN. */
 static size_t tfm__writer_symbols(const tfm_tokenizer *t, size_t size) {
-    return t->spell == TFM__SPELL_PLAIN ? 0 : size + 1;
+    return t->spell >= TFM__SPELL_PLAIN ? 0 : size + 1;
 }
 static size_t tfm__writer_copy(const tfm_tokenizer *t, size_t size) {
-    return t->spell == TFM__SPELL_SPACE ? size + 1 : 0;
+    return t->spell == TFM__SPELL_SPACE ? size + 1 : t->spell == TFM__SPELL_WORD ? size + size / 2 + 1 : 0;
 }
 TFMDEF size_t tfm_tokenize_memory(const tfm_tokenizer *t, size_t size) {
     tfm__carver k;
@@ -7451,17 +7726,141 @@ static const tfm__unicode_row tfm__unicode[] = {
     {0xe0100, "VP%"}
 };
 
-static int tfm__unicode_digit(char ch) { return (ch == ' ' ? '\\' : ch == '!' ? '?' : ch) - '#'; }
+/* Capital letters -> small ones; letters with accents -> bare ones. */
+static const tfm__unicode_row tfm__unicode_lower[] = {
+    {0x00041, "#`&c$[%{%h'$H'DX&)$#s+$4|+%R$)%R&)$#^(#4e(&#e,#.Z,$#Y,##R,$*W,##P,%#k&#+g(##y+$#W,##)$#/##$##X,&#g,"},
+    {0x0019d, "##e,$#)#4b,$#q,##j,$#q,%#f,$#q,##j,$*o,#.h,$#s,##l,&#+*)5$))$))$R$'%X$)%)+$#'$#['##w$#m%j%$#p($X$y("},
+    {0x0023a, "##sm-##nm-$#X*##zt-%#dm-$#k+##s.##)#@R&c).x/&#++#g()-V&#*%$-]$##%$W% $$T$'F#;+j$'(#c%%#v%$#.##5%0n("},
+    {0x00400, "#Q%i&#W'S%S$[%G,j&7$#C#L<%a))%{'Z%Yc${'W|,$#'(#/R3i-jyB#Bw`IzS$l(UG%0)U*|,P]&,#Qg*$a)jg*,N%+B5-N9"},
+    {0x01f38, "#N2+B5.:;+N5;NU$+N5+N5+*5#*w%##z%.6w%##e&.*=#*Q'/*n'#*i'##p'.*u'#*)##[(k)#cU*&#]I##c()#rX+P$Q%g$6#-"},
+    {0x024b6, "#`&W$xK])tu$S$#'$#bk-##Pv)##Xu)%4zj-$#Rm-##c$#+d$$#_m-%#)+*]n-#m)rn-+.5'#-S_2R&XnA6v$KP&LR)&U'+-.9"},
+    {0x0a77d, "##]xE#@bxE'#-$#RrL%.]rL&^$+$#]sL##6##-##9##&$#^%##P$##O##imM#R$VL$#S%##UqL##qu)#.pzE)#1(./!#]$xP.`&YS9"},
+    {0x10400, "#Z(s$Q&o'T)e&`$z)$x$'$H'$*'_Jo)ur$vf$W'^|%bt-W'vk8kf2c'_PB"}
+};
+static const tfm__unicode_row tfm__unicode_bare[] = {
+    {0x000c0, "#Al($+'#/##5+$*-#5#%5/##+%A3$+'#/##5+$*-#5#%5/#,+##e%##c$##b$##c$##b$##c$##^$##c$##b$##c$##b$##c$"},
+    {0x0010c, "##y+##c$##`$##c$%#`$##c$##b$##c$##b$##c$##b$##c$##b$##c$##^$##c$##b$##c$##b$##c$##b$##c$##`$##c$%#`$"},
+    {0x00129, "##g+##b$##c$##b$##c$##b$##c$##b$&#%##c$##`$##c$$#`$##c$##b$##c$##b$##c$'#^$##c$##b$##c$##b$##c$&#`$"},
+    {0x0014d, "##v,##b$##c$##b$##c$%# $##c$##b$##c$##b$##c$##`$##c$##b$##c$##b$##c$##b$##c$##`$##c$##b$##c$%#`$##c$"},
+    {0x0016a, "##]/##c$##b$##c$##b$##c$##b$##c$##b$##c$##^$##c$##^$##c$#*b$##c$##b$##c$##b$##c$D#x$##c$0#V$##c$!#]%"},
+    {0x001ce, "##Y3##R$##c$##V$##c$##V$##c$##b$##c$##b$##c$##b$##c$##b$##c$$#]%##c$##b$##c$##f'##c$%#R*##c$##Z$##c$"},
+    {0x001ea, "##[5##c$##b$##c$##j1##q,##g;&#h$##c$%#T$##c$##|$##c$##f'##c$##>##c$##U+##c$##b$##c$##Z$##c$##b$##c$"},
+    {0x00208, "##v6##c$##b$##c$##V$##c$##b$##c$## $##c$##b$##c$## $##c$##b$##c$##f$##c$##`$##c$%#z$##c$)#p$##c$##Z$"},
+    {0x00229, "##S7##N##c$##b$##c$##b$##c$##b$##c$##N##c${(*r!$#G##8R$#f&,#_!)#v'##UD##cC#1lC$#/$#/##+##C<#b$##;"},
+    {0x003ac, "##-#1+##;<#:##;##.##/##+')5N)|%$#&&#<'#K##&##9-#8B#c$9)($#&&#i$'#Z$##&##9:*X%l$#Y'##c$0#n$##c$##b$"},
+    {0x004d3, "##Z*%#X$##c$%*[*##m+##c$##`$##c$%#`$##c$##b$##c$##V$##c$%*i*##_+##c$##v$##c$##b$##c$##b$##c$##Z$##c$"},
+    {0x004f8, "##T,##c$j))W8##e$##d$##i$b&#X)$#J3#E 0#j=*#3%#)F0^$##-#*-##5##+a%)r)2*n$$#=v$#u(%#/E*f$##-%#AX(#l/"},
+    {0x00b4b, "#)*2*n$Y$#|'X$*^%##$q%#o(m%#a())1$)#t%*o(##$V&,h)#)#y*#R3,#7'#-'#-'#-/#X$,,X%#-x%+#y%4#e$,#7'#-'#-"},
+    {0x00fac, "##$/#X$b%#l)v`$@qq%&#+K.u$%*'$#)i2#Zu)##c$##`$##c$##b$##c$##b$##c$##`$##c$##`$##c$##b$##c$##b$##c$"},
+    {0x01e10, "##Ph*##c$##b$##c$##`$##c$##b$##c$##b$##c$##b$##c$##b$##c$##`$##c$##`$##c$##`$##c$##b$##c$##b$##c$"},
+    {0x01e28, "##xh*##c$##b$##c$##`$##c$##b$##c$##^$##c$##b$##c$##b$##c$##`$##c$##b$##c$##b$##c$##b$##c$##`$##c$"},
+    {0x01e40, "##qi*##c$##b$##c$##`$##c$##b$##c$##b$##c$##b$##c$##`$##c$##b$##c$##b$##c$##b$##c$##`$##c$##b$##c$"},
+    {0x01e58, "##jj*##c$##b$##c$##b$##c$##b$##c$##`$##c$##b$##c$##b$##c$##b$##c$##b$##c$##`$##c$##b$##c$##b$##c$"},
+    {0x01e70, "##ik*##c$##`$##c$##b$##c$##b$##c$##b$##c$##b$##c$##`$##c$##b$##c$##`$##c$##b$##c$##b$##c$##b$##c$"},
+    {0x01e88, "##fl*##c$##`$##c$##b$##c$##`$##c$##`$##c$##b$##c$##b$##c$##F##;#+)$#m.'#U1##c$##b$##c$##b$##c$##b$"},
+    {0x01ea7, "##cm*##b$##c$##b$##c$##b$##c$##b$##c$##b$##c$##b$##c$##b$##c$##b$##c$##Z$##c$##b$##c$##b$##c$##b$"},
+    {0x01ebf, "##^n*##b$##c$##b$##c$##b$##c$##b$##c$##Z$##c$##b$##c$##V$##c$##b$##c$##b$##c$##b$##c$##b$##c$##b$"},
+    {0x01ed7, "##zn*##b$##c$##b$##c$##b$##c$##b$##c$##b$##c$##b$##c$##V$##c$##b$##c$##b$##c$##b$##c$##b$##c$##b$"},
+    {0x01eef, "##qo*##b$##c$##Z$##c$##b$##c$##b$##c$##b$##c$)MlG#Mb$#Ak$%Ab$%Mg$#Mb$#Mg$#Mb$#Ao$%Ab$%Mo$$8b$#Mk$"},
+    {0x01f68, "#MnP*#)3#)+#)'#)'#)/#)/#)+%MR$#Mb$#Mo$#Mb$#MZ%#Mb$#;3$)##;b$$#s$%#wE#/tE$)##)f$#/'#/`U*#5uS*%)##5b$"},
+    {0x01fdd, "#/e$#5TV*#)*#)+#5b$##*#)tD##X&%/tI$)##)v$#/7##lD%*Xy*f)#iW*&#]I##6d%+|b+5#'A#n%##+##&W$#X%'#-%#):.S$"},
+    {0x02241, "##,%#1%#'$#)9#^k+$#dl+-#J#+jk+#*hl+%*=%*))*)%*1%*)E#Y$#*/##'S$*S%#*K)6c$^$*k`&rN#u]$yAj$s`$%4)))1"},
+    {0x03073, "#)$$))$))$))9#_%,#w&0j$!%4)))1$))$))$))$))9#_%%6[&&#9rh2 q$zS+# q$%# q$%# q$%# q$%# q$%# q$%# q$%"},
+    {0x0be60, "# q$[uN# q$%# q$%# q$%# q$%# q$%# q$%# q$%# q$%# q$%# q$%sY'#wVB##oc,##[S-##u9##yi*##V[+##vc$#)eV6"},
+    {0x0f909, "##ZaK##v 1##zZ2##pM##rX%##nW(##m]%##ho$##v3##V1##`y$##kq,##[F##jM##`E## V'##y^&##QW%##[S6##^[$##R{("},
+    {0x0f91e, "##UVE##`S(##bR)##^a3##oo'##|g(##vK##Zr,##av*##cj$##[d-##dT%##{j$##ab$##]h*##qf3##z;##U0##mg'##zg$"},
+    {0x0f932, "##fWE##SZ$##i]%##fg$##u&##Xy$##a_%##ZS$##z!##vd,##t-##|Q$##Ti$##]v&##lx%##n{'##el/##yh$##Rc*##vQ$"},
+    {0x0f946, "##qTE##xk$##YR(##Vj%##so2## K##sd&##|M##q0##pi&##q.##{S)##nR4##Zi.##Vt.##B##nX-##_L##hi$##nn'##mr%"},
+    {0x0f95b, "##wRI##yt$##]_+##b`2##md&##cR$##ay'##q8##sn+##Uj,##Vc-##SQ'##_d'##ur*##`v$##[|(##od-##bW$##jq*##U`&"},
+    {0x0f96f, "##]P!##|t*##WT,##|w+##gb%##|R+##rx*##Xf'##es,##SB## '##fq(##TW(##za$##cU%##gr$##Tx2##t1##S^$## a$"},
+    {0x0f983, "##{_H##^j%##`^%##bY*##yX$##gR$##d%##{[6##eT(##aX$##nS,##o`/##aF##|'##k@##wm%##d;##|G##s^$##aR$##Z!"},
+    {0x0f998, "##Ty=##[j%##gu%##wF##te3##Z)##y:##ST*##tR)##o8##ZT.##_0##TK##]S%##dX'##zY%##Q[,##{Q%##T[$##r7##U>"},
+    {0x0f9ad, "##awD##V+##_u%##m*##Ph'##VY$##m&##[,##d_5##cm-##_S)##S $##ik0##ul'##f=##Rt%##k&##b`%##XU$##p{$##nU$"},
+    {0x0f9c2, "##kg@##vx%##ct&##qb1##VR/##lT4##^](##_(##`_$##c2##q`$##z1##zE##vW$##nx)##Vz4##lZ'##zY0##vr4##U &##_['"},
+    {0x0f9d7, "##p{=##tQ/##k6##mp$##Vx%##Xv+##t 4##k8##vT%##Vd%##P1##a2##ZS$##Ut$##W8##Uc%##Z`%##G##e[%##w $##hT4"},
+    {0x0f9ec, "##pXF##sp)##yf*##mB##sa'##iY'##xc$##{<##Uy0##ji$##vS(##ys$##s&##d3##pe%##e;##^r)##b^2##x[0##^a/##[%"},
+    {0x0fa01, "##j J##gR$##{i)##Rc+##Zd'##{k$##U[-##wq$##_h&##VZ&##Qt-##cc&##YV$%#k@$#di&%#YY(##vb+##[L##u>##g$##1"},
+    {0x0fa1b, "##ifC##tg*##ip)##TE$#Rk$$#qZ$%#q^$##r+&#bP%##=##{$##qV$##Q[&##he$##Y{4##y0##h'##x3##Y$##v'##V=##n'"},
+    {0x0fa38, "##tbL##|7##l'##fM##7##YR$##c,##o$##d'## I##h)##s*##Z9## [$##[*##q.##V=##b+##`9##dU$##o*##9##$##3##/"},
+    {0x0fa51, "##XkC#*V%##y*##x%##X1##S<##M##f%##i0##h)##o8#)Z)##[8##qX$##{(##V3##f%##Z5##`%##fA##s(##wn$##l/##n%"},
+    {0x0fa6b, "##pyI##e|o%##qeg%%#PV0##fK##b&##n8##V7##l%##h1## %##PA##X&##Q&##[&##T!##{&##d)##C##P/##t+##oL##1##b)"},
+    {0x0fa85, "##rVJ##]0##[(##T&##{(##Q%##f)##z%##s4##y&##b%##i.##p/##[*##+##l%##SR$##x%##a4##Z5##B##w&##Y.##z1##ti$"},
+    {0x0fa9e, "##QfE##c(##e(##h1##l)##`%#+R-##k*##E##U$##u&##6##k4##i8##R/##^+##{,##t)##n1##v+##iH##|)## K## 7##S&"},
+    {0x0fab8, "##Xk!##Y0##h%##|$##b%##(##D##a&##k&##|3##x;##{0##U0##u,##sP$##j'##U(##y(##k$##;##V%##^C##mV$##u Y%"},
+    {0x0fad0, "##wYo$##ky%##weu%##|U$##e$##zP|%##sm%##|j+##_[o%##_&f$#uvI$#U$-54#/T$#B%$<'$.'#.%#.%#6%##L##*##7##5"},
+    {0x1109a, "#.$1#7x%*Z)|.)o:V+)d3$##j(*_.u6#mJj :*QiQ$#;#y$*^'#*$#*$zXH#q{W%##,##5##{zc%##Xnc%##e&##=##W&##_("},
+    {0x2f809, "##est&##e&##R$##qU*##kpk%##Zed%##1##C##I##nVd%##nbk%##^[*##o$##sWd%##^Wd%##=##_C##pC##5##enZ&##kkZ&"},
+    {0x2f81e, "##^dt&##h`*##Rc*##9##{$##-##]c*#+wf*##Y$##O#*9##E##Z%##3##5##U$#+7#)###Wyd%##vj]%##zZ*##M##pUe%##WUe%"},
+    {0x2f83a, "##k|s&##M##r)##g'##C##c$##j%##q&##W$##|%##C#)e$##M##G##3##A##U2##S/##V/##s+##i$##_U$##hq$##s/##o$"},
+    {0x2f854, "##P|r&##r(##c*##$##e(##Z^f%##T[f%##-##A##K##3##v%##Zjf%##z%##Pgf%##T%##;##f&##^)##h{+##!##VU,#)b%"},
+    {0x2f86c, "##V][$##orf%##M##A##;##gRg%##{Qg%##1##iH##]G##q[,##g^,##!##m&##[%##fkg%##acg%##fcg%##iag%##(##E#*f'"},
+    {0x2f883, "##nS{&##Vi,##y$##M##{$##mk,##Ynq%##Qmq%##nm,##)##)##K##Pv[&##ns[&#)Q_h%##me_%#)qt+##ao,##fyu%## y."},
+    {0x2f899, "##mXq&##5##aq,##fs,## %##7##g$##R)##wy,##^$##S|,##`vh%##Sth%##q(#++##&##R%##K##k$##>##9##T%##K##+"},
+    {0x2f8b2, "## hp&##9##z%##q&##i$##g(##[Zi%##S[i%##w%##t'##Y$##^'##v]i%##S[i%##U'##Z$##ze-##fn-##M##a$##n$##_l-"},
+    {0x2f8c8, "##^qo&##]$##R{i%##qui%##^/##r*##`y-##j|-##^P.##j$##Rq(##)##ob(##c'##jj)##Sa2##|x+##+##/##p%##8##rbj%"},
+    {0x2f8de, "##caz&##f].##X(##U,## %##p j%##] j%##y'##x-## f.##_h.##^'##W&##d+##i]j%## [j%##Qu.##Wx.##Uoj%##ulj%"},
+    {0x2f8f2, "##pVz&##`y.##P%#*Y$##wPk%##pd*##ji*##W|j%##Xck%##V^k%##!##g'##s*##s$##h%##a%##s$##A##=##pYk%##]]k%"},
+    {0x2f908, "##Xim&##t%##Ud/## h/##*##q^k%##wgk%##j3##j]k%##V%##s[k%##U(##X$##(##sr/##xt/## %##.##b%##{[ %##XU %"},
+    {0x2f91d, "##PYQ$##Ugk%##puk%##eok%##=##Y$##k[l%##dYl%##M##yel%##y,##lel%##E##h`0##pa0#)Wa0##ah0##M##M##K##S&"},
+    {0x2f933, "##qfy&##tm0##qTm%##iSm%##nWm%##cUm%##s[b%##mTb%##Vqm%##Q$##Z)##mi{%##;##xw0##Qvm%##$##q$##W$#*|vm%"},
+    {0x2f947, "##]`k&##y$##gy0##c|0##u{0##i&##ka|%##l]n%##r%##v%##UV1##_u|%##Rin%##Znn%##y$##jmn%##T'##f_1##]c1##7"},
+    {0x2f95b, "##yij&##{Vo%#)]0##W]o%##la1##azP&##U_o%##)##pi1##YUQ&##n o%##Up1##Uq1##,##]$##RPp%##lxo%##[r1##pv1"},
+    {0x2f96f, "##pmi&##|%##Qz1##k R&##a$##^ R&##ubR&##nYp%##X^p%##{ p%##f'##9##^jp%##[&##fip%##cop%##onp%##j{c%##U]s%"},
+    {0x2f982, "##||h&##k&##nb2##^e2##cq,##ppz%##!##VX0##5##dlc%##)##rc&##jP6##Up2##.##G##VU/#+RV/##7##u$##Xeq%##Yeq%"},
+    {0x2f999, "##fbh&##U&##]&##U)##v)##w$##|'##h.#+](##C##`eq%##q0##m)##oeT&#+kU3##i$##lSs%##VPs%##luq%##TQU&##+"},
+    {0x2f9b0, "##SxE##v/##ZcU&##`b3##;#+9##v%##d$##{(##z$##p)##j&##|%##Y$##^k3##ao3##c$## o3##gs3##)##txr%##lsr%"},
+    {0x2f9c7, "##SPg&##cv3##ow3##g]8##hl[&##X+##r[W&##5##{V4##c&##|)##Q,##Sfs%##Zbs%##O##P'##T'##zus%##vUA##^lU%"},
+    {0x2f9db, "##jse&##^%##atU%##ZjU%##d'##fSu%##Y$##Yrt%##V'##c$##zzt%##ezt%##n/#*S*##S'##z3##[$##Ybu%##iQu%##[Y6"},
+    {0x2f9f0, "##psc&##i`u%##Wh[&##hc6## c1##ig1##n{u%##e,##wi &##3##ti6##sev%##x| &##VV]&#)Sjv%##_$##iuv%##^mv%"},
+    {0x2fa03, "##amv&##Qp6##k(##Y$##n%##jr6##lg^&##qew%##c0##b+##] 7##a$##m_7##V^x%## m_&##qo_&##s.##u(##Rcx%##Sj7"},
+    {0x2fa17, "##Ufa&##-##1##7##1##m$##dWy%"}
+};
 
-static uint32_t tfm__unicode_class(uint32_t c) {
-    size_t low = 0, high = sizeof tfm__unicode / sizeof *tfm__unicode;
-    while (high - low > 1) {            /* the last row that begins at c or before */
+static int tfm__unicode_digit(char ch) { return (ch == ' ' ? '\\' : ch == '!' ? '?' : ch) - '#'; }
+static uint32_t tfm__unicode_number(const char **p) {   /* base 45, low digits first; 45 more: others follow */
+    for (uint32_t v = 0, place = 1;; place *= 45) {
+        uint32_t d = (uint32_t)tfm__unicode_digit(*(*p)++);
+        v += place * (d % 45);
+        if (d < 45) return v;
+    }
+}
+/* The last row that begins at c or before; else the first. */
+static const tfm__unicode_row *tfm__unicode_find(const tfm__unicode_row *rows, size_t count, uint32_t c) {
+    size_t low = 0, high = count;
+    while (high - low > 1) {
         size_t middle = (low + high) / 2;
-        if (tfm__unicode[middle].first <= c) low = middle;
+        if (rows[middle].first <= c) low = middle;
         else high = middle;
     }
-    uint32_t at = tfm__unicode[low].first;
-    for (const char *p = tfm__unicode[low].runs; *p; p++) {
+    return rows + low;
+}
+/* What a table makes of c. A run: characters to skip, its shape, how far the first target is. */
+static uint32_t tfm__unicode_map(const tfm__unicode_row *rows, size_t count, uint32_t c) {
+    const tfm__unicode_row *row = tfm__unicode_find(rows, count, c);
+    uint32_t at = row->first, to = at;
+    for (const char *p = row->runs; *p;) {
+        at += tfm__unicode_number(&p);
+        uint32_t shape = tfm__unicode_number(&p), move = tfm__unicode_number(&p);
+        uint32_t more = shape / 6, step = shape / 3 % 2 + 1, rise = shape % 3;
+        to += move & 1 ? 0u - (move + 1) / 2 : move / 2;
+        if (c < at) return c;
+        if (c <= at + more * step) return (c - at) % step ? c : to + (c - at) / step * rise;
+        at += more * step + 1;
+        to += more * rise;
+    }
+    return c;
+}
+static uint32_t tfm__unicode_lower_of(uint32_t c) {
+    return tfm__unicode_map(tfm__unicode_lower, sizeof tfm__unicode_lower / sizeof *tfm__unicode_lower, c);
+}
+static uint32_t tfm__unicode_bare_of(uint32_t c) {
+    return tfm__unicode_map(tfm__unicode_bare, sizeof tfm__unicode_bare / sizeof *tfm__unicode_bare, c);
+}
+
+static uint32_t tfm__unicode_class(uint32_t c) {
+    const tfm__unicode_row *row = tfm__unicode_find(tfm__unicode, sizeof tfm__unicode / sizeof *tfm__unicode, c);
+    uint32_t at = row->first;
+    for (const char *p = row->runs; *p; p++) {
         int v = tfm__unicode_digit(*p), length = v % 13 + 1;
         if (length == 13) {             /* two digits follow */
             length += tfm__unicode_digit(p[1]) + 91 * tfm__unicode_digit(p[2]);

@@ -21,7 +21,7 @@ typedef struct vocab {
     tfm_string merges[64];
     int merge_count;
     int bos, eos, unknown, eot;         /* -1: no such key */
-    int add_bos, add_eos, prefix;       /* -1: no such key */
+    int add_bos, add_eos, prefix, lower, strip;          /* -1: no such key */
     char text[4096];                    /* what tokens made here point into */
     size_t used;
 } vocab;
@@ -30,7 +30,7 @@ static void vocab_begin(vocab *v, const char *model, const char *pre) {
     memset(v, 0, sizeof *v);
     v->model = model;
     v->pre = pre;
-    v->bos = v->eos = v->unknown = v->eot = v->add_bos = v->add_eos = v->prefix = -1;
+    v->bos = v->eos = v->unknown = v->eot = v->add_bos = v->add_eos = v->prefix = v->lower = v->strip = -1;
 }
 static int vocab_bytes(vocab *v, const char *text, size_t size, int type, float score) {
     v->tokens[v->count] = (tfm_string){ text, size };
@@ -84,6 +84,8 @@ static uint8_t *vocab_file(const vocab *v, size_t *size) {
     if (v->add_bos != -1) gguf_meta_bool(&w, "tokenizer.ggml.add_bos_token", v->add_bos);
     if (v->add_eos != -1) gguf_meta_bool(&w, "tokenizer.ggml.add_eos_token", v->add_eos);
     if (v->prefix != -1) gguf_meta_bool(&w, "tokenizer.ggml.add_space_prefix", v->prefix);
+    if (v->lower != -1) gguf_meta_bool(&w, "tokenizer.ggml.normalizer.lowercase", v->lower);
+    if (v->strip != -1) gguf_meta_bool(&w, "tokenizer.ggml.normalizer.strip_accents", v->strip);
     CHECK(gguf_finish(&w));
     *size = w.bytes.size;
     return w.bytes.data;
@@ -181,6 +183,9 @@ static void reference_llama_bpe(void) { reference_ids("tests/data/tok-llama-bpe-
 static void reference_qwen2(void) { reference_ids("tests/data/tok-qwen2-16k.gguf"); }
 static void reference_llama(void) { reference_ids("tests/data/tok-llama-spm.gguf"); }
 static void reference_no_prefix(void) { reference_ids("tests/data/tok-spm-no-prefix.gguf"); }
+static void reference_deepseek(void) { reference_ids("tests/data/tok-deepseek-llm.gguf"); }
+static void reference_gpt4o(void) { reference_ids("tests/data/tok-pre-gpt-4o.gguf"); }
+static void reference_bert(void) { reference_ids("tests/data/tok-bert-bge.gguf"); }
 static void reference_phi3(void) { reference_ids("tests/data/tok-phi-3.gguf"); }
 
 /* ---- Rules, one by one ---- */
@@ -226,6 +231,17 @@ static void whole_words(void) {
         if (load_ok(&l, &v)) CHECK_STR(ids(&l, "xy"), cases[i].want);
         loaded_free(&l);
     }
+}
+
+/* A byte without a token is left out, as the reference does. */
+static void missing_bytes(void) {
+    vocab v;
+    loaded l;
+    vocab_begin(&v, "gpt2", "falcon");
+    vocab_add(&v, "a", NORMAL, 0);
+    vocab_add(&v, "b", NORMAL, 0);
+    if (load_ok(&l, &v)) CHECK_STR(ids(&l, "a\x1d" "bc"), "0 1");
+    loaded_free(&l);
 }
 
 /* Where words end: every pair of neighbours has a merge, so that what stays apart is apart. */
@@ -287,6 +303,25 @@ static void words(void) {
     words_of("gpt-2", "x\xc3\xa9y 5", "x\xc3\xa9y| 5");
     words_of("gpt-2", "a\xc2\xa0 b", "a|\xc2\xa0| b");               /* white space of two bytes */
     words_of("gpt-2", "x\xd9\xa3", "x|\xd9\xa3");                    /* an Arabic digit */
+    words_of("starcoder", "a 12b", "a| |1|2|b");
+    words_of("qwen35", "e\xcc\x81" "a b", "e\xcc\x81" "a| b");        /* a mark inside of a word */
+    words_of("qwen2", "e\xcc\x81" "a b", "e|\xcc\x81" "a| b");
+    words_of("falcon", "a1234!b", "a|123|4|!|b");
+    words_of("falcon", "x `=y", "x| |`=|y");
+    words_of("default", "x `=y", "x| `|=|y");
+    words_of("default", "a 1234", "a| |123|4");
+    words_of("gpt-4o", "abCd'Sx", "ab|Cd'S|x");
+    words_of("gpt-4o", "ABcd 1234", "ABcd| |123|4");
+    words_of("gpt-4o", "A\xc3\xa9" "BC", "A\xc3\xa9|BC");            /* a letter beyond ASCII is small and capital */
+    words_of("gpt-4o", "!\n/\n/a", "!\n/\n/|a");
+    words_of("tekken", "ab's 12", "ab|'s| |1|2");
+    words_of("deepseek-v3", "a_bc~~ 1234", "a|_bc|~~| |123|4");
+    words_of("deepseek-v3", "a\xe3\x81\x82\xe4\xb8\x80" "b", "a|\xe3\x81\x82\xe4\xb8\x80|b");
+    words_of("deepseek-v3", "1\x01\x02" "2", "1|\x01\x02|2");        /* matched by nothing: one word */
+    words_of("deepseek-coder", "a b\n\n12 ;", "a| b|\n|\n|1|2| ;");
+    words_of("deepseek-coder", "\xe4\xb8\x80 x", "\xe4\xb8\x80| x");
+    words_of("deepseek-llm", "a b\n12 ;  ", "a| b|\n|12| ;|  ");
+    words_of("deepseek-llm", "  a", " | a");
 }
 
 /* The highest score first; leftmost of equal ones; a character without token goes as bytes. */
@@ -332,6 +367,55 @@ static void merges_by_score(void) {
         CHECK_STR(ids(&l, " ab"), "265");
         CHECK_STR(ids_special(&l, "a", true, false), "260 2");
     }
+    loaded_free(&l);
+}
+
+/* WordPiece: cleaned words, each taken apart longest token first, or unknown as a whole. */
+static void word_pieces(void) {
+    static const char *const tokens[] = { "\xe2\x96\x81hello", "\xe2\x96\x81un", "aff", "able", "\xe2\x96\x81!",
+        "\xe2\x96\x81" "e", "\xe2\x96\x81\xe4\xb8\xad", "\xe2\x96\x81~", "\xe2\x96\x81\xd0\xb8",
+        "\xe2\x96\x81\xe2\x96\x81x", "\xe2\x96\x81\xe2\xb1\xa5", "\xe2\x96\x81\xe1\x84\x80", "\xe2\x96\x81u" };
+    vocab v;
+    loaded l;
+    char out[16];
+    vocab_begin(&v, "bert", NULL);
+    v.unknown = vocab_add(&v, "[UNK]", CONTROL, 0);
+    v.bos = vocab_add(&v, "[CLS]", CONTROL, 0);
+    v.eos = vocab_add(&v, "[SEP]", CONTROL, 0);
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) vocab_add(&v, tokens[i], NORMAL, 0);        /* from 3 */
+    if (load_ok(&l, &v)) {
+        CHECK_STR(ids(&l, ""), "");
+        CHECK_STR(ids(&l, " \n"), "");
+        CHECK_STR(ids(&l, "Hello"), "3");
+        CHECK_STR(ids(&l, "  hello\xe3\x80\x80HELLO\n"), "3 3");
+        CHECK_STR(ids(&l, "unaffable UNAFF"), "4 5 6 4 5");        /* un is longer than u */
+        CHECK_STR(ids(&l, "unafx unx"), "0 0");
+        CHECK_STR(ids(&l, "hello!!hello?"), "3 7 7 3 0");
+        CHECK_STR(ids(&l, "h\xc3\x89llo he\xcc\x81llo"), "3 3");         /* precomposed, and with a mark */
+        CHECK_STR(ids(&l, "he\xe2\x80\x8bllo he\x01llo \xff\xef\xbf\xbdhello"), "3 3 3");
+        CHECK_STR(ids_of(&l, "\0hello", 6, NULL), "3");
+        CHECK_STR(ids(&l, "\xe4\xb8\xad\xe4\xb8\xad~e"), "9 9 10 8");
+        CHECK_STR(ids(&l, "\xd0\x99"), "11");            /* a capital short I: the bare small letter */
+        CHECK_STR(ids(&l, "\xe2\x96\x81x"), "12");
+        CHECK_STR(ids(&l, "\xc8\xba"), "13");            /* two bytes become three */
+        CHECK_STR(ids(&l, "\xea\xb0\x81"), "14");        /* a Hangul syllable: its first letter */
+        CHECK_STR(ids_special(&l, "hello", true, false), "1 3 2");
+        CHECK_STR(ids_special(&l, "[SEP]hello", false, true), "2 3");
+        CHECK_STR(ids(&l, "[SEP]"), "0 0 0");
+        CHECK_EQ(tfm_token_bytes(l.t, 3, false, out, sizeof out), 6);
+        CHECK(memcmp(out, " hello", 6) == 0);
+        size_t size = test_quick ? 20000 : 1 << 20;
+        char *text = (char *)malloc(size);
+        for (size_t i = 0; i < size; i++) text[i] = i % 2 ? (char)0xba : (char)0xc8;   /* the copy at its longest */
+        CHECK_EQ(tfm_tokenize(l.c, l.t, text, size, NULL, NULL, 0), 1);
+        free(text);
+    }
+    loaded_free(&l);
+    v.lower = 0;
+    if (load_ok(&l, &v)) CHECK_STR(ids(&l, "hello Hello h\xc3\xa9llo"), "3 0 0");
+    loaded_free(&l);
+    v.strip = 1;
+    if (load_ok(&l, &v)) CHECK_STR(ids(&l, "hello Hello h\xc3\xa9llo"), "3 0 3");
     loaded_free(&l);
 }
 
@@ -433,8 +517,8 @@ static void capacity_and_arguments(void) {
 
 /* One byte less than tfm_tokenizer_size is refused, as is scratch below tfm_tokenize_memory. */
 static void memory_given(void) {
-    static const char *const models[] = { "gpt2", "llama", "char" };
-    for (int i = 0; i < 3; i++) {
+    static const char *const models[] = { "gpt2", "llama", "char", "bert" };
+    for (int i = 0; i < 4; i++) {
         vocab v;
         loaded l;
         tfm_error err;
@@ -482,9 +566,10 @@ static void memory_given(void) {
 
 /* Random bytes come back as they were. */
 static void round_trips(void) {
-    static const char *const pres[] = { "gpt-2", "smollm", "llama-bpe", "qwen2", NULL };
+    static const char *const pres[] = { "gpt-2", "smollm", "llama-bpe", "qwen2", "qwen35", "gpt-4o", "tekken", "falcon",
+                                        "default", "deepseek-v3", "deepseek-coder", "deepseek-llm", NULL };
     uint64_t state = 7;
-    for (int p = 0; p < 5; p++) {
+    for (size_t p = 0; p < sizeof pres / sizeof *pres; p++) {
         vocab v;
         loaded l;
         vocab_begin(&v, pres[p] ? "gpt2" : "llama", pres[p]);
@@ -584,8 +669,12 @@ static void refused_models(void) {
     refused(&v, TFM_UNSUPPORTED, "'t5'");
     v.model = "gpt2";
     unsplittable(&v, "tokenizer.ggml.pre is missing");
-    v.pre = "default";
-    unsplittable(&v, "'default'");
+    v.pre = "unheard-of";
+    unsplittable(&v, "'unheard-of'");
+    v.pre = "llama-bpe llama3";         /* a list, as the table has them, is no name */
+    unsplittable(&v, "'llama-bpe llama3'");
+    v.pre = "llama";
+    unsplittable(&v, "'llama'");
     v.pre = "gpt-2";
     v.count = 0;
     refused(&v, TFM_MALFORMED, "tokenizer.ggml.tokens");
@@ -643,8 +732,8 @@ static void hostile_tokens(void) {
         "\xff", "\xe2", "\xe2\x96", " ", "\xc4\xa0", "\xc4", "\xc5\x83" };
     static const char *const merges[] = { "", " ", "a", "a ", " a", "a  a", "a zzz", "zzz a", "a a", "\xc4\xa0 a",
                                           "\xff \xff" };
-    static const char *const models[] = { "gpt2", "llama", "char" };
-    for (int m = 0; m < 3; m++)
+    static const char *const models[] = { "gpt2", "llama", "char", "bert" };
+    for (int m = 0; m < 4; m++)
         for (int type = -1; type < 8; type++) {
             vocab v;
             loaded l;
@@ -774,10 +863,15 @@ const test_case tests_tokenizer[] = {
     { "reference_llama", reference_llama, QUICK },
     { "reference_no_prefix", reference_no_prefix, SLOW },
     { "reference_phi3", reference_phi3, SLOW },
+    { "reference_deepseek", reference_deepseek, SLOW },
+    { "reference_gpt4o", reference_gpt4o, SLOW },
+    { "reference_bert", reference_bert, QUICK },
     { "merges_by_rank", merges_by_rank, QUICK },
     { "whole_words", whole_words, QUICK },
     { "words", words, QUICK },
+    { "missing_bytes", missing_bytes, QUICK },
     { "merges_by_score", merges_by_score, QUICK },
+    { "word_pieces", word_pieces, QUICK },
     { "characters", characters, QUICK },
     { "special_tokens", special_tokens, QUICK },
     { "capacity_and_arguments", capacity_and_arguments, QUICK },

@@ -16,8 +16,10 @@ import json
 import os
 import struct
 import sys
+import unicodedata
 
-FAMILIES = ["gpt-2", "pre-smollm", "llama-bpe-16k", "qwen2-16k", "llama-spm", "spm-no-prefix", "phi-3"]
+FAMILIES = ["gpt-2", "pre-smollm", "llama-bpe-16k", "qwen2-16k", "deepseek-llm", "pre-gpt-4o", "llama-spm",
+            "spm-no-prefix", "phi-3", "bert-bge"]
 RANDOM = 70                             # texts taken from random.jsonl
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 SPACE = "\u2581"
@@ -89,17 +91,26 @@ def byte_alphabet():
     return {**{b: chr(b) for b in plain}, **{b: chr(256 + i) for i, b in enumerate(others)}}
 
 
+def cleaned(text):
+    """As WordPiece sees it: bare small letters, neither marks nor control characters."""
+    bare = (unicodedata.normalize("NFD", c)[0] for c in text)
+    return "".join(c.lower()[0] for c in bare if unicodedata.category(c) not in ("Mn", "Mc", "Me", "Cc", "Cf", "Co"))
+
+
 def reduce_vocabulary(meta, cases):
     """The smaller metadata, and old id -> new id."""
-    bytewise = meta["tokenizer.ggml.model"][1] == b"gpt2"
-    if bytewise:
+    bytewise, pieces = (meta["tokenizer.ggml.model"][1] == model for model in (b"gpt2", b"bert"))
+    if pieces:
+        spelled = "\n".join(cleaned(t.decode()) for t, _ in cases)
+    elif bytewise:
         alphabet = byte_alphabet()
         spelled = "\n".join("".join(alphabet[b] for b in t) for t, _ in cases)
     else:
         spelled = "\n".join(SPACE + t.decode().replace(" ", SPACE) for t, _ in cases)
     tokens = [t.decode() for t in meta["tokenizer.ggml.tokens"][1][1]]
     types = meta["tokenizer.ggml.token_type"][1][1]
-    keep = [len(s) == 1 and bytewise or kind != 1 or s in spelled for s, kind in zip(tokens, types)]
+    keep = [len(s) == 1 and bytewise or kind != 1 or (s.lstrip(SPACE) if pieces else s) in spelled
+            for s, kind in zip(tokens, types)]
     merges = []
     for m in meta.get("tokenizer.ggml.merges", (9, (8, [])))[1][1]:
         left, right = m.decode().split(" ")
