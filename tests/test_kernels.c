@@ -556,6 +556,7 @@ static attention_case random_attention(uint64_t *seed) {
     a.o.offset = below(seed, 2) ? below(seed, tk) : 0;
     if (one && below(seed, 2)) a.o.offset = tk - 1;
     a.o.window = below(seed, 2) ? 1 + below(seed, 200) : 0;
+    a.o.cap = below(seed, 3) ? 0 : 2.5f;
     if (below(seed, 3) == 0) a.holes = 1 + below(seed, 4);
     a.seed = test_random(seed);
     return a;
