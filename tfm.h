@@ -33,7 +33,7 @@
            return f == TFM_FINISH_ERROR;
        }
 
-   Limits: inference only; rank 1 to 4; architectures gpt2 and llama; batch of one sequence per
+   Limits: inference only; rank 1 to 4; the architectures of tfm__archs; batch of one sequence per
    session. Results are the same bits for any number of threads, any cutting of the prompt into
    batches, any level that fuses multiply-add, any optimisation level, gcc or clang. Outside that
    promise: -ffast-math (an #error), clang's -ffp-contract=fast, x87 arithmetic, the level "unfused".
@@ -345,6 +345,7 @@ typedef struct tfm_attention_opts {
     int64_t window;                     /* > 0: of the keys before it a query sees the last window-1 */
     tfm_tensor mask;                    /* added to the scaled scores: [Tq, Tk], or [H, Tq, Tk], or
                                            [B, H, Tq, Tk] (B, H may be 1); -inf hides a key */
+    float cap;                          /* not 0: scores become cap tanh(score / cap) before the mask (Gemma 2) */
 } tfm_attention_opts;
 
 /* softmax(q k^T scale + mask) v, as torch.nn.functional.scaled_dot_product_attention.
@@ -528,8 +529,13 @@ typedef struct tfm_hparams {            /* from the metadata; sizes in elements 
     tfm_string architecture;
     int32_t context, width, layers, heads, kv_heads, key_size, value_size, feed_forward, vocab;
     int32_t rope_dims, window;          /* window: 0 is none */
+    int32_t global_every;               /* each such layer sees past the window; 0: none does */
+    int32_t experts, experts_used, expert_feed_forward;     /* mixture of experts; 0: none */
     float eps;
-    tfm_rope_opts rope;
+    float attention_scale, attention_cap, logit_cap;        /* 0: 1/sqrt(key_size), none, none */
+    float embedding_scale, residual_scale, logit_scale;     /* logits are divided by theirs */
+    bool parallel;                      /* attention and MLP read the same */
+    tfm_rope_opts rope, local_rope;     /* local_rope: of the layers with a window, if others have none */
 } tfm_hparams;
 
 TFMDEF const tfm_hparams *tfm_model_hparams(const tfm_model *m);
@@ -2400,7 +2406,7 @@ typedef struct tfm__scores_job {
     uint64_t *seen;                     /* [rows], a bit for each key; those that the bias hides are cleared */
     float *m, *sum, *o;                 /* [rows], [rows, 16], [rows, width] */
     int64_t width;                      /* a multiple of 16 */
-    float scale;
+    float scale, cap;                   /* cap: 0, or scores become cap tanh(score / cap) */
 } tfm__scores_job;
 
 /* What sums over keys with maximum m are multiplied by when it becomes max; m is -inf at first, and exp
@@ -2432,6 +2438,7 @@ TFM__INLINE void tfm__scores_run(int fma, const tfm__scores_job *j, int64_t begi
         float x[KEYS], t[TFM__LANES];
         const float *bias = j->bias ? j->bias + r * KEYS : NULL;
         for (int i = 0; i < KEYS; i++) x[i] = s[i] * j->scale;
+        for (int i = 0; j->cap != 0 && i < KEYS; i++) x[i] = j->cap * tfm__tanh(fma, x[i] / j->cap);
         uint32_t hides = 0;
         for (int i = 0; bias && i < KEYS; i++) x[i] += bias[i];
         for (int i = 0; bias && i < KEYS; i++) hides |= bias[i] == -TFM__INF;
@@ -4958,7 +4965,7 @@ typedef struct tfm__attention_job {
     int64_t mask_stride[4];             /* bytes along batch, head, query, key */
     int64_t heads, group, tq, tk;       /* group: query heads per key head */
     int64_t d, dv;
-    float scale;
+    float scale, cap;
     bool causal;
     int64_t offset, window, rows;
     float *partials;                    /* [B, heads, tq, segments, 2 + dv]: m, l, o of each; or NULL */
@@ -5085,7 +5092,7 @@ static void tfm__attention_tile(const tfm__attention_job *j, const tfm__attentio
     j->kernels->product(&t);
     if (j->mask) tfm__attention_bias(j, u, row, n, block, seen, a->bias);
     tfm__scores_job scores = { a->s, j->mask ? a->bias : NULL, seen, a->m + row, a->sum + row * TFM__LANES,
-                               a->o + row * a->width, a->width, j->scale };
+                               a->o + row * a->width, a->width, j->scale, j->cap };
     j->kernels->scores(&scores, 0, n, 0);
     for (int64_t i = 0; i < n; i += 6)
         tfm__attention_values(j, a, row + i, a->s + i * TFM__KEYS, seen + i, tfm__min64(6, n - i));
@@ -5297,6 +5304,7 @@ static void tfm__attend(tfm_context *c, tfm_tensor q, tfm_tensor k, tfm_tensor v
     j.d = qs.dim[3];
     j.dv = vs.dim[3];
     j.scale = o->scale != 0 ? o->scale : 1.0f / sqrtf((float)j.d);
+    j.cap = o->cap;
     j.causal = o->causal;
     j.offset = tfm__min64(o->offset, INT64_MAX / 4);         /* so that positions cannot overflow */
     j.window = o->window;
@@ -5386,6 +5394,7 @@ TFMDEF tfm_status tfm_attention_f32(float *out, const float *q, const float *k, 
     j.d = j.dv = d;
     j.scale = opts && opts->scale != 0 ? opts->scale : 1.0f / sqrtf((float)d);
     if (opts) {
+        j.cap = opts->cap;
         j.causal = opts->causal;
         j.offset = tfm__min64(opts->offset, INT64_MAX / 4);
         j.window = opts->window;
@@ -7878,17 +7887,58 @@ static uint32_t tfm__unicode_class(uint32_t c) {
    One row per architecture; what a row does not say, the file's metadata and tensors do: biases,
    fused Q/K/V, an output of its own, grouped heads.                                             */
 
+enum {                                  /* what an architecture is: the bits of tfm__arch.is */
+    TFM__LAYER_NORM = 1,                /* LayerNorm, else RMSNorm */
+    TFM__LEARNED = 2,                   /* positions from a table, else rotary */
+    TFM__HALF_SPLIT = 4,                /* pairs of the rotation lie half a head apart, else side by side */
+    TFM__PLAIN = 8,                     /* an MLP without a gate */
+    TFM__FUSED_GATE = 16,               /* ffn_up holds the gate's rows, then its own */
+    TFM__PARALLEL = 32,                 /* MLP and attention read the same x, unless use_parallel_residual is false */
+    TFM__ONE_NORM = 64,                 /* without ffn_norm the MLP reads what attention reads */
+    TFM__NORM_2 = 128,                  /* with attn_norm_2 attention reads that, and the MLP attn_norm */
+    TFM__POST_NORM = 256,               /* norms of what attention and MLP give, too */
+    TFM__NO_PRE_NORM = 512,             /* or only these */
+    TFM__SCALED_EMBEDDING = 1024,       /* by sqrt(D) */
+    TFM__CAPPED = 2048,                 /* soft caps of 50 and 30 and a window of 4096, unless keys say otherwise */
+    TFM__LOCAL_BASE = 4096,             /* layers with a window rotate by base 10000, unless a key says otherwise */
+    TFM__RAW_EXPERTS = 8192             /* the weights of the chosen experts need not sum to 1 */
+};
+/* A norm of queries and keys before the rotation: of each head, of the whole row, or of each head
+   with a weight of its own, which may be missing. */
+enum { TFM__QK_NONE, TFM__QK_HEAD, TFM__QK_ROW, TFM__QK_EACH };
+
 typedef struct tfm__arch {
     const char *name;                   /* general.architecture, and the prefix of its keys */
-    bool layer_norm;                    /* LayerNorm, else RMSNorm */
-    bool rotary;                        /* rotary positions, else learned ones */
-    bool half_split;                    /* how pairs of the rotation lie */
     tfm__unary activation;
+    int is, qk_norm;
+    int global_every;                   /* unless a key says otherwise: see tfm_hparams */
+    int unrotated_every;                /* each such layer does not rotate; 0: all do */
+    int wide_layers;                    /* the model of so many layers scales scores by 1/sqrt(D/H) */
 } tfm__arch;
 
 static const tfm__arch tfm__archs[] = {
-    { "gpt2",  true,  false, false, TFM__GELU_TANH },
-    { "llama", false, true,  false, TFM__SILU },
+    { "gpt2", TFM__GELU_TANH, TFM__LAYER_NORM | TFM__LEARNED | TFM__PLAIN, TFM__QK_NONE, 0, 0, 0 },
+    { "llama", TFM__SILU, 0, TFM__QK_NONE, 0, 0, 0 },
+    { "qwen2", TFM__SILU, TFM__HALF_SPLIT, TFM__QK_NONE, 0, 0, 0 },
+    { "qwen3", TFM__SILU, TFM__HALF_SPLIT, TFM__QK_HEAD, 0, 0, 0 },
+    { "qwen3moe", TFM__SILU, TFM__HALF_SPLIT, TFM__QK_HEAD, 0, 0, 0 },
+    { "gemma", TFM__GELU_TANH, TFM__HALF_SPLIT | TFM__SCALED_EMBEDDING, TFM__QK_NONE, 0, 0, 0 },
+    { "gemma2", TFM__GELU_TANH, TFM__HALF_SPLIT | TFM__SCALED_EMBEDDING | TFM__POST_NORM | TFM__CAPPED, TFM__QK_NONE,
+      2, 0, 46 },
+    { "gemma3", TFM__GELU_TANH, TFM__HALF_SPLIT | TFM__SCALED_EMBEDDING | TFM__POST_NORM | TFM__LOCAL_BASE,
+      TFM__QK_HEAD, 6, 0, 62 },
+    { "phi2", TFM__GELU_TANH, TFM__LAYER_NORM | TFM__HALF_SPLIT | TFM__PLAIN | TFM__ONE_NORM, TFM__QK_NONE, 0, 0, 0 },
+    { "phi3", TFM__SILU, TFM__HALF_SPLIT | TFM__FUSED_GATE, TFM__QK_NONE, 0, 0, 0 },
+    { "gptneox", TFM__GELU, TFM__LAYER_NORM | TFM__HALF_SPLIT | TFM__PLAIN | TFM__PARALLEL, TFM__QK_NONE, 0, 0, 0 },
+    { "falcon", TFM__GELU, TFM__LAYER_NORM | TFM__HALF_SPLIT | TFM__PLAIN | TFM__PARALLEL | TFM__NORM_2, TFM__QK_NONE,
+      0, 0, 0 },
+    { "stablelm", TFM__SILU, TFM__LAYER_NORM | TFM__HALF_SPLIT | TFM__ONE_NORM, TFM__QK_EACH, 0, 0, 0 },
+    { "starcoder2", TFM__GELU_TANH, TFM__LAYER_NORM | TFM__HALF_SPLIT | TFM__PLAIN, TFM__QK_NONE, 0, 0, 0 },
+    { "olmo2", TFM__SILU, TFM__HALF_SPLIT | TFM__POST_NORM | TFM__NO_PRE_NORM, TFM__QK_ROW, 4, 0, 0 },
+    { "olmoe", TFM__SILU, TFM__HALF_SPLIT | TFM__RAW_EXPERTS, TFM__QK_ROW, 0, 0, 0 },
+    { "smollm3", TFM__SILU, 0, TFM__QK_NONE, 0, 4, 0 },
+    { "granite", TFM__SILU, 0, TFM__QK_NONE, 0, 0, 0 },
+    { "granitemoe", TFM__SILU, 0, TFM__QK_NONE, 0, 0, 0 },
 };
 
 typedef struct tfm__linear {            /* a norm too: weight and bias [D] */
@@ -7896,10 +7946,14 @@ typedef struct tfm__linear {            /* a norm too: weight and bias [D] */
     const char *interleaved;            /* the weight's rows interleaved by eight, or NULL */
 } tfm__linear;
 
-enum { TFM__LAYER_TENSORS = 6 };        /* that a layer has at least: two norms, qkv, output, up, down */
+enum { TFM__LAYER_TENSORS = 5 };        /* that a layer has at least: a norm, qkv, output, up, down */
 typedef struct tfm__layer {
-    tfm__linear attn_norm, attn_qkv, attn_q, attn_k, attn_v, attn_output;   /* qkv, or q, k and v */
-    tfm__linear ffn_norm, ffn_gate, ffn_up, ffn_down;           /* no gate: a plain MLP */
+    tfm__linear attn_norm, attn_q, attn_k, attn_v, q_norm, k_norm, attn_output, attn_post;
+    tfm__linear ffn_norm, ffn_gate, ffn_up, ffn_down, ffn_post;     /* no gate: a plain MLP */
+    tfm__linear router;                 /* [experts, D], or none; with it gate, up and down are [experts, ., .] */
+    int32_t window;                     /* 0: none */
+    int rope;                           /* which angles: 0 hp.rope, 1 hp.local_rope, -1 none */
+    bool parallel;
 } tfm__layer;
 
 struct tfm_model {
@@ -7914,7 +7968,9 @@ struct tfm_model {
     tfm_tensor token_embd, position_embd;
     tfm__linear output_norm, output;
     tfm__layer *layers;
-    float *freq_factors;                /* [rope_dims / 2] */
+    float *freq_factors;                /* [2, rope_dims / 2] */
+    const float *long_factors;          /* its second row, for sessions above the original context; or NULL */
+    bool local_rope;                    /* some layer rotates by hp.local_rope */
     char *interleaved;                  /* repacked weights, or NULL */
 };
 
@@ -7959,11 +8015,11 @@ static void tfm__rope_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__
     char name[96];
     tfm_value v;
     tfm_string kind = tfm__str("");
-    hp->rope_dims = arch->rotary ? tfm__key_int(r, "rope.dimension_count", 2, hp->key_size, hp->key_size) : 0;
-    if (!arch->rotary) return;
+    if (arch->is & TFM__LEARNED) return;
+    hp->rope_dims = tfm__key_int(r, "rope.dimension_count", 2, hp->key_size, hp->key_size);
     if (hp->rope_dims % 2) tfm__fail(r->err, TFM_MISMATCH, "%s.rope.dimension_count is %i, which is odd", r->arch,
                                      (int64_t)hp->rope_dims);
-    hp->rope.half_split = arch->half_split;
+    hp->rope.half_split = (arch->is & TFM__HALF_SPLIT) != 0;
     hp->rope.dims = hp->rope_dims;
     hp->rope.base = tfm__key_float(r, "rope.freq_base", 1e-3f, 1e30f, 10000.0f);
     hp->rope.factor = tfm__key_float(r, "rope.scale_linear", 0, 1e9f, 1.0f);            /* its old name */
@@ -7974,12 +8030,48 @@ static void tfm__rope_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__
     bool stretched = hp->rope.factor < 1.0f || hp->rope.factor > 1.0f;
     if (tfm__str_eq(kind, "yarn")) hp->rope.scaling = TFM_ROPE_YARN;
     else if (tfm__str_eq(kind, "linear") || (tfm__str_eq(kind, "") && stretched)) hp->rope.scaling = TFM_ROPE_LINEAR;
-    else if (!tfm__str_eq(kind, "") && !tfm__str_eq(kind, "none")) tfm__fail(r->err, TFM_UNSUPPORTED,
+    else if (!tfm__str_eq(kind, "") && !tfm__str_eq(kind, "none") && !tfm__str_eq(kind, "longrope"))
+        tfm__fail(r->err, TFM_UNSUPPORTED,
             "%s.rope.scaling.type \"%q\" is not supported", r->arch, &kind);
     hp->rope.original_context = tfm__key_int(r, "rope.scaling.original_context_length", 1, INT32_MAX, hp->context);
     hp->rope.attn_factor = tfm__key_float(r, "rope.scaling.attn_factor", 1e-3f, 1e3f, 1.0f);
     hp->rope.beta_fast = tfm__key_float(r, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32.0f);
     hp->rope.beta_slow = tfm__key_float(r, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1.0f);
+    hp->local_rope = hp->rope;          /* never scaled */
+    hp->local_rope.scaling = TFM_ROPE_NONE;
+    hp->local_rope.factor = hp->local_rope.attn_factor = 1;
+    hp->local_rope.base = tfm__key_float(r, "rope.freq_base_swa", 1e-3f, 1e30f,
+                                         arch->is & TFM__LOCAL_BASE ? 10000.0f : hp->rope.base);
+}
+static bool tfm__is_list(const tfm__reader *r, const char *key, char name[96], tfm_value *v) {
+    return tfm__key_value(r, key, name, 96, v) && v->type == TFM_VALUE_ARRAY;
+}
+/* Windows, scales, caps, experts. */
+static void tfm__more_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__arch *arch) {
+    const bool capped = (arch->is & TFM__CAPPED) != 0;
+    char name[96];
+    tfm_value v;
+    hp->window = tfm__key_int(r, "attention.sliding_window", 0, INT32_MAX, capped ? 4096 : 0);
+    hp->global_every = arch->global_every;
+    if (!tfm__is_list(r, "attention.sliding_window_pattern", name, &v))
+        hp->global_every = tfm__key_int(r, "attention.sliding_window_pattern", 0, 65536, arch->global_every);
+    hp->attention_scale = tfm__key_float(r, "attention.scale", 0, 1e9f, 0);
+    if (arch->wide_layers == hp->layers && hp->attention_scale == 0 && hp->heads > 0)
+        hp->attention_scale = 1.0f / sqrtf((float)hp->width / (float)hp->heads);
+    hp->attention_cap = tfm__key_float(r, "attn_logit_softcapping", 0, 1e9f, capped ? 50.0f : 0);
+    hp->logit_cap = tfm__key_float(r, "final_logit_softcapping", 0, 1e9f, capped ? 30.0f : 0);
+    hp->embedding_scale = tfm__key_float(r, "embedding_scale", 1e-9f, 1e9f,
+                                         arch->is & TFM__SCALED_EMBEDDING ? sqrtf((float)hp->width) : 1.0f);
+    hp->residual_scale = tfm__key_float(r, "residual_scale", 1e-9f, 1e9f, 1.0f);
+    hp->logit_scale = tfm__key_float(r, "logit_scale", 1e-9f, 1e9f, 1.0f);
+    hp->parallel = (arch->is & TFM__PARALLEL) != 0;
+    if (hp->parallel && tfm__key_value(r, "use_parallel_residual", name, sizeof name, &v) &&
+        !tfm_value_bool(&v, &hp->parallel)) tfm__fail(r->err, TFM_MISMATCH, "%s: neither true nor false", name);
+    hp->experts = tfm__key_int(r, "expert_count", 0, 65536, 0);
+    if (!hp->experts) return;
+    hp->experts_used = tfm__key_int(r, "expert_used_count", 1, hp->experts, 0);
+    hp->expert_feed_forward = tfm__key_int(r, "expert_feed_forward_length", 1, 1 << 24,
+                                           hp->feed_forward > 0 ? hp->feed_forward : 1);
 }
 /* Everything that metadata say; the vocabulary's size comes with its tensor. */
 static const tfm__arch *tfm__read_hparams(const tfm_file *f, tfm_hparams *hp, tfm_error *e) {
@@ -8008,9 +8100,9 @@ static const tfm__arch *tfm__read_hparams(const tfm_file *f, tfm_hparams *hp, tf
     hp->heads = tfm__key_int(&r, "attention.head_count", 1, 65536, 0);
     hp->kv_heads = tfm__key_int(&r, "attention.head_count_kv", 1, 65536, hp->heads > 0 ? hp->heads : 1);
     hp->feed_forward = tfm__key_int(&r, "feed_forward_length", 1, 1 << 24, 0);
-    hp->window = tfm__key_int(&r, "attention.sliding_window", 0, INT32_MAX, 0);
-    hp->eps = tfm__key_float(&r, arch->layer_norm ? "attention.layer_norm_epsilon"
+    hp->eps = tfm__key_float(&r, arch->is & TFM__LAYER_NORM ? "attention.layer_norm_epsilon"
                              : "attention.layer_norm_rms_epsilon", 0, 1, -1);
+    tfm__more_hparams(&r, hp, arch);
     if (e->status != TFM_OK) return NULL;
     if (hp->heads % hp->kv_heads) tfm__fail(e, TFM_MISMATCH, "%s: %i heads are not a multiple of %i key/value heads",
                                             arch->name, (int64_t)hp->heads, (int64_t)hp->kv_heads);
@@ -8078,30 +8170,122 @@ static tfm__linear tfm__load_linear(tfm__loader *l, int layer, const char *part,
     r.b = r.w.rank ? tfm__weight(l, layer, part, "bias", tfm_shape1(out), true) : tfm_none();
     return r;
 }
-static tfm__linear tfm__load_norm(tfm__loader *l, int layer, const char *part) {
+/* Rows of a fused weight, as a weight. */
+static tfm__linear tfm__rows_of(tfm__linear l, int64_t begin, int64_t count) {
+    tfm_tensor *parts[2] = { &l.w, &l.b };
+    for (int i = 0; i < 2; i++) {
+        if (!parts[i]->rank) continue;
+        parts[i]->data = (char *)parts[i]->data + begin * parts[i]->stride[0];
+        parts[i]->dim[0] = count;
+    }
+    return l;
+}
+static tfm__linear tfm__load_norm(tfm__loader *l, int layer, const char *part, bool optional) {
+    const bool biased = (l->m->arch->is & TFM__LAYER_NORM) != 0;
     tfm__linear r;
     r.interleaved = NULL;
-    r.w = tfm__weight(l, layer, part, "weight", tfm_shape1(l->m->hp.width), false);
-    r.b = l->m->arch->layer_norm ? tfm__weight(l, layer, part, "bias", tfm_shape1(l->m->hp.width), true) : tfm_none();
+    r.w = tfm__weight(l, layer, part, "weight", tfm_shape1(l->m->hp.width), optional);
+    r.b = biased ? tfm__weight(l, layer, part, "bias", tfm_shape1(l->m->hp.width), true) : tfm_none();
     return r;
 }
-static void tfm__load_layer(tfm__loader *l, int i) {
+static tfm_tensor tfm__load_qk_norm(tfm__loader *l, int layer, const char *part, int64_t heads) {
+    const int kind = l->m->arch->qk_norm;
+    int64_t size = l->m->hp.key_size;
+    tfm_shape shape = tfm_shape1(kind == TFM__QK_ROW ? heads * size : size);
+    if (kind == TFM__QK_EACH) shape = tfm_shape2(heads, size);
+    return tfm__weight(l, layer, part, "weight", shape, kind == TFM__QK_EACH);
+}
+static void tfm__load_attention(tfm__loader *l, int i) {
     const tfm_hparams *h = &l->m->hp;
     tfm__layer *y = &l->m->layers[i];
     int64_t q = (int64_t)h->heads * h->key_size, k = (int64_t)h->kv_heads * h->key_size,
         v = (int64_t)h->kv_heads * h->value_size;
-    y->attn_norm = tfm__load_norm(l, i, "attn_norm");
-    y->attn_qkv = tfm__load_linear(l, i, "attn_qkv", q + k + v, h->width, true);
-    if (!y->attn_qkv.w.rank) {
-        y->attn_q = tfm__load_linear(l, i, "attn_q", q, h->width, false);
-        y->attn_k = tfm__load_linear(l, i, "attn_k", k, h->width, false);
-        y->attn_v = tfm__load_linear(l, i, "attn_v", v, h->width, false);
+    tfm__linear qkv = tfm__load_linear(l, i, "attn_qkv", q + k + v, h->width, true);
+    const bool fused = qkv.w.rank > 0;
+    y->attn_q = fused ? tfm__rows_of(qkv, 0, q) : tfm__load_linear(l, i, "attn_q", q, h->width, false);
+    y->attn_k = fused ? tfm__rows_of(qkv, q, k) : tfm__load_linear(l, i, "attn_k", k, h->width, false);
+    y->attn_v = fused ? tfm__rows_of(qkv, q + k, v) : tfm__load_linear(l, i, "attn_v", v, h->width, false);
+    if (l->m->arch->qk_norm) {
+        y->q_norm.w = tfm__load_qk_norm(l, i, "attn_q_norm", h->heads);
+        y->k_norm.w = tfm__load_qk_norm(l, i, "attn_k_norm", h->kv_heads);
     }
     y->attn_output = tfm__load_linear(l, i, "attn_output", h->width, (int64_t)h->heads * h->value_size, false);
-    y->ffn_norm = tfm__load_norm(l, i, "ffn_norm");
-    y->ffn_gate = tfm__load_linear(l, i, "ffn_gate", h->feed_forward, h->width, l->m->arch->activation != TFM__SILU);
-    y->ffn_up = tfm__load_linear(l, i, "ffn_up", h->feed_forward, h->width, false);
-    y->ffn_down = tfm__load_linear(l, i, "ffn_down", h->width, h->feed_forward, false);
+}
+static tfm__linear tfm__load_experts(tfm__loader *l, int layer, const char *part, int64_t out, int64_t in) {
+    tfm__linear r;
+    memset(&r, 0, sizeof r);
+    r.w = tfm__weight(l, layer, part, "weight", tfm_shape3(l->m->hp.experts, out, in), false);
+    return r;
+}
+static void tfm__load_ffn(tfm__loader *l, int i) {
+    const tfm_hparams *h = &l->m->hp;
+    const int is = l->m->arch->is;
+    tfm__layer *y = &l->m->layers[i];
+    int64_t ff = h->experts ? h->expert_feed_forward : h->feed_forward;
+    if (h->experts) {
+        y->router = tfm__load_linear(l, i, "ffn_gate_inp", h->experts, h->width, false);
+        y->ffn_gate = tfm__load_experts(l, i, "ffn_gate_exps", ff, h->width);
+        y->ffn_up = tfm__load_experts(l, i, "ffn_up_exps", ff, h->width);
+        y->ffn_down = tfm__load_experts(l, i, "ffn_down_exps", h->width, ff);
+        return;
+    }
+    if (is & TFM__FUSED_GATE) {
+        y->ffn_up = tfm__load_linear(l, i, "ffn_up", 2 * ff, h->width, false);
+        y->ffn_gate = tfm__rows_of(y->ffn_up, 0, ff);
+        y->ffn_up = tfm__rows_of(y->ffn_up, ff, ff);
+    } else {
+        if (!(is & TFM__PLAIN)) y->ffn_gate = tfm__load_linear(l, i, "ffn_gate", ff, h->width, false);
+        y->ffn_up = tfm__load_linear(l, i, "ffn_up", ff, h->width, false);
+    }
+    y->ffn_down = tfm__load_linear(l, i, "ffn_down", h->width, ff, false);
+}
+static void tfm__load_layer(tfm__loader *l, int i) {
+    const int is = l->m->arch->is;
+    tfm__layer *y = &l->m->layers[i];
+    tfm__linear second;
+    memset(y, 0, sizeof *y);
+    if (!(is & TFM__NO_PRE_NORM)) y->attn_norm = tfm__load_norm(l, i, "attn_norm", false);
+    tfm__load_attention(l, i);
+    if (is & TFM__NORM_2) {
+        second = tfm__load_norm(l, i, "attn_norm_2", true);
+        if (second.w.rank) y->ffn_norm = y->attn_norm, y->attn_norm = second;
+    } else if (!(is & TFM__NO_PRE_NORM)) y->ffn_norm = tfm__load_norm(l, i, "ffn_norm", (is & TFM__ONE_NORM) != 0);
+    y->parallel = l->m->hp.parallel || (is & TFM__ONE_NORM && !y->ffn_norm.w.rank);
+    tfm__load_ffn(l, i);
+    if (is & TFM__POST_NORM) {
+        y->attn_post = tfm__load_norm(l, i, "post_attention_norm", false);
+        y->ffn_post = tfm__load_norm(l, i, "post_ffw_norm", false);
+    }
+}
+/* Which layers have a window, and which angles. A key may list the windows, one truth value per layer. */
+static void tfm__load_windows(tfm__loader *l) {
+    const tfm_hparams *h = &l->m->hp;
+    const tfm__arch *arch = l->m->arch;
+    tfm__reader r = { l->m->file, arch->name, l->err };
+    tfm_value list, v;
+    char name[96];
+    bool listed = tfm__is_list(&r, "attention.sliding_window_pattern", name, &list);
+    if (listed && list.count != (uint64_t)h->layers)
+        tfm__fail(l->err, TFM_MISMATCH, "%s: %u values for %i layers", name, list.count, (int64_t)h->layers);
+    for (int i = 0; i < h->layers && l->err->status == TFM_OK; i++) {
+        tfm__layer *y = &l->m->layers[i];
+        bool local = !h->global_every || i % h->global_every < h->global_every - 1;
+        if (listed && (!tfm_value_next(&list, &v) || !tfm_value_bool(&v, &local)))
+            tfm__fail(l->err, TFM_MISMATCH, "%s: value %i is neither true nor false", name, (int64_t)i);
+        local = local && h->window > 0;
+        y->window = local ? h->window : 0;
+        y->rope = local && (listed || h->global_every);
+        if (arch->is & TFM__LEARNED || (arch->unrotated_every && (i + 1) % arch->unrotated_every == 0)) y->rope = -1;
+        if (y->rope == 1) l->m->local_rope = true;
+    }
+}
+/* Divisors of the rotation's frequencies, in f32 at out; NULL: none in the file. */
+static const float *tfm__load_factors(tfm__loader *l, const char *part, float *out) {
+    int64_t n = l->m->hp.rope_dims / 2;
+    tfm_tensor factors = tfm__weight(l, -1, part, "weight", tfm_shape1(n), true);
+    if (!factors.rank || l->err->status != TFM_OK) return NULL;
+    tfm__decode(factors.type, factors.data, out, n);
+    return out;
 }
 /* Nothing may be missing; and a tensor that no part of the model took means that we would compute
    something else than the file's maker. */
@@ -8138,17 +8322,18 @@ static bool tfm__load_tensors(tfm_model *m, tfm_error *e) {
         return tfm__fail(e, TFM_MISMATCH, "token_embd.weight: %i rows for a vocabulary of %i", vocab,
                          tfm_vocab_size(m->tokenizer));
 #endif
-    if (!m->arch->rotary) m->position_embd = tfm__weight(&l, -1, "position_embd", "weight",
+    if (m->arch->is & TFM__LEARNED) m->position_embd = tfm__weight(&l, -1, "position_embd", "weight",
                                                          tfm_shape2(h->context, h->width), false);
-    m->output_norm = tfm__load_norm(&l, -1, "output_norm");
+    m->output_norm = tfm__load_norm(&l, -1, "output_norm", false);
     m->output = tfm__load_linear(&l, -1, "output", vocab, h->width, true);
     if (!m->output.w.rank) m->output.w = m->token_embd;
     for (int i = 0; i < h->layers && e->status == TFM_OK; i++) tfm__load_layer(&l, i);
-    if (m->arch->rotary) {
-        tfm_tensor factors = tfm__weight(&l, -1, "rope_freqs", "weight", tfm_shape1(h->rope_dims / 2), true);
-        if (factors.rank && e->status == TFM_OK) {
-            tfm__decode(factors.type, factors.data, m->freq_factors, h->rope_dims / 2);
-            h->rope.freq_factors = m->freq_factors;
+    tfm__load_windows(&l);
+    if (!(m->arch->is & TFM__LEARNED)) {
+        h->rope.freq_factors = tfm__load_factors(&l, "rope_freqs", m->freq_factors);
+        if (!h->rope.freq_factors) {
+            h->rope.freq_factors = tfm__load_factors(&l, "rope_factors_short", m->freq_factors);
+            m->long_factors = tfm__load_factors(&l, "rope_factors_long", m->freq_factors + h->rope_dims / 2);
         }
     }
     return tfm__load_check(&l);
@@ -8157,7 +8342,7 @@ static bool tfm__load_tensors(tfm_model *m, tfm_error *e) {
 static tfm_model *tfm__model_carve(tfm__carver *k, const tfm_hparams *hp) {
     tfm_model *m = (tfm_model *)tfm__carve(k, 1, sizeof *m);
     tfm__layer *layers = (tfm__layer *)tfm__carve(k, (size_t)hp->layers, sizeof *layers);
-    float *factors = (float *)tfm__carve(k, (size_t)hp->rope_dims / 2, sizeof *factors);
+    float *factors = (float *)tfm__carve(k, (size_t)hp->rope_dims, sizeof *factors);
     if (!m || k->overflow) return NULL;
     memset(m, 0, sizeof *m);
     m->layers = layers;
@@ -8235,7 +8420,7 @@ static size_t tfm__repack_all(tfm_model *m, char *out) {
     size_t bytes = tfm__repack_linear(&m->output, out);
     for (int i = 0; i < m->hp.layers; i++) {
         tfm__layer *y = &m->layers[i];
-        tfm__linear *all[] = { &y->attn_qkv, &y->attn_q, &y->attn_k, &y->attn_v, &y->attn_output,
+        tfm__linear *all[] = { &y->attn_q, &y->attn_k, &y->attn_v, &y->attn_output,
                                &y->ffn_gate, &y->ffn_up, &y->ffn_down };
         for (size_t k = 0; k < sizeof all / sizeof *all; k++)
             bytes += tfm__repack_linear(all[k], out ? out + bytes : NULL);
@@ -8338,14 +8523,23 @@ struct tfm_session {
     int cancel;
 };
 
+/* x itself where the model has no norm. */
 static tfm_tensor tfm__norm(tfm_context *c, const tfm_model *m, tfm_tensor x, tfm__linear w) {
-    return m->arch->layer_norm ? tfm_layernorm(c, x, w.w, w.b, m->hp.eps) : tfm_rmsnorm(c, x, w.w, m->hp.eps);
+    if (!w.w.rank) return x;
+    return m->arch->is & TFM__LAYER_NORM ? tfm_layernorm(c, x, w.w, w.b, m->hp.eps) : tfm_rmsnorm(c, x, w.w, m->hp.eps);
 }
 /* x += y, both contiguous */
 static void tfm__accumulate(tfm_context *c, tfm_tensor x, tfm_tensor y) {
     if (tfm__ok(c))
         tfm__binary_into(c, TFM__ADD, tfm__expand(x, tfm__shape_of(x)), tfm__expand(y, tfm__shape_of(y)),
                          tfm__floats(x), tfm_count(x));
+}
+/* x *= factor, contiguous */
+static void tfm__multiply(tfm_context *c, float *x, int64_t count, float factor) {
+    if (factor == 1 || !tfm__ok(c) || c->measure) return;
+    tfm_shape shape = tfm_shape1(count);
+    tfm__binary_into(c, TFM__MUL, tfm__expand(tfm_wrap(c, x, shape), shape),
+                     tfm__expand(tfm_wrap(c, &factor, tfm_shape1(1)), shape), x, count);
 }
 /* Positions that a cache has room for: whole sixteens. */
 static int64_t tfm__cache_room(const tfm_session_opts *o) { return ((int64_t)o->context + 15) / 16 * 16; }
@@ -8401,39 +8595,42 @@ static tfm_tensor tfm__apply(tfm_context *c, tfm_tensor x, const tfm__linear *l)
     tfm__linears(c, x, &l, &y, 1);
     return y;
 }
+/* Norms queries or keys [n, heads * size]: of each head, of the row, or with weights [heads, size]. */
+static tfm_tensor tfm__qk_norm(tfm_context *c, const tfm_model *m, tfm_tensor x, tfm__linear w) {
+    tfm_shape shape = tfm__shape_of(x);
+    if (!w.w.rank || !tfm__ok(c)) return x;
+    if (w.w.rank == 1) x = tfm__norm(c, m, tfm_reshape(c, x, tfm_shape2(-1, w.w.dim[0])), w);
+    else {
+        x = tfm_reshape(c, x, tfm_shape3(shape.dim[0], w.w.dim[0], w.w.dim[1]));
+        x = tfm_mul(c, tfm_layernorm(c, x, tfm_none(), tfm_none(), m->hp.eps), w.w);
+    }
+    return tfm_reshape(c, x, shape);
+}
 static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, const float *angles) {
     const tfm_model *m = s->m;
     const tfm_hparams *h = &m->hp;
     const tfm__layer *l = &m->layers[layer];
     tfm_context *c = s->c;
-    int64_t n = x.dim[0], q_width = (int64_t)h->heads * h->key_size, k_width = (int64_t)h->kv_heads * h->key_size;
-    tfm_tensor q, k, v, y;
-    if (l->attn_qkv.w.rank) {
-        tfm_tensor qkv = tfm__apply(c, x, &l->attn_qkv);
-        q = tfm_contiguous(c, tfm_slice(c, qkv, 1, 0, q_width));
-        k = tfm_contiguous(c, tfm_slice(c, qkv, 1, q_width, q_width + k_width));
-        v = tfm_slice(c, qkv, 1, q_width + k_width, qkv.dim[1]);
-    } else {
-        const tfm__linear *const w[] = { &l->attn_q, &l->attn_k, &l->attn_v };
-        tfm_tensor qkv[3];
-        tfm__linears(c, x, w, qkv, 3);
-        q = qkv[0];
-        k = qkv[1];
-        v = qkv[2];
-    }
-    if (m->arch->rotary) {
+    int64_t n = x.dim[0], q_width = (int64_t)h->heads * h->key_size;
+    const tfm__linear *const w[] = { &l->attn_q, &l->attn_k, &l->attn_v };
+    tfm_tensor qkv[3], y;
+    tfm__linears(c, x, w, qkv, 3);
+    tfm_tensor q = tfm__qk_norm(c, m, qkv[0], l->q_norm), k = tfm__qk_norm(c, m, qkv[1], l->k_norm);
+    if (angles) {
         tfm__rotate(c, tfm__floats(q), tfm__floats(q), angles, n, h->heads, h->key_size, h->rope_dims,
-                    m->arch->half_split);
+                    h->rope.half_split);
         tfm__rotate(c, tfm__floats(k), tfm__floats(k), angles, n, h->kv_heads, h->key_size, h->rope_dims,
-                    m->arch->half_split);
+                    h->rope.half_split);
     }
     tfm__cache_store(s, s->keys, layer, k, true);
-    tfm__cache_store(s, s->values, layer, v, false);
+    tfm__cache_store(s, s->values, layer, qkv[2], false);
     tfm_attention_opts o;
     memset(&o, 0, sizeof o);
+    o.scale = h->attention_scale;
+    o.cap = h->attention_cap;
     o.causal = true;
     o.offset = s->position;
-    o.window = h->window;
+    o.window = l->window;
     y = tfm__new(c, TFM_F32, tfm_shape2(n, (int64_t)h->heads * h->value_size));
     if (tfm__ok(c))
         tfm__attend(c, tfm__heads(c, "q", tfm_reshape(c, q, tfm_shape3(1, n, q_width)), h->heads),
@@ -8442,14 +8639,114 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
                     tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), true, &o);
     return tfm__apply(c, y, &l->attn_output);
 }
-static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
-    const tfm__layer *l = &s->m->layers[layer];
-    const tfm__linear *const w[] = { &l->ffn_gate, &l->ffn_up };
-    tfm_tensor h[2];                    /* gate, up */
+/* down(activation(gate x) * up x); without a gate down(activation(up x)). */
+static tfm_tensor tfm__mlp(tfm_session *s, tfm_tensor x, const tfm__linear *gate, const tfm__linear *up,
+                           const tfm__linear *down) {
+    const tfm__linear *const w[] = { gate, up };
+    tfm_tensor h[2];
     tfm__linears(s->c, x, w, h, 2);
     bool gated = h[0].rank > 0;
     tfm_tensor y = tfm__unary_times(s->c, "activation", s->m->arch->activation, h[!gated], gated ? h[1] : tfm_none());
-    return tfm__apply(s->c, y, &l->ffn_down);
+    return tfm__apply(s->c, y, down);
+}
+static tfm__linear tfm__expert(const tfm__linear *l, int64_t e) {
+    tfm__linear r = *l;
+    r.w.data = (char *)l->w.data + e * l->w.stride[0];
+    r.w.rank = 2;
+    for (int i = 0; i < 2; i++) {
+        r.w.dim[i] = l->w.dim[i + 1];
+        r.w.stride[i] = l->w.stride[i + 1];
+    }
+    return r;
+}
+/* Each row of x [n, D] goes through the experts that the router ranks first for it. Their weighted results
+   are summed in the order of the experts, so that a row does not depend on the others. */
+static tfm_tensor tfm__mixture(tfm_session *s, const tfm__layer *l, tfm_tensor x) {
+    const tfm_hparams *h = &s->m->hp;
+    tfm_context *c = s->c;
+    int64_t n = x.dim[0], used = h->experts_used, width = h->width;
+    tfm_tensor ids, y = tfm_zeros(c, tfm__shape_of(x));
+    tfm_mark mark = tfm_arena_mark(c);
+    tfm_tensor p = tfm_topk(c, tfm_softmax(c, tfm__apply(c, x, &l->router), 1), used, &ids);
+    if (!(s->m->arch->is & TFM__RAW_EXPERTS))
+        p = tfm_div(c, p, tfm_reshape(c, tfm_sum(c, p, 1), tfm_shape2(n, 1)));
+    int64_t *rows = (int64_t *)tfm__arena(c, (size_t)n, sizeof *rows);      /* of ids, as one list */
+    tfm_mark inner = tfm_arena_mark(c);
+    for (int e = 0; e < h->experts && tfm__ok(c); e++) {
+        int64_t count = c->measure && e == 0 ? n : 0;                       /* the most memory that one takes */
+        for (int64_t i = 0; !c->measure && i < n * used; i++)
+            if (((const int32_t *)ids.data)[i] == e) rows[count++] = i;
+        if (!count) continue;
+        tfm_tensor part = tfm__new(c, TFM_F32, tfm_shape2(count, width));
+        for (int64_t r = 0; tfm__ok(c) && !c->measure && r < count; r++)
+            memcpy(tfm__floats(part) + r * width, tfm__floats(x) + rows[r] / used * width,
+                   (size_t)width * sizeof(float));
+        tfm__linear gate = tfm__expert(&l->ffn_gate, e), up = tfm__expert(&l->ffn_up, e),
+            down = tfm__expert(&l->ffn_down, e);
+        part = tfm__mlp(s, part, &gate, &up, &down);
+        for (int64_t r = 0; tfm__ok(c) && !c->measure && r < count; r++) {
+            const float *from = tfm__floats(part) + r * width, weight = tfm__floats(p)[rows[r]];
+            float *to = tfm__floats(y) + rows[r] / used * width;
+            for (int64_t d = 0; d < width; d++) to[d] += weight * from[d];
+        }
+        tfm_arena_rewind(c, inner);
+    }
+    tfm_arena_rewind(c, mark);
+    return y;
+}
+static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
+    const tfm__layer *l = &s->m->layers[layer];
+    return l->router.w.rank ? tfm__mixture(s, l, x) : tfm__mlp(s, x, &l->ffn_gate, &l->ffn_up, &l->ffn_down);
+}
+/* x += scale * norm(y), where the model has them. */
+static void tfm__residual(tfm_context *c, const tfm_model *m, tfm_tensor x, tfm_tensor y, tfm__linear norm) {
+    if (tfm__ok(c)) y = tfm__norm(c, m, y, norm);
+    if (tfm__ok(c)) tfm__multiply(c, tfm__floats(y), tfm_count(y), m->hp.residual_scale);
+    tfm__accumulate(c, x, y);
+}
+/* x [n, D] through a layer, in place. In parallel the MLP reads x as it was before attention. */
+static void tfm__layer_run(tfm_session *s, int layer, tfm_tensor x, const float *angles) {
+    const tfm_model *m = s->m;
+    const tfm__layer *l = &m->layers[layer];
+    tfm_context *c = s->c;
+    tfm_mark mark = tfm_arena_mark(c);
+    tfm_tensor a = tfm__norm(c, m, x, l->attn_norm), f = a;
+    if (l->parallel && l->ffn_norm.w.rank) f = tfm__norm(c, m, x, l->ffn_norm);
+    tfm_mark inner = tfm_arena_mark(c);
+    tfm__residual(c, m, x, tfm__attention_part(s, layer, a, angles), l->attn_post);
+    tfm_arena_rewind(c, l->parallel ? inner : mark);
+    if (!l->parallel) f = tfm__norm(c, m, x, l->ffn_norm);
+    tfm__residual(c, m, x, tfm__ffn_part(s, layer, f), l->ffn_post);
+    tfm_arena_rewind(c, mark);
+}
+/* The session's logits from x [rows, D]. */
+static void tfm__head(tfm_session *s, tfm_tensor x) {
+    const tfm_model *m = s->m;
+    const tfm_hparams *h = &m->hp;
+    tfm_context *c = s->c;
+    int64_t rows = x.dim[0], count = rows * h->vocab;
+    tfm_tensor y = tfm__norm(c, m, x, m->output_norm);
+    const float *bias = tfm__vector(c, "output", "bias", m->output.b, h->vocab);
+    tfm__part p = tfm__part_of(m->output.w.type, m->output.w.data, m->output.w.stride[0], h->vocab, bias, s->logits, 1,
+                               h->vocab);
+    p.interleaved = m->output.interleaved;
+    tfm__products(c, &p, 1, tfm__floats(y), rows, h->width);
+    tfm__multiply(c, s->logits, count, 1.0f / h->logit_scale);
+    if (h->logit_cap == 0) return;
+    tfm__unary_job tanh_job = { TFM__TANH, s->logits, NULL, s->logits };
+    tfm__multiply(c, s->logits, count, 1.0f / h->logit_cap);
+    tfm__run(c, c->kernels->unary, &tanh_job, count, 20.0 * (double)count);
+    tfm__multiply(c, s->logits, count, h->logit_cap);
+}
+/* The angles of n positions from the session's on, or NULL if the model does not use such. */
+static float *tfm__angles(tfm_session *s, int64_t n, bool local) {
+    const tfm_model *m = s->m;
+    tfm_rope_opts rope = local ? m->hp.local_rope : m->hp.rope;
+    if (m->arch->is & TFM__LEARNED || (local && !m->local_rope)) return NULL;
+    if (!local && m->long_factors && s->o.context > rope.original_context) rope.freq_factors = m->long_factors;
+    float *angles = (float *)tfm__arena(s->c, (size_t)n, (size_t)m->hp.rope_dims * sizeof(float));
+    if (tfm__ok(s->c) && !s->c->measure) tfm__rope_table(angles, s->position, n, m->hp.rope_dims, &rope);
+    return angles;
 }
 /* The transformer: n ids at the session's position; logits of the last `rows` of them. */
 static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t rows) {
@@ -8457,27 +8754,14 @@ static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t 
     tfm_context *c = s->c;
     tfm_mark start = tfm_arena_mark(c);
     tfm_tensor x = c->measure ? tfm_zeros(c, tfm_shape2(n, m->hp.width)) : tfm_embedding(c, m->token_embd, ids, n);
-    float *angles = (float *)tfm__arena(c, (size_t)n, (size_t)m->hp.rope_dims * sizeof(float));
-    if (m->arch->rotary) {
-        if (tfm__ok(c) && !c->measure) tfm__rope_table(angles, s->position, n, m->hp.rope_dims, &m->hp.rope);
-    } else if (!c->measure) tfm__accumulate(c, x, tfm_to_f32(c,
+    const float *angles[2] = { tfm__angles(s, n, false), tfm__angles(s, n, true) };
+    if (tfm__ok(c)) tfm__multiply(c, tfm__floats(x), tfm_count(x), m->hp.embedding_scale);
+    if (m->position_embd.rank && !c->measure) tfm__accumulate(c, x, tfm_to_f32(c,
             tfm_slice(c, m->position_embd, 0, s->position, s->position + n)));
-    else tfm_zeros(c, tfm_shape2(n, m->hp.width));
-    for (int i = 0; i < m->hp.layers && tfm__ok(c); i++) {
-        tfm_mark layer = tfm_arena_mark(c);
-        tfm__accumulate(c, x, tfm__attention_part(s, i, tfm__norm(c, m, x, m->layers[i].attn_norm), angles));
-        tfm_arena_rewind(c, layer);
-        tfm__accumulate(c, x, tfm__ffn_part(s, i, tfm__norm(c, m, x, m->layers[i].ffn_norm)));
-        tfm_arena_rewind(c, layer);
-    }
-    if (rows > 0) {
-        tfm_tensor y = tfm__norm(c, m, tfm_slice(c, x, 0, n - rows, n), m->output_norm);
-        const float *bias = tfm__vector(c, "output", "bias", m->output.b, m->hp.vocab);
-        tfm__part p = tfm__part_of(m->output.w.type, m->output.w.data, m->output.w.stride[0], m->hp.vocab, bias,
-                                   s->logits, 1, m->hp.vocab);
-        p.interleaved = m->output.interleaved;
-        tfm__products(c, &p, 1, tfm__floats(y), rows, m->hp.width);
-    }
+    else if (m->position_embd.rank) tfm_zeros(c, tfm_shape2(n, m->hp.width));
+    for (int i = 0; i < m->hp.layers && tfm__ok(c); i++)
+        tfm__layer_run(s, i, x, m->layers[i].rope < 0 ? NULL : angles[m->layers[i].rope]);
+    if (rows > 0 && tfm__ok(c)) tfm__head(s, tfm_slice(c, x, 0, n - rows, n));
     tfm_arena_rewind(c, start);
 }
 
@@ -8620,7 +8904,7 @@ TFMDEF tfm_context *tfm_session_context(tfm_session *s) { return s ? s->c : NULL
 TFMDEF int64_t tfm_position(const tfm_session *s) { return s ? s->position : 0; }
 TFMDEF int64_t tfm_session_capacity(const tfm_session *s) {
     if (!s) return 0;
-    return s->m->arch->rotary ? s->o.context : tfm__min64(s->o.context, s->m->hp.context);
+    return s->m->arch->is & TFM__LEARNED ? tfm__min64(s->o.context, s->m->hp.context) : s->o.context;
 }
 TFMDEF float *tfm_logits_at(tfm_session *s, int64_t i) {
     return s && i >= 0 && i < s->logit_rows ? s->logits + i * s->m->hp.vocab : NULL;

@@ -20,7 +20,7 @@
 typedef struct recipe {
     const char *arch;                   /* NULL: llama */
     tfm_type type;                      /* of the matrices; norms and biases are F32 */
-    int layers, width, ff, heads, kv_heads, vocab, context, window;
+    int layers, width, ff, heads, kv_heads, vocab, context, window, experts;     /* experts: two of them are used */
     bool tied;                          /* no output.weight */
     bool characters;                    /* with a vocabulary of one character per token */
     bool raw;                           /* Q4_K of random bits, whatever the encoders do */
@@ -44,6 +44,7 @@ static void models_tensor(models_writer *m, const char *name, int64_t rows, int6
     if (turn) type = TFM_F32;
     if (!m->data) {
         tfm_shape s = { rows ? 2 : 1, { rows ? rows : columns, columns, 0, 0 } };
+        if (rows && strstr(name, "_exps.")) s = tfm_shape3(r->experts, rows / r->experts, columns);
         if (turn && rows) s.dim[0] = columns, s.dim[1] = rows;
         else if (turn) s.dim[0]++;
         gguf_tensor(&m->w, name, type, s);
@@ -76,7 +77,8 @@ static void models_part(models_writer *m, int layer, const char *part, int64_t r
 static void models_tensors(models_writer *m) {
     const recipe *r = m->r;
     int64_t size = r->width / r->heads, kv = size * r->kv_heads;
-    bool gpt2 = r->arch && strcmp(r->arch, "gpt2") == 0;
+    bool gpt2 = r->arch && strcmp(r->arch, "gpt2") == 0, gemma3 = r->arch && strcmp(r->arch, "gemma3") == 0;
+    bool post = gemma3 || (r->arch && strcmp(r->arch, "gemma2") == 0);
     m->seed = r->seed ? r->seed : 1;
     models_tensor(m, "token_embd.weight", r->vocab, r->width);
     if (gpt2) models_tensor(m, "position_embd.weight", r->context, r->width);
@@ -86,8 +88,19 @@ static void models_tensors(models_writer *m) {
         if (!gpt2) models_part(m, i, "attn_q", r->width, r->width, false);
         if (!gpt2) models_part(m, i, "attn_k", kv, r->width, false);
         if (!gpt2) models_part(m, i, "attn_v", kv, r->width, false);
+        if (gemma3) models_part(m, i, "attn_q_norm", 0, size, false);
+        if (gemma3) models_part(m, i, "attn_k_norm", 0, size, false);
         models_part(m, i, "attn_output", r->width, r->width, gpt2);
         models_part(m, i, "ffn_norm", 0, r->width, gpt2);
+        if (post) models_part(m, i, "post_attention_norm", 0, r->width, false);
+        if (post) models_part(m, i, "post_ffw_norm", 0, r->width, false);
+        if (r->experts) {
+            models_part(m, i, "ffn_gate_inp", r->experts, r->width, false);
+            models_part(m, i, "ffn_gate_exps", r->experts * r->ff, r->width, false);
+            models_part(m, i, "ffn_up_exps", r->experts * r->ff, r->width, false);
+            models_part(m, i, "ffn_down_exps", r->experts * r->width, r->ff, false);
+            continue;
+        }
         if (!gpt2) models_part(m, i, "ffn_gate", r->ff, r->width, false);
         models_part(m, i, "ffn_up", r->ff, r->width, gpt2);
         models_part(m, i, "ffn_down", r->width, r->ff, gpt2);
@@ -117,6 +130,10 @@ MODELS_FN uint8_t *make_model(const recipe *r, size_t *size) {
     if (r->window) models_key(&m, "attention.sliding_window", r->window);
     gguf_meta_f32(&m.w, "gpt2.attention.layer_norm_epsilon", 1e-5f);
     gguf_meta_f32(&m.w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    gguf_meta_f32(&m.w, "gemma2.attention.layer_norm_rms_epsilon", 1e-5f);
+    gguf_meta_f32(&m.w, "gemma3.attention.layer_norm_rms_epsilon", 1e-5f);
+    if (r->experts) models_key(&m, "expert_count", r->experts);
+    if (r->experts) models_key(&m, "expert_used_count", 2);
     if (r->characters) {
         char text[96];
         tfm_string tokens[96];

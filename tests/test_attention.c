@@ -211,6 +211,16 @@ static void large_scores(void) {
     CHECK_SAME(out, ((float[]){ 5, 6 }), 2);
     tfm_context_free(c);
 }
+/* Capped scores are the mask that plain ones of 0 would need. */
+static void capped_scores(void) {
+    float q[2] = { 3, -2 }, k[6] = { 1, 0, 0.5f, 2, -1, 1 }, v[6] = { 1, 2, 3, 4, 5, 6 }, want[2], mask[3], out[2];
+    tfm_attention_opts o = { .scale = 2, .cap = 4 }, none = { .scale = 1 };
+    for (int i = 0; i < 3; i++) mask[i] = 4 * tanhf(2 * (q[0] * k[2 * i] + q[1] * k[2 * i + 1]) / 4);
+    CHECK_EQ(tfm_attention_f32(out, q, k, v, 1, 3, 2, NULL, &o), TFM_OK);
+    float zero[2] = { 0, 0 };
+    CHECK_EQ(tfm_attention_f32(want, zero, k, v, 1, 3, 2, mask, &none), TFM_OK);
+    CHECK_NEAR(out, want, 2, 1e-6);
+}
 /* No offset or window is too large: all keys lie before, or all before the window. */
 static void huge_offsets(void) {
     operands a = make(3, 5);
@@ -278,6 +288,7 @@ const test_case tests_attention[] = {
     { "hidden_keys_are_skipped", hidden_keys_are_skipped, QUICK },
     { "queries_that_see_nothing", queries_that_see_nothing, QUICK },
     { "large_scores", large_scores, QUICK },
+    { "capped_scores", capped_scores, QUICK },
     { "huge_offsets", huge_offsets, QUICK },
     { "errors", errors, QUICK },
     { NULL, NULL, SLOW }

@@ -558,6 +558,7 @@ static attention_case random_attention(uint64_t *seed) {
     a.o.window = below(seed, 2) ? 1 + below(seed, 200) : 0;
     if (below(seed, 3) == 0) a.holes = 1 + below(seed, 4);
     a.seed = test_random(seed);
+    a.o.cap = a.seed >> 40 & 3 ? 0 : 2.5f;
     return a;
 }
 static tfm_tensor run_attention(tfm_context *c, const attention_case *a) {

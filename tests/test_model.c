@@ -170,10 +170,15 @@ static void hyperparameters(void) {
 /* At once, in pieces, one by one, and again after a rewind: the same bits. */
 static void cutting_does_not_matter(void) {
     static const int64_t pieces[] = { 150, 1, 7, 64, 65 };
-    for (int arch = 0; arch < 2; arch++) {
+    static const struct { const char *arch; int window, layers, experts; } rows[] = {
+        { "llama", 40, 2, 0 }, { "gpt2", 0, 2, 0 }, { "gemma2", 40, 3, 0 }, { "gemma3", 40, 7, 0 },
+        { "llama", 0, 2, 5 } };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         recipe r = small;
-        r.arch = arch ? "gpt2" : "llama";
-        r.window = arch ? 0 : 40;
+        r.arch = rows[i].arch;
+        r.window = rows[i].window;
+        r.layers = rows[i].layers;
+        r.experts = rows[i].experts;
         made m = make(&r);
         int32_t ids[150];
         some_ids(ids, 150, r.vocab, 5);
@@ -441,6 +446,16 @@ static void wrong_models(void) {
     r = small;
     r.kv_heads = 3;
     expect_refused(&r, TFM_MISMATCH, "3", "4");
+    r = small;
+    r.experts = 5;
+    r.without = "blk.1.ffn_up_exps.weight";
+    expect_refused(&r, TFM_MISMATCH, "blk.1.ffn_up_exps.weight", "5x96x64 needed");
+    r.experts = 1;
+    expect_refused(&r, TFM_MISMATCH, "llama.expert_used_count is 2, not between 1 and 1", NULL);
+    r = small;
+    r.arch = "gemma3";
+    r.without = "blk.1.attn_k_norm.weight";
+    expect_refused(&r, TFM_MISMATCH, "blk.1.attn_k_norm.weight", "16 needed");
     r = small;
     r.layers = 0;
     expect_refused(&r, TFM_MISMATCH, "llama.block_count", NULL);
