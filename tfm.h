@@ -505,7 +505,9 @@ TFMDEF size_t tfm_utf8_feed(tfm_utf8 *u, const char *bytes, size_t size, bool re
 #ifndef TFM_NO_MODEL
 /* ---- Models and sessions ---------------------------------------------------- [API.MODEL]
    A model is a file, its tokenizer, and tables over both: read-only, shared by any number of
-   sessions. A session is one sequence: cache, position, threads, logits. */
+   sessions. A session is one sequence: cache, position, threads, logits.
+   An encoder (BERT) has no next token: tfm_eval takes a whole text, every position of which sees all
+   others, and tfm_pooled has the vector that stands for it; tfm_rewind to 0 comes before the next.  */
 
 typedef struct tfm_model tfm_model;
 typedef struct tfm_session tfm_session;
@@ -525,6 +527,11 @@ TFMDEF size_t     tfm_model_size(const void *data, size_t size, tfm_error *err);
 TFMDEF tfm_model *tfm_model_in(const void *data, size_t size, void *mem, size_t mem_size, tfm_error *err);
 TFMDEF void       tfm_model_free(tfm_model *m);            /* after its sessions */
 
+typedef enum tfm_pooling {              /* what an encoder makes of the vectors of a text's positions: */
+    TFM_POOLING_NONE, TFM_POOLING_MEAN, /* them all, or their mean, */
+    TFM_POOLING_CLS, TFM_POOLING_LAST   /* or the first, or the last */
+} tfm_pooling;
+
 typedef struct tfm_hparams {            /* from the metadata; sizes in elements */
     tfm_string architecture;
     int32_t context, width, layers, heads, kv_heads, key_size, value_size, feed_forward, vocab;
@@ -535,6 +542,8 @@ typedef struct tfm_hparams {            /* from the metadata; sizes in elements 
     float attention_scale, attention_cap, logit_cap;        /* 0: 1/sqrt(key_size), none, none */
     float embedding_scale, residual_scale, logit_scale;     /* logits are divided by theirs */
     bool parallel;                      /* attention and MLP read the same */
+    bool encoder;                       /* positions see later ones, too */
+    tfm_pooling pooling;                /* of an encoder */
     tfm_rope_opts rope, local_rope;     /* local_rope: of the layers with a window, if others have none */
 } tfm_hparams;
 
@@ -550,7 +559,8 @@ typedef bool (*tfm_progress_fn)(void *user, int64_t done, int64_t total);
 
 typedef struct tfm_session_opts {
     int context;                        /* positions in the cache; 0: the smaller of the model's, 2048 */
-    int batch;                          /* positions evaluated at once; 0: 512. Never changes results */
+    int batch;                          /* positions evaluated at once; 0: 512. Never changes results;
+                                           an encoder's is its context */
     int threads;                        /* 0: tfm_cpu_count(). At most 256 */
     tfm_type cache;                     /* TFM_F32 (0) or TFM_F16 */
     bool all_logits;                    /* keep the logits of every position of a call to tfm_eval */
@@ -575,13 +585,18 @@ TFMDEF void         tfm_session_free(tfm_session *s);      /* NULL is fine; an _
 TFMDEF tfm_context *tfm_session_context(tfm_session *s);   /* errors, and scratch for tfm_tokenize */
 
 /* Evaluates ids at the next n positions. With all_logits, n may not exceed the batch. Ids are
-   checked first. On TFM_FULL nothing was evaluated; after TFM_CANCELLED the positions finished so
+   checked first. An encoder's are a whole text: TFM_ARGUMENT if the session is not at position 0. On
+   TFM_FULL nothing was evaluated; after TFM_CANCELLED the positions finished so
    far stay, and the session can go on (tfm_clear its context). */
 TFMDEF tfm_status   tfm_eval(tfm_session *s, const int32_t *ids, int64_t n);
 /* Logits [V] of the last evaluated position; with all_logits, of the i-th id of the last call.
    Valid until the next call on the session; NULL if there are none. They may be edited. */
 TFMDEF float       *tfm_logits(tfm_session *s);
 TFMDEF float       *tfm_logits_at(tfm_session *s, int64_t i);
+/* What an encoder made of the text of the last tfm_eval: one vector [D], or with TFM_POOLING_NONE one for
+   each position; *rows (may be NULL) says how many. Not normalized. Lifetime as the logits'; NULL and 0 if
+   there is none. */
+TFMDEF float       *tfm_pooled(tfm_session *s, int64_t *rows);
 TFMDEF int64_t      tfm_position(const tfm_session *s);    /* positions in the cache */
 TFMDEF int64_t      tfm_session_capacity(const tfm_session *s);
 TFMDEF tfm_status   tfm_rewind(tfm_session *s, int64_t position);      /* forget what is later */
@@ -7901,7 +7916,9 @@ enum {                                  /* what an architecture is: the bits of 
     TFM__SCALED_EMBEDDING = 1024,       /* by sqrt(D) */
     TFM__CAPPED = 2048,                 /* soft caps of 50 and 30 and a window of 4096, unless keys say otherwise */
     TFM__LOCAL_BASE = 4096,             /* layers with a window rotate by base 10000, unless a key says otherwise */
-    TFM__RAW_EXPERTS = 8192             /* the weights of the chosen experts need not sum to 1 */
+    TFM__RAW_EXPERTS = 8192,            /* the weights of the chosen experts need not sum to 1 */
+    TFM__SUM_NORM = 16384,              /* post-norms are of the residual sum, as in the first transformers */
+    TFM__ENCODER = 32768                /* positions see later ones; the result is pooled, there are no logits */
 };
 /* A norm of queries and keys before the rotation: of each head, of the whole row, or of each head
    with a weight of its own, which may be missing. */
@@ -7939,6 +7956,10 @@ static const tfm__arch tfm__archs[] = {
     { "smollm3", TFM__SILU, 0, TFM__QK_NONE, 0, 4, 0 },
     { "granite", TFM__SILU, 0, TFM__QK_NONE, 0, 0, 0 },
     { "granitemoe", TFM__SILU, 0, TFM__QK_NONE, 0, 0, 0 },
+    { "bert", TFM__GELU, TFM__LAYER_NORM | TFM__LEARNED | TFM__PLAIN | TFM__SUM_NORM | TFM__ENCODER, TFM__QK_NONE,
+      0, 0, 0 },
+    { "nomic-bert", TFM__SILU, TFM__LAYER_NORM | TFM__HALF_SPLIT | TFM__SUM_NORM | TFM__ENCODER, TFM__QK_NONE,
+      0, 0, 0 },
 };
 
 typedef struct tfm__linear {            /* a norm too: weight and bias [D] */
@@ -7965,8 +7986,8 @@ struct tfm_model {
     bool owns_memory;                   /* else everything lies in the caller's */
     const tfm__arch *arch;
     tfm_hparams hp;
-    tfm_tensor token_embd, position_embd;
-    tfm__linear output_norm, output;
+    tfm_tensor token_embd, position_embd, token_types;      /* [V, D], [context, D], [types, D] */
+    tfm__linear embd_norm, output_norm, output;
     tfm__layer *layers;
     float *freq_factors;                /* [2, rope_dims / 2] */
     const float *long_factors;          /* its second row, for sessions above the original context; or NULL */
@@ -8067,6 +8088,12 @@ static void tfm__more_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__
     hp->parallel = (arch->is & TFM__PARALLEL) != 0;
     if (hp->parallel && tfm__key_value(r, "use_parallel_residual", name, sizeof name, &v) &&
         !tfm_value_bool(&v, &hp->parallel)) tfm__fail(r->err, TFM_MISMATCH, "%s: neither true nor false", name);
+    hp->encoder = (arch->is & TFM__ENCODER) != 0;
+    bool causal = !hp->encoder;
+    if (tfm__key_value(r, "attention.causal", name, sizeof name, &v) &&
+        (!tfm_value_bool(&v, &causal) || causal == hp->encoder))
+        tfm__fail(r->err, TFM_UNSUPPORTED, "%s: only %s is supported", name, hp->encoder ? "false" : "true");
+    if (hp->encoder) hp->pooling = (tfm_pooling)tfm__key_int(r, "pooling_type", 0, TFM_POOLING_LAST, TFM_POOLING_NONE);
     hp->experts = tfm__key_int(r, "expert_count", 0, 65536, 0);
     if (!hp->experts) return;
     hp->experts_used = tfm__key_int(r, "expert_used_count", 1, hp->experts, 0);
@@ -8244,17 +8271,21 @@ static void tfm__load_layer(tfm__loader *l, int i) {
     tfm__layer *y = &l->m->layers[i];
     tfm__linear second;
     memset(y, 0, sizeof *y);
-    if (!(is & TFM__NO_PRE_NORM)) y->attn_norm = tfm__load_norm(l, i, "attn_norm", false);
+    if (!(is & (TFM__NO_PRE_NORM | TFM__SUM_NORM))) y->attn_norm = tfm__load_norm(l, i, "attn_norm", false);
     tfm__load_attention(l, i);
     if (is & TFM__NORM_2) {
         second = tfm__load_norm(l, i, "attn_norm_2", true);
         if (second.w.rank) y->ffn_norm = y->attn_norm, y->attn_norm = second;
-    } else if (!(is & TFM__NO_PRE_NORM)) y->ffn_norm = tfm__load_norm(l, i, "ffn_norm", (is & TFM__ONE_NORM) != 0);
+    } else if (!(is & (TFM__NO_PRE_NORM | TFM__SUM_NORM)))
+        y->ffn_norm = tfm__load_norm(l, i, "ffn_norm", (is & TFM__ONE_NORM) != 0);
     y->parallel = l->m->hp.parallel || (is & TFM__ONE_NORM && !y->ffn_norm.w.rank);
     tfm__load_ffn(l, i);
     if (is & TFM__POST_NORM) {
         y->attn_post = tfm__load_norm(l, i, "post_attention_norm", false);
         y->ffn_post = tfm__load_norm(l, i, "post_ffw_norm", false);
+    } else if (is & TFM__SUM_NORM) {
+        y->attn_post = tfm__load_norm(l, i, "attn_output_norm", false);
+        y->ffn_post = tfm__load_norm(l, i, "layer_output_norm", false);
     }
 }
 /* Which layers have a window, and which angles. A key may list the windows, one truth value per layer. */
@@ -8302,6 +8333,14 @@ static bool tfm__load_check(const tfm__loader *l) {
                       l->m->arch->name);
     return l->err->status == TFM_OK;
 }
+/* What an encoder adds to the embedding of each token, its type being 0, and the norm of the sum. */
+static void tfm__load_types(tfm__loader *l) {
+    tfm_tensor_info info;
+    bool found = tfm_file_tensor(l->m->file, "token_types.weight", &info) && info.tensor.dim[0] > 0;
+    l->m->token_types = tfm__weight(l, -1, "token_types", "weight",
+                                    tfm_shape2(found ? info.tensor.dim[0] : 1, l->m->hp.width), true);
+    l->m->embd_norm = tfm__load_norm(l, -1, "token_embd_norm", false);
+}
 static bool tfm__load_tensors(tfm_model *m, tfm_error *e) {
     tfm_hparams *h = &m->hp;
     tfm_tensor_info info;
@@ -8324,9 +8363,12 @@ static bool tfm__load_tensors(tfm_model *m, tfm_error *e) {
 #endif
     if (m->arch->is & TFM__LEARNED) m->position_embd = tfm__weight(&l, -1, "position_embd", "weight",
                                                          tfm_shape2(h->context, h->width), false);
-    m->output_norm = tfm__load_norm(&l, -1, "output_norm", false);
-    m->output = tfm__load_linear(&l, -1, "output", vocab, h->width, true);
-    if (!m->output.w.rank) m->output.w = m->token_embd;
+    if (h->encoder) tfm__load_types(&l);
+    else {
+        m->output_norm = tfm__load_norm(&l, -1, "output_norm", false);
+        m->output = tfm__load_linear(&l, -1, "output", vocab, h->width, true);
+        if (!m->output.w.rank) m->output.w = m->token_embd;
+    }
     for (int i = 0; i < h->layers && e->status == TFM_OK; i++) tfm__load_layer(&l, i);
     tfm__load_windows(&l);
     if (!(m->arch->is & TFM__LEARNED)) {
@@ -8518,7 +8560,7 @@ struct tfm_session {
     tfm_session_opts o;                 /* defaults filled in */
     char *keys, *values;
     int32_t *ids;                       /* [context] what was evaluated */
-    float *logits;                      /* [logit_rows, V] of the last piece */
+    float *logits;                      /* [logit_rows, V] of the last piece; an encoder's vectors [logit_rows, D] */
     int64_t position, logit_rows;
     int cancel;
 };
@@ -8528,10 +8570,10 @@ static tfm_tensor tfm__norm(tfm_context *c, const tfm_model *m, tfm_tensor x, tf
     if (!w.w.rank) return x;
     return m->arch->is & TFM__LAYER_NORM ? tfm_layernorm(c, x, w.w, w.b, m->hp.eps) : tfm_rmsnorm(c, x, w.w, m->hp.eps);
 }
-/* x += y, both contiguous */
+/* x += y, both contiguous F32; y may be one row for all of x's. */
 static void tfm__accumulate(tfm_context *c, tfm_tensor x, tfm_tensor y) {
     if (tfm__ok(c))
-        tfm__binary_into(c, TFM__ADD, tfm__expand(x, tfm__shape_of(x)), tfm__expand(y, tfm__shape_of(y)),
+        tfm__binary_into(c, TFM__ADD, tfm__expand(x, tfm__shape_of(x)), tfm__expand(y, tfm__shape_of(x)),
                          tfm__floats(x), tfm_count(x));
 }
 /* x *= factor, contiguous */
@@ -8541,13 +8583,19 @@ static void tfm__multiply(tfm_context *c, float *x, int64_t count, float factor)
     tfm__binary_into(c, TFM__MUL, tfm__expand(tfm_wrap(c, x, shape), shape),
                      tfm__expand(tfm_wrap(c, &factor, tfm_shape1(1)), shape), x, count);
 }
+/* Copies a contiguous F32 tensor's elements. */
+static void tfm__store(const tfm_context *c, tfm_tensor t, float *out) {
+    if (tfm__ok(c) && !c->measure) memcpy(out, t.data, (size_t)tfm_count(t) * sizeof(float));
+}
 /* Positions that a cache has room for: whole sixteens. */
 static int64_t tfm__cache_room(const tfm_session_opts *o) { return ((int64_t)o->context + 15) / 16 * 16; }
+/* An encoder never comes back to a layer: all use one cache. */
+static int tfm__cache_layers(const tfm_model *m) { return m->hp.encoder ? 1 : m->hp.layers; }
 
 /* One layer's share of a cache: a view [1, KV, positions, size], true for values; for keys it tells the strides. */
 static tfm_tensor tfm__cache(const tfm_session *s, char *cache, int layer, int64_t positions, int64_t size) {
     int64_t row = size * tfm_type_bytes(s->o.cache), head = tfm__cache_room(&s->o) * row;
-    tfm_tensor t = tfm__layout(cache + layer * (int64_t)s->m->hp.kv_heads * head, s->o.cache,
+    tfm_tensor t = tfm__layout(cache + layer % tfm__cache_layers(s->m) * (int64_t)s->m->hp.kv_heads * head, s->o.cache,
                                tfm_shape4(1, s->m->hp.kv_heads, positions, size));
     t.stride[1] = head;
     t.stride[2] = row;
@@ -8628,7 +8676,7 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
     memset(&o, 0, sizeof o);
     o.scale = h->attention_scale;
     o.cap = h->attention_cap;
-    o.causal = true;
+    o.causal = !h->encoder;
     o.offset = s->position;
     o.window = l->window;
     y = tfm__new(c, TFM_F32, tfm_shape2(n, (int64_t)h->heads * h->value_size));
@@ -8698,11 +8746,13 @@ static tfm_tensor tfm__ffn_part(tfm_session *s, int layer, tfm_tensor x) {
     const tfm__layer *l = &s->m->layers[layer];
     return l->router.w.rank ? tfm__mixture(s, l, x) : tfm__mlp(s, x, &l->ffn_gate, &l->ffn_up, &l->ffn_down);
 }
-/* x += scale * norm(y), where the model has them. */
+/* x += scale * norm(y), where the model has them; or x = norm(x + scale * y). */
 static void tfm__residual(tfm_context *c, const tfm_model *m, tfm_tensor x, tfm_tensor y, tfm__linear norm) {
-    if (tfm__ok(c)) y = tfm__norm(c, m, y, norm);
+    const bool of_sum = (m->arch->is & TFM__SUM_NORM) != 0;
+    if (tfm__ok(c) && !of_sum) y = tfm__norm(c, m, y, norm);
     if (tfm__ok(c)) tfm__multiply(c, tfm__floats(y), tfm_count(y), m->hp.residual_scale);
     tfm__accumulate(c, x, y);
+    if (of_sum) tfm__store(c, tfm__norm(c, m, x, norm), tfm__floats(x));
 }
 /* x [n, D] through a layer, in place. In parallel the MLP reads x as it was before attention. */
 static void tfm__layer_run(tfm_session *s, int layer, tfm_tensor x, const float *angles) {
@@ -8738,6 +8788,15 @@ static void tfm__head(tfm_session *s, tfm_tensor x) {
     tfm__run(c, c->kernels->unary, &tanh_job, count, 20.0 * (double)count);
     tfm__multiply(c, s->logits, count, h->logit_cap);
 }
+/* The same of an encoder: x [n, D] pooled. */
+static void tfm__pool_rows(tfm_session *s, tfm_tensor x) {
+    const tfm_pooling kind = s->m->hp.pooling;
+    int64_t n = x.dim[0];
+    if (kind == TFM_POOLING_MEAN) x = tfm_mean(s->c, x, 0);
+    else if (kind != TFM_POOLING_NONE) x = tfm_slice(s->c, x, 0, kind == TFM_POOLING_LAST ? n - 1 : 0,
+                                                     kind == TFM_POOLING_LAST ? n : 1);
+    tfm__store(s->c, x, s->logits);
+}
 /* The angles of n positions from the session's on, or NULL if the model does not use such. */
 static float *tfm__angles(tfm_session *s, int64_t n, bool local) {
     const tfm_model *m = s->m;
@@ -8748,6 +8807,12 @@ static float *tfm__angles(tfm_session *s, int64_t n, bool local) {
     if (tfm__ok(s->c) && !s->c->measure) tfm__rope_table(angles, s->position, n, m->hp.rope_dims, &rope);
     return angles;
 }
+/* x [n, D] += rows begin..end-1 of a table: n of them, or one for all. */
+static void tfm__add_rows(tfm_context *c, tfm_tensor x, tfm_tensor table, int64_t begin, int64_t end) {
+    if (!table.rank || !tfm__ok(c)) return;
+    if (c->measure) tfm_zeros(c, tfm_shape2(end - begin, x.dim[1]));        /* begin may lie past the table's end */
+    else tfm__accumulate(c, x, tfm_to_f32(c, tfm_slice(c, table, 0, begin, end)));
+}
 /* The transformer: n ids at the session's position; logits of the last `rows` of them. */
 static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t rows) {
     const tfm_model *m = s->m;
@@ -8756,12 +8821,13 @@ static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t 
     tfm_tensor x = c->measure ? tfm_zeros(c, tfm_shape2(n, m->hp.width)) : tfm_embedding(c, m->token_embd, ids, n);
     const float *angles[2] = { tfm__angles(s, n, false), tfm__angles(s, n, true) };
     if (tfm__ok(c)) tfm__multiply(c, tfm__floats(x), tfm_count(x), m->hp.embedding_scale);
-    if (m->position_embd.rank && !c->measure) tfm__accumulate(c, x, tfm_to_f32(c,
-            tfm_slice(c, m->position_embd, 0, s->position, s->position + n)));
-    else if (m->position_embd.rank) tfm_zeros(c, tfm_shape2(n, m->hp.width));
+    tfm__add_rows(c, x, m->token_types, 0, 1);
+    tfm__add_rows(c, x, m->position_embd, s->position, s->position + n);
+    if (tfm__ok(c)) x = tfm__norm(c, m, x, m->embd_norm);
     for (int i = 0; i < m->hp.layers && tfm__ok(c); i++)
         tfm__layer_run(s, i, x, m->layers[i].rope < 0 ? NULL : angles[m->layers[i].rope]);
-    if (rows > 0 && tfm__ok(c)) tfm__head(s, tfm_slice(c, x, 0, n - rows, n));
+    if (rows > 0 && tfm__ok(c) && m->hp.encoder) tfm__pool_rows(s, x);
+    else if (rows > 0 && tfm__ok(c)) tfm__head(s, tfm_slice(c, x, 0, n - rows, n));
     tfm_arena_rewind(c, start);
 }
 
@@ -8771,6 +8837,7 @@ static bool tfm__session_defaults(const tfm_model *m, const tfm_session_opts *op
     if (!m) return tfm__fail(e, TFM_ARGUMENT, "session: the model is NULL");
     if (!o->context) o->context = m->hp.context < 2048 ? m->hp.context : 2048;
     if (!o->batch) o->batch = 512;
+    if (m->hp.encoder) o->all_logits = m->hp.pooling == TFM_POOLING_NONE;
     if (!o->threads) o->threads = tfm_cpu_count();
     if (!o->prompt_bytes) o->prompt_bytes = 1024;
     if (o->context < 1) return tfm__fail(e, TFM_ARGUMENT, "session: context %i, at least 1", (int64_t)o->context);
@@ -8782,7 +8849,7 @@ static bool tfm__session_defaults(const tfm_model *m, const tfm_session_opts *op
     if (o->cache != TFM_F32 && o->cache != TFM_F16)
         return tfm__fail(e, TFM_UNSUPPORTED, "session: a cache of %s, F32 or F16 are supported",
                          tfm_type_name(o->cache));
-    if (o->batch > o->context) o->batch = o->context;
+    if (o->batch > o->context || m->hp.encoder) o->batch = o->context;
     return true;
 }
 /* The most arena that any call on such a session needs, found by running it without computing. */
@@ -8822,7 +8889,7 @@ static size_t tfm__session_scratch(const tfm_model *m, const tfm_session_opts *o
 static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const tfm_session_opts *o,
                                        tfm_session_parts *parts, tfm_error *e) {
     size_t rows = 0, row = (size_t)m->hp.kv_heads * (size_t)tfm_type_bytes(o->cache),
-        logits = (size_t)m->hp.vocab * sizeof(float), at;
+        logits = (size_t)(m->hp.encoder ? m->hp.width : m->hp.vocab) * sizeof(float), at;
     tfm_context_opts co;
     memset(parts, 0, sizeof *parts);
     memset(&co, 0, sizeof co);
@@ -8830,7 +8897,7 @@ static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const
     co.level = o->level;
     parts->scratch = tfm__kernels_for(o->level) ? tfm__session_scratch(m, o, e) : 0;
     if (e->status != TFM_OK) return NULL;
-    if (!tfm__mul((size_t)m->hp.layers, (size_t)tfm__cache_room(o), &rows)) k->overflow = true;
+    if (!tfm__mul((size_t)tfm__cache_layers(m), (size_t)tfm__cache_room(o), &rows)) k->overflow = true;
     tfm_session *s = (tfm_session *)tfm__carve(k, 1, sizeof *s);
     int32_t *ids = (int32_t *)tfm__carve(k, (size_t)o->context, sizeof *ids);
     at = k->used;
@@ -8907,9 +8974,14 @@ TFMDEF int64_t tfm_session_capacity(const tfm_session *s) {
     return s->m->arch->is & TFM__LEARNED ? tfm__min64(s->o.context, s->m->hp.context) : s->o.context;
 }
 TFMDEF float *tfm_logits_at(tfm_session *s, int64_t i) {
-    return s && i >= 0 && i < s->logit_rows ? s->logits + i * s->m->hp.vocab : NULL;
+    return s && i >= 0 && i < s->logit_rows && !s->m->hp.encoder ? s->logits + i * s->m->hp.vocab : NULL;
 }
 TFMDEF float *tfm_logits(tfm_session *s) { return s ? tfm_logits_at(s, s->logit_rows - 1) : NULL; }
+TFMDEF float *tfm_pooled(tfm_session *s, int64_t *rows) {
+    int64_t n = s && s->m->hp.encoder ? s->logit_rows : 0;
+    if (rows) *rows = n;
+    return n ? s->logits : NULL;
+}
 TFMDEF void tfm_cancel(tfm_session *s) {
 #if defined(__GNUC__) || defined(__clang__)
     if (s) __atomic_store_n(&s->cancel, 1, __ATOMIC_RELAXED);
@@ -8945,7 +9017,10 @@ static bool tfm__eval_check(tfm_session *s, const int32_t *ids, int64_t n) {
         if (ids[i] < 0 || ids[i] >= s->m->hp.vocab)
             return tfm__fail(e, TFM_ARGUMENT, "token id %i at %i is not between 0 and %i", (int64_t)ids[i], i,
                              (int64_t)s->m->hp.vocab - 1);
-    if (s->o.all_logits && n > s->o.batch)
+    if (s->m->hp.encoder && s->position)
+        return tfm__fail(e, TFM_ARGUMENT, "eval: an encoder takes a text at once, and the session is at position %i: "
+                         "tfm_rewind it to 0", s->position);
+    if (s->o.all_logits && n > s->o.batch && !s->m->hp.encoder)
         return tfm__fail(e, TFM_ARGUMENT, "eval: %i ids at once with all_logits, the batch is %i", n,
                          (int64_t)s->o.batch);
     if (n > tfm_session_capacity(s) - s->position)
@@ -9136,6 +9211,8 @@ static void tfm__stream_token(tfm__stream *t, tfm_context *c, const tfm_tokenize
 static bool tfm__generate_check(tfm_session *s, const tfm_generate_opts *o) {
     tfm_error *e = &s->c->err;
     if (!tfm__sampling_check(s->c, &o->sampling)) return false;
+    if (s->m->hp.encoder)
+        return tfm__fail(e, TFM_UNSUPPORTED, "generate: %s is an encoder, it has no next token", s->m->arch->name);
     if (o->max_tokens < 0) return tfm__fail(e, TFM_ARGUMENT, "generate: max_tokens is %i, at least 0", o->max_tokens);
     if (o->stop_count < 0 || o->stop_id_count < 0 || (o->stop_count && !o->stop) || (o->stop_id_count && !o->stop_ids))
         return tfm__fail(e, TFM_ARGUMENT, "generate: %i stop strings, %i stop ids", (int64_t)o->stop_count,

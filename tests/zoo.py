@@ -20,6 +20,7 @@ ROUNDED_RMS = 0.1   # where activations are rounded to 8 bits, at other places t
 ROUNDED_GAP = 0.35  # how far the reference's choice may then lie below our best
 ERF_RMS = 1e-3      # where we compute GELU by erf, as the original model, and the reference by tanh
 ERF_GAP = 5e-3
+ERF_POOLED = 1e-2   # the same of an encoder's pooled output, largest difference
 TIMEOUT = 300
 QUANTIZED = {"q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"}
 ERF = {"gptneox", "gptneox-serial", "falcon", "falcon-norm2"}
@@ -136,6 +137,14 @@ def zoo_model(name):
     return rounded_model(*given, ERF_RMS, ERF_GAP) if name in ERF else exact_model(*given)
 
 
+def encoder(name):
+    info = json.loads(load("models", "zoo", name + ".json"))
+    got = logits(os.path.join(shared, "models", "zoo", name + ".gguf"), info["prompt"], 256)
+    largest, rms = compare(got, floats(load("models", "zoo", name + ".embd.f32")))
+    require(largest <= ERF_POOLED, f"largest difference {largest:.2e}, allowed {ERF_POOLED:.0e}")
+    return f"pooled by {info['pooling']}: largest difference {largest:.2e}, rms {rms:.2e}"
+
+
 def stories_logits(model):
     info = json.loads(load("models", "stories260K.json"))
     largest, _ = compare(logits(model, info["prompt"], 512), floats(load("models", "stories260K.logits.f32")))
@@ -220,6 +229,9 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
             case(name, zoo_model, name)
+        for path in sorted(glob.glob(os.path.join(zoo, "*.embd.f32"))):
+            name = os.path.basename(path)[:-9]
+            case(name, encoder, name)
         stories = os.path.join(shared, "models", "stories260K.gguf")
         case("stories260K logits", stories_logits, stories)
         case("stories260K text", stories_text, stories)

@@ -16,7 +16,8 @@ static const cli_option options[] = {
     { "--ids", CLI_TEXT, &o.ids, 0, 0, "1,2,3", "evaluate these ids as they are" },
     { "-p", CLI_TEXT, &o.text, 0, 0, "TEXT", "evaluate a text, with the BOS and EOS that MODEL asks for" },
     { "-f", CLI_TEXT, &o.file, 0, 0, "FILE", "the same of what FILE holds; - is standard input" },
-    { "--logits", CLI_TEXT, &o.logits, 0, 0, "OUT", "write positions x vocabulary as little-endian f32" },
+    { "--logits", CLI_TEXT, &o.logits, 0, 0, "OUT",
+      "write positions x vocabulary as little-endian f32;\nof an encoder its pooled output" },
     { "--greedy", CLI_WHOLE, &o.greedy, 0, CLI_INT, "N", "print the N likeliest ids that follow; end-of-text is none" },
     { "-c", CLI_WHOLE, &o.context, 1, CLI_INT, "CONTEXT", 
       "positions (the smaller of the model's length and the\nlarger of 512 and the tokens needed)" },
@@ -59,22 +60,28 @@ static void each_row(const int32_t *ids, int64_t n, int64_t done, int64_t total,
     }
 }
 
-typedef struct writer { FILE *file; int64_t vocab; unsigned char *bytes; } writer;
+typedef struct writer { FILE *file; int64_t width; unsigned char *bytes; } writer;
 
-static void write_row(void *user, int64_t position, const float *logits) {
+static void write_row(void *user, int64_t position, const float *row) {
     writer *w = user;
     (void)position;
-    for (int64_t i = 0; i < w->vocab; i++) {
+    for (int64_t i = 0; i < w->width; i++) {
         uint32_t bits;
-        memcpy(&bits, &logits[i], sizeof bits);
+        memcpy(&bits, &row[i], sizeof bits);
         for (int j = 0; j < 4; j++) w->bytes[4 * i + j] = (unsigned char)(bits >> 8 * j);
     }
-    if (fwrite(w->bytes, 4, (size_t)w->vocab, w->file) != (size_t)w->vocab) cli_commit(w->file);    /* says why */
+    if (fwrite(w->bytes, 4, (size_t)w->width, w->file) != (size_t)w->width) cli_commit(w->file);    /* says why */
 }
 
-static void write_logits(const int32_t *ids, int64_t n, int64_t vocab) {
-    writer w = { cli_create(o.logits), vocab, cli_alloc((size_t)vocab, 4) };
-    each_row(ids, n, 0, n, write_row, &w);
+/* Of a decoder the logits of each position, of an encoder what it pooled. */
+static void write_output(const int32_t *ids, int64_t n, const tfm_hparams *h) {
+    int64_t rows = 0;
+    writer w = { cli_create(o.logits), h->encoder ? h->width : h->vocab, NULL };
+    w.bytes = cli_alloc((size_t)w.width, 4);
+    if (h->encoder) evaluate(ids, n);
+    else each_row(ids, n, 0, n, write_row, &w);
+    const float *pooled = tfm_pooled(session, &rows);
+    for (int64_t i = 0; i < rows; i++) write_row(&w, i, pooled + i * w.width);
     cli_commit(w.file);
     free(w.bytes);
 }
@@ -157,6 +164,8 @@ int main(int argc, char **argv) {
     if (o.context == 0 && context > h->context) context = h->context;
 
     bool perplexity = !o.logits && o.greedy < 0;
+    if (h->encoder && (perplexity || o.greedy >= 0))
+        cli_fail("%s: an encoder has no next token: --logits is needed, --greedy is not possible", path);
     if (!perplexity && n > context)
         cli_fail("the prompt has %" PRId64 " tokens, the context (-c) room for %" PRId64, n, context);
     if (!perplexity && n + more - 1 > context)             /* the last id is not evaluated */
@@ -168,7 +177,7 @@ int main(int argc, char **argv) {
     if (!session) cli_fail_at(path, err.message);
     cli_stop = on_interrupt;
 
-    if (o.logits) write_logits(ids, n, h->vocab);
+    if (o.logits) write_output(ids, n, h);
     else if (!perplexity) each_row(ids, n, 0, n, NULL, NULL);
     if (o.greedy >= 0) print_greedy();
     int32_t bos = tokenizer && tfm_adds_bos(tokenizer) ? tfm_token_bos(tokenizer) : -1;
