@@ -624,10 +624,13 @@ typedef struct tfm_sampling {           /* all zero: greedy */
     uint64_t seed;                      /* each tfm_generate and tfm_continue starts from it */
     tfm_logits_fn hook;
     void *hook_user;
+    const int32_t *bias_ids;            /* the logits of these ids get bias[i] more; -INFINITY bans an id */
+    const float *bias;
+    int bias_count;
 } tfm_sampling;
 
-/* One id from logits [n], in this order: hook, penalty, temperature, top-k, top-p, min-p, draw.
-   Hook and penalty change logits. NaN counts as -inf; if the best is infinite, it is the lowest id
+/* One id from logits [n], in this order: hook, bias, penalty, temperature, top-k, top-p, min-p, draw.
+   The first three change logits. NaN counts as -inf; if the best is infinite, it is the lowest id
    of the best. Scratch from c's arena. -1 on error (kept in c). */
 TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sampling *o,
                           const int32_t *recent, int64_t recent_count, tfm_rng *rng);
@@ -9194,7 +9197,7 @@ TFMDEF uint64_t tfm_random(tfm_rng *rng) {
     z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
     return z ^ z >> 31;
 }
-static bool tfm__sampling_check(tfm_context *c, const tfm_sampling *o) {
+static bool tfm__sampling_check(tfm_context *c, const tfm_sampling *o, int64_t vocab) {
     if (!tfm__ok(c)) return false;
     if (!(o->temperature >= 0) || !tfm__finite(o->temperature))
         return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: temperature must be a number of at least 0");
@@ -9207,6 +9210,16 @@ static bool tfm__sampling_check(tfm_context *c, const tfm_sampling *o) {
         return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_penalty must be a number of at least 0");
     if (o->repeat_last < 0)
         return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: repeat_last is %i, at least 0", (int64_t)o->repeat_last);
+    if (o->bias_count < 0 || (o->bias_count && (!o->bias_ids || !o->bias)))
+        return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: bias for %i ids", (int64_t)o->bias_count);
+    for (int i = 0; i < o->bias_count; i++) {
+        if (o->bias_ids[i] < 0 || o->bias_ids[i] >= vocab)
+            return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: bias of token id %i, which is not between 0 and %i",
+                             (int64_t)o->bias_ids[i], vocab - 1);
+        if (o->bias[i] != o->bias[i])
+            return tfm__fail(&c->err, TFM_ARGUMENT, "sampling: the bias of token id %i is no number",
+                             (int64_t)o->bias_ids[i]);
+    }
     return true;
 }
 static bool tfm__penalises(const tfm_sampling *o) { return o->repeat_penalty != 0 && o->repeat_penalty != 1; }
@@ -9257,7 +9270,7 @@ TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sa
     tfm_sampling o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (!tfm__sampling_check(c, &o)) return -1;
+    if (!tfm__sampling_check(c, &o, n)) return -1;
     if (!logits || n < 1 || n > INT32_MAX || recent_count < 0 || (recent_count && !recent) ||
         (o.temperature > 0 && !rng)) {
         tfm__fail(&c->err, TFM_ARGUMENT, "sample: %i logits, %i recent ids", n, recent_count);
@@ -9271,6 +9284,7 @@ TFMDEF int32_t tfm_sample(tfm_context *c, float *logits, int64_t n, const tfm_sa
     if (tfm__ok(c) && c->measure) result = 0;
     else if (tfm__ok(c)) {
         if (o.hook) o.hook(o.hook_user, logits, n);
+        for (int i = 0; i < o.bias_count; i++) logits[o.bias_ids[i]] += o.bias[i];
         tfm__penalise(logits, n, &o, recent, recent_count, seen);
         tfm__top(c->kernels, logits, n, ids, count, count == n ? (int32_t *)(void *)p : NULL);
         result = o.temperature == 0 ? ids[0] : tfm__weigh_and_draw(c->kernels, logits, ids, p, count, &o, rng);
@@ -9340,7 +9354,7 @@ static void tfm__stream_token(tfm__stream *t, tfm_context *c, const tfm_tokenize
 
 static bool tfm__generate_check(tfm_session *s, const tfm_generate_opts *o) {
     tfm_error *e = &s->c->err;
-    if (!tfm__sampling_check(s->c, &o->sampling)) return false;
+    if (!tfm__sampling_check(s->c, &o->sampling, s->m->hp.vocab)) return false;
     if (o->max_tokens < 0) return tfm__fail(e, TFM_ARGUMENT, "generate: max_tokens is %i, at least 0", o->max_tokens);
     if (o->stop_count < 0 || o->stop_id_count < 0 || (o->stop_count && !o->stop) || (o->stop_id_count && !o->stop_ids))
         return tfm__fail(e, TFM_ARGUMENT, "generate: %i stop strings, %i stop ids", (int64_t)o->stop_count,
@@ -9371,7 +9385,7 @@ static tfm_finish tfm__generate_id(tfm_session *s, const tfm_generate_opts *o, t
     if (tfm__cancelled(s)) return tfm__finish_of(s);
     tfm_mark mark = tfm_arena_mark(s->c);
     float *logits = tfm_logits(s);
-    if (o->sampling.hook || tfm__penalises(&o->sampling)) {         /* without an eval the session keeps its logits */
+    if (o->sampling.hook || o->sampling.bias_count || tfm__penalises(&o->sampling)) {   /* the session keeps its own */
         logits = (float *)tfm__arena(s->c, (size_t)s->m->hp.vocab, sizeof *logits);
         if (logits) memcpy(logits, tfm_logits(s), (size_t)s->m->hp.vocab * sizeof *logits);
     }
