@@ -387,7 +387,28 @@ static void hooks(void) {
     tfm_context_free(c);
 }
 
+static void biases(void) {
+    static const int32_t ids[] = { 3, 0, 3 }, recent[] = { 3 };
+    static const float bias[] = { 4, -INFINITY, 2 };
+    tfm_context *c = new_context();
+    hooked h = { 0, 0, 0, 2, 9 };
+    float logits[4] = { 7, 6, 5, 4 }, want[4] = { -INFINITY, 6, 9, 5 };
+    tfm_sampling o = { .bias_ids = ids, .bias = bias, .bias_count = 3, .hook = hook, .hook_user = &h,
+                       .repeat_penalty = 2 };
+    CHECK_EQ(tfm_sample(c, logits, 4, &o, recent, 1, NULL), 2);
+    CHECK(h.first == 7);                                /* the hook comes first, then 4 + 4 + 2, then its half */
+    CHECK_SAME(logits, want, 4);
+    o.hook = NULL;
+    o.bias_count = 2;
+    o.temperature = 1;
+    for (uint64_t seed = 0; seed < 100; seed++) CHECK(draw(c, want, 4, &o, seed) > 0);      /* 0 is banned */
+    tfm_context_free(c);
+}
+
 /* ---- Wrong arguments ---- */
+
+static const int32_t too_large[] = { 1, 100000 }, negative[] = { -1 };
+static const float one_bias[] = { 1, 1 }, no_bias[] = { NAN };
 
 static const struct { tfm_sampling o; const char *part; } wrong[] = {
     { { .temperature = NAN }, "temperature" }, { { .temperature = -1 }, "temperature" },
@@ -398,7 +419,12 @@ static const struct { tfm_sampling o; const char *part; } wrong[] = {
     { { .top_p = INFINITY }, "top_p" },
     { { .min_p = -1 }, "min_p" }, { { .min_p = 1.0001f }, "min_p" }, { { .min_p = NAN }, "min_p" },
     { { .repeat_penalty = -1 }, "repeat_penalty" }, { { .repeat_penalty = NAN }, "repeat_penalty" },
-    { { .repeat_penalty = INFINITY }, "repeat_penalty" }, { { .repeat_last = -1 }, "repeat_last" } };
+    { { .repeat_penalty = INFINITY }, "repeat_penalty" }, { { .repeat_last = -1 }, "repeat_last" },
+    { { .bias_ids = too_large, .bias = one_bias, .bias_count = 2 }, "bias of token id 100000" },
+    { { .bias_ids = negative, .bias = one_bias, .bias_count = 1 }, "bias of token id -1" },
+    { { .bias_ids = too_large, .bias = no_bias, .bias_count = 1 }, "bias of token id 1 is no number" },
+    { { .bias_ids = too_large, .bias_count = 1 }, "bias" }, { { .bias = one_bias, .bias_count = 1 }, "bias" },
+    { { .bias_ids = too_large, .bias = one_bias, .bias_count = -1 }, "bias" } };
 enum { WRONG = sizeof wrong / sizeof *wrong };
 
 static void refused(tfm_context *c, int32_t id) {
@@ -846,6 +872,10 @@ static void logits_survive_an_end(void) {
     CHECK_EQ(tfm_continue(s, &o, NULL, NULL), TFM_FINISH_END);
     CHECK_EQ(h.calls, 1);
     if (CHECK(tfm_logits(s) != NULL)) CHECK_SAME(tfm_logits(s), before, 96);
+    tfm_generate_opts biased = o;
+    biased.sampling = (tfm_sampling){ .bias_ids = all, .bias = before, .bias_count = 96 };
+    CHECK_EQ(tfm_continue(s, &biased, NULL, NULL), TFM_FINISH_END);
+    CHECK_SAME(tfm_logits(s), before, 96);
     record r = { .size = 0 };
     o.stop_id_count = 0;
     o.sampling.hook = NULL;
@@ -1178,6 +1208,7 @@ const test_case tests_sampler[] = {
     { "extreme_temperatures", extreme_temperatures, QUICK },
     { "penalties", penalties, QUICK },
     { "hooks", hooks, QUICK },
+    { "biases", biases, QUICK },
     { "wrong_options", wrong_options, QUICK },
     { "scratch", scratch, QUICK },
     { "same_in_every_build", same_in_every_build, QUICK },
