@@ -53,6 +53,7 @@
    TFM_LEVEL_MAX        implementation   the highest level that AUTO chooses, e.g. TFM_LEVEL_AVX2
    TFM_NO_TOKENIZER     every file       leave out tokenizers (and text in tfm_generate)
    TFM_NO_MODEL         every file       leave out tokenizers, models, sessions, sampling
+   TFM_NO_NET           every file       leave out nets of layers (tfm_net)
    TFM_NO_MESSAGES      implementation   error codes without sentences
    TFM_ONLY_TYPES       implementation   keep F32 and the types whose TFM_TYPE_x is defined: Q8_0 ...
    TFM_HEAD_MAX         implementation   largest head size of attention (1024): 8 bytes of stack each
@@ -67,13 +68,13 @@
    Contents: search for a tag with its brackets.                                         [TOC]
      use             [INTRO] [CONFIG]
      API             [API.STATUS] [API.MEMORY] [API.TENSOR] [API.OPS] [API.LAYERS] [API.FILES]
-                     [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
+                     [API.NET] [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
      implementation  [IMPL.PLATFORM] [IMPL.THREADS] [IMPL.CURSOR] [IMPL.TYPES]
                      [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.AVX2.INTEGER]
                      [KERNELS.AVX512] [KERNELS.AMX] [KERNELS.TABLE]
                      [IMPL.CONTEXT] [IMPL.TENSOR] [IMPL.OPS] [IMPL.LAYERS]
                      [IMPL.FILES] [IMPL.FILES.GGUF] [IMPL.FILES.SAFETENSORS]
-                     [IMPL.TOKENIZER] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]                       */
+                     [IMPL.NET] [IMPL.TOKENIZER] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]                       */
 
 #ifndef TFM_H
 #define TFM_H
@@ -454,6 +455,40 @@ TFMDEF bool tfm_value_bool(const tfm_value *v, bool *out);
 TFMDEF bool tfm_value_string(const tfm_value *v, tfm_string *out);
 /* Takes the first element off an array: for (a = v; tfm_value_next(&a, &e);) ... */
 TFMDEF bool tfm_value_next(tfm_value *array, tfm_value *element);
+
+#ifndef TFM_NO_NET
+/* ---- Nets of layers -------------------------------------------------------------- [API.NET]
+   A net as Keras builds them, read from a GGUF file of architecture "sequential": the kind of every
+   layer, its activations and the layers that it reads are metadata (sequential.layer.*), so that
+   one function runs any of them. tools/keras2gguf.py and tools/convert.c write such files.
+   Kinds: embedding, lstm, gru, rnn (each in one direction or both), dense, activation, flatten,
+   average_pool and max_pool (over all steps), concat, add, layer_norm, scale. Anything else in the
+   file is refused by name. Keras's formulas; weights in PyTorch's layout and order of gates.       */
+
+typedef struct tfm_net tfm_net;         /* read-only once made, as a tfm_file is */
+
+/* The net uses the file's tensors where they lie: free it before the file. */
+TFMDEF tfm_net *tfm_net_new(const tfm_file *f, const tfm_allocator *allocator, tfm_error *err);
+TFMDEF size_t   tfm_net_size(const tfm_file *f, tfm_error *err);           /* for _in; 0: error */
+TFMDEF tfm_net *tfm_net_in(const tfm_file *f, void *mem, size_t size, tfm_error *err);
+TFMDEF void     tfm_net_free(tfm_net *n);
+
+typedef struct tfm_net_info {
+    int layers;
+    int64_t vocab;                      /* ids go in, below this; 0: floats do */
+    tfm_shape input, output;            /* of one sample: [T] ids, [T, D] or [D]; T is 0: any length */
+    int64_t state;                      /* floats that carry a run on; 0: nothing recurs; -1: a layer runs
+                                           backwards, so that no run can be carried on */
+} tfm_net_info;
+
+TFMDEF const tfm_net_info *tfm_net_info_of(const tfm_net *n);
+
+/* x: one sample, or a batch of them [B, ...]; I32 ids or numbers, as info->input says -> the last
+   layer's output, in a batch if x was one. An id outside the vocabulary is TFM_ARGUMENT. state: NULL,
+   or info->state floats, zeros to begin with, that carry the recurrent layers from call to call (no
+   batch then): so one call on T steps equals T calls on one. */
+TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, float *state);
+#endif /* TFM_NO_NET */
 
 #ifndef TFM_NO_TOKENIZER
 /* ---- Tokenizers --------------------------------------------------------- [API.TOKENIZER]
@@ -6530,6 +6565,612 @@ TFMDEF bool tfm_file_meta(const tfm_file *f, const char *key, tfm_value *out) {
     }
     return false;
 }
+#ifndef TFM_NO_NET
+/* ---- Nets of layers ------------------------------------------------------------------ [IMPL.NET]
+   A list of layers, each reading layers above it. Loading takes every name and number from the
+   file, and each layer's shape from those that it reads, so that a run can only fail for its input
+   or for memory. Inside, values are a batch: [B, D] or [B, T, D].                                 */
+
+enum { TFM__NET_EMBEDDING, TFM__NET_LSTM, TFM__NET_GRU, TFM__NET_RNN, TFM__NET_DENSE, TFM__NET_ACTIVATION,
+       TFM__NET_FLATTEN, TFM__NET_AVERAGE_POOL, TFM__NET_MAX_POOL, TFM__NET_CONCAT, TFM__NET_ADD,
+       TFM__NET_LAYER_NORM, TFM__NET_SCALE };
+static const char *const tfm__net_kinds[] = { "embedding", "lstm", "gru", "rnn", "dense", "activation", "flatten",
+    "average_pool", "max_pool", "concat", "add", "layer_norm", "scale", NULL };
+static const int tfm__net_gates[] = { 0, 4, 3, 1 };        /* by kind; the other kinds have none */
+
+/* From relu to sigmoid one more than the tfm__unary of that name. */
+enum { TFM__ACT_LINEAR, TFM__ACT_RELU, TFM__ACT_TANH = TFM__TANH + 1, TFM__ACT_SIGMOID = TFM__SIGMOID + 1,
+       TFM__ACT_SOFTMAX, TFM__ACT_HARD_SIGMOID, TFM__ACT_HARD_SIGMOID_2, TFM__ACT_RELU6, TFM__ACT_ELU, TFM__ACT_SELU,
+       TFM__ACT_SOFTPLUS, TFM__ACT_SOFTSIGN, TFM__ACT_EXPONENTIAL };
+static const char *const tfm__net_activations[] = { "linear", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid",
+    "softmax", "hard_sigmoid", "hard_sigmoid_2", "relu6", "elu", "selu", "softplus", "softsign", "exponential", NULL };
+
+enum { TFM__MERGE_NONE, TFM__MERGE_CONCAT, TFM__MERGE_SUM, TFM__MERGE_MUL, TFM__MERGE_AVE };
+static const char *const tfm__net_merges[] = { "", "concat", "sum", "mul", "ave", NULL };
+
+/* The lists of the metadata, one entry per layer, but for the last, which INPUT_COUNTS cuts. */
+enum { TFM__NET_KIND, TFM__NET_ACT, TFM__NET_RECURRENT, TFM__NET_MERGE, TFM__NET_SEQUENCES, TFM__NET_BACKWARDS,
+       TFM__NET_RESET_AFTER, TFM__NET_MASK_ZERO, TFM__NET_EPSILON, TFM__NET_INPUT_COUNTS, TFM__NET_INPUTS,
+       TFM__NET_LISTS };
+static const struct { const char *key; tfm_value_type element; } tfm__net_lists[TFM__NET_LISTS] = {
+    { "sequential.layer.kind", TFM_VALUE_STRING }, { "sequential.layer.activation", TFM_VALUE_STRING },
+    { "sequential.layer.recurrent_activation", TFM_VALUE_STRING }, { "sequential.layer.merge", TFM_VALUE_STRING },
+    { "sequential.layer.return_sequences", TFM_VALUE_BOOL }, { "sequential.layer.go_backwards", TFM_VALUE_BOOL },
+    { "sequential.layer.reset_after", TFM_VALUE_BOOL }, { "sequential.layer.mask_zero", TFM_VALUE_BOOL },
+    { "sequential.layer.epsilon", TFM_VALUE_F32 }, { "sequential.layer.input_counts", TFM_VALUE_I32 },
+    { "sequential.layer.inputs", TFM_VALUE_I32 } };
+
+/* At most so many layers, that one reads, and so wide: a run keeps a value of each layer on the stack. */
+enum { TFM__NET_LAYERS = 64, TFM__NET_READS = 8, TFM__NET_WIDTH = 1 << 24 };
+
+typedef struct tfm__net_layer {
+    int kind, activation, recurrent_activation, merge;
+    bool sequences, backwards, reset_after, mask_zero;
+    float epsilon;
+    const int32_t *inputs;              /* [input_count] layers above this one; -1: the net's input */
+    int32_t input_count;
+    tfm_tensor weight, bias;
+    tfm_rnn_weights rnn[2];             /* forward, backward */
+    tfm_shape shape;                    /* of one sample's output */
+    int64_t hidden;                     /* of a recurrent layer */
+} tfm__net_layer;
+
+struct tfm_net {
+    tfm_allocator allocator;
+    bool owned;                         /* the memory is the allocator's */
+    tfm_net_info info;
+    tfm__net_layer *layers;
+    int32_t *inputs;                    /* of all layers */
+};
+
+typedef struct tfm__net_loader {
+    const tfm_file *file;
+    tfm_error *err;
+    tfm_net *net;
+    tfm_value list[TFM__NET_LISTS];     /* what is left of each; without elements: not in the file */
+    int64_t tensors;                    /* taken from the file */
+} tfm__net_loader;
+
+/* Loading. */
+
+/* Finds the lists; tells how many layers there are, and inputs of layers. */
+static bool tfm__net_scan(tfm__net_loader *l, size_t *layers, size_t *inputs) {
+    tfm_value v;
+    tfm_string name = tfm__str("");
+    if (!l->file) return tfm__fail(l->err, TFM_ARGUMENT, "the file is NULL");
+    if (!tfm_file_meta(l->file, "general.architecture", &v) || !tfm_value_string(&v, &name) ||
+        !tfm__str_eq(name, "sequential"))
+        return tfm__fail(l->err, TFM_UNSUPPORTED, "architecture \"%q\" is not \"sequential\", a net of layers", &name);
+    for (int i = 0; i < TFM__NET_LISTS; i++) {
+        const char *key = tfm__net_lists[i].key;
+        tfm_value *list = &l->list[i];
+        if (!tfm_file_meta(l->file, key, list)) { memset(list, 0, sizeof *list); continue; }
+        if (list->type != TFM_VALUE_ARRAY || list->element != tfm__net_lists[i].element)
+            return tfm__fail(l->err, TFM_MALFORMED, "%s: not an array of %s", key,
+                             tfm__net_lists[i].element == TFM_VALUE_STRING ? "strings"
+                             : tfm__net_lists[i].element == TFM_VALUE_BOOL ? "bools" 
+                             : tfm__net_lists[i].element == TFM_VALUE_F32 ? "f32 numbers" : "i32 numbers");
+        if (i < TFM__NET_INPUTS && list->count != l->list[TFM__NET_KIND].count)
+            return tfm__fail(l->err, TFM_MISMATCH, "%s has %u elements, %s has %u", key, list->count,
+                             tfm__net_lists[TFM__NET_KIND].key, l->list[TFM__NET_KIND].count);
+    }
+    uint64_t count = l->list[TFM__NET_KIND].count, edges = l->list[TFM__NET_INPUTS].count;
+    if (count < 1 || count > TFM__NET_LAYERS || edges > TFM__NET_READS * TFM__NET_LAYERS)
+        return tfm__fail(l->err, TFM_UNSUPPORTED, "a net of %u layers that read %u; from 1 to %i run here", count, edges,
+                         (int64_t)TFM__NET_LAYERS);
+    *layers = (size_t)count;
+    *inputs = (size_t)(edges ? edges : count);
+    return true;
+}
+/* The next entry of a list of names as its number in `names`. */
+static int tfm__net_name(tfm__net_loader *l, int list, int64_t layer, const char *const *names, int absent) {
+    tfm_value v;
+    tfm_string s;
+    if (!tfm_value_next(&l->list[list], &v)) return absent;
+    tfm_value_string(&v, &s);
+    for (int i = 0; names[i]; i++)
+        if (tfm__str_eq(s, names[i])) return i;
+    tfm__fail(l->err, TFM_UNSUPPORTED, "%s: '%q' of layer %i is not supported", tfm__net_lists[list].key, &s, layer);
+    return absent;
+}
+static bool tfm__net_flag(tfm__net_loader *l, int list, bool absent) {
+    tfm_value v;
+    bool flag = absent;
+    if (tfm_value_next(&l->list[list], &v)) tfm_value_bool(&v, &flag);
+    return flag;
+}
+/* Which layers this one reads: they are above it, and without a list it is the one before. */
+static void tfm__net_edges(tfm__net_loader *l, tfm__net_layer *y, int64_t layer, int64_t *used, int64_t room) {
+    tfm_value v;
+    int64_t count = 1, from = layer - 1;
+    bool listed = tfm_value_next(&l->list[TFM__NET_INPUT_COUNTS], &v) && tfm_value_i64(&v, &count);
+    if (count < 1 || count > TFM__NET_READS || count > room - *used) {
+        tfm__fail(l->err, TFM_MISMATCH, "layer %i reads %i layers of %i that are listed and left; from 1 to %i run here",
+                  layer, count, room - *used, (int64_t)TFM__NET_READS);
+        return;
+    }
+    y->inputs = l->net->inputs + *used;
+    y->input_count = (int32_t)count;
+    for (int64_t i = 0; i < count; i++) {
+        if (listed && (!tfm_value_next(&l->list[TFM__NET_INPUTS], &v) || !tfm_value_i64(&v, &from))) from = layer;
+        if (from < -1 || from >= layer) {
+            tfm__fail(l->err, TFM_MISMATCH, "layer %i reads layer %i, not one above it", layer, from);
+            return;
+        }
+        l->net->inputs[(*used)++] = (int32_t)from;
+    }
+}
+/* "layers.N.SUFFIX" of the file, if it has the shape needed; -1 in it: any. */
+static tfm_tensor tfm__net_tensor(tfm__net_loader *l, int64_t layer, const char *suffix, tfm_shape want, bool optional) {
+    char name[48] = "layers.", digits[24], *d = digits + sizeof digits - 1;
+    tfm_tensor_info info;
+    if (l->err->status != TFM_OK) return tfm_none();
+    for (*d = 0; layer > 0 || !*d; layer /= 10) *--d = (char)('0' + layer % 10);
+    memcpy(name + 7, d, strlen(d));
+    name[7 + strlen(d)] = '.';
+    memcpy(name + 8 + strlen(d), suffix, strlen(suffix) + 1);
+    if (!tfm_file_tensor(l->file, name, &info)) {
+        if (!optional) tfm__fail(l->err, TFM_MISMATCH, "%s: the tensor is missing", name);
+        return tfm_none();
+    }
+    tfm_shape have = tfm__shape_of(info.tensor);
+    bool same = have.rank == want.rank;
+    for (int i = 0; same && i < want.rank; i++)
+        same = have.dim[i] == want.dim[i] || (want.dim[i] < 0 && have.dim[i] > 0 && have.dim[i] <= TFM__NET_WIDTH);
+    for (int i = 0; i < want.rank; i++) if (want.dim[i] < 0) want.dim[i] = 0;
+    if (!same) tfm__fail(l->err, TFM_MISMATCH, "%s: %d in the file, %d needed (0: any)", name, &have, &want);
+    else if (!tfm__is_numeric(info.tensor.type)) tfm__fail(l->err, TFM_UNSUPPORTED, "%s: type %q is not supported", name,
+                                                           &info.type_name);
+    l->tensors++;
+    return info.tensor;
+}
+static void tfm__net_rnn_weights(tfm__net_loader *l, tfm__net_layer *y, int64_t layer, int64_t in) {
+    static const char *const names[2][4] = {
+        { "weight_ih", "weight_hh", "bias_ih", "bias_hh" },
+        { "weight_ih_reverse", "weight_hh_reverse", "bias_ih_reverse", "bias_hh_reverse" } };
+    int64_t gates = tfm__net_gates[y->kind];
+    for (int i = 0; i < (y->merge ? 2 : 1); i++) {
+        tfm_rnn_weights *w = &y->rnn[i];
+        w->w_hh = tfm__net_tensor(l, layer, names[i][1], tfm_shape2(-1, i ? y->hidden : -1), false);
+        y->hidden = w->w_hh.dim[1];
+        if (w->w_hh.rank && w->w_hh.dim[0] != gates * y->hidden) {
+            tfm_shape have = tfm__shape_of(w->w_hh), want = tfm_shape2(gates * y->hidden, y->hidden);
+            tfm__fail(l->err, TFM_MISMATCH, "layers.%i.%s: %d in the file, %d needed", layer, names[i][1], &have, &want);
+        }
+        w->w_ih = tfm__net_tensor(l, layer, names[i][0], tfm_shape2(gates * y->hidden, in), false);
+        w->b_ih = tfm__net_tensor(l, layer, names[i][2], tfm_shape1(gates * y->hidden), true);
+        w->b_hh = tfm__net_tensor(l, layer, names[i][3], tfm_shape1(gates * y->hidden), true);
+    }
+}
+/* What all inputs of a layer together are, one sample of it. Only concat and add read several. */
+static bool tfm__net_input_shape(tfm__net_loader *l, const tfm__net_layer *y, int64_t layer, tfm_shape *in) {
+    for (int32_t i = 0; i < y->input_count; i++) {
+        int32_t from = y->inputs[i];
+        tfm_shape s = from < 0 ? l->net->info.input : l->net->layers[from].shape;
+        bool ids = from < 0 && l->net->info.vocab;
+        if (ids != (y->kind == TFM__NET_EMBEDDING))
+            return tfm__fail(l->err, TFM_MISMATCH, "layer %i (%s) reads %s", layer, tfm__net_kinds[y->kind],
+                             ids ? "the net's ids" : "numbers, not the net's ids");
+        if (i == 0) { *in = s; continue; }
+        if (y->kind != TFM__NET_CONCAT && y->kind != TFM__NET_ADD)
+            return tfm__fail(l->err, TFM_MISMATCH, "layer %i (%s) reads %i layers", layer, tfm__net_kinds[y->kind],
+                             (int64_t)y->input_count);
+        int last = s.rank - 1;
+        if (s.rank != in->rank || (last && s.dim[0] != in->dim[0]) ||
+            (y->kind == TFM__NET_ADD && s.dim[last] != in->dim[last]))
+            return tfm__fail(l->err, TFM_MISMATCH, "layer %i (%s) reads %d and %d", layer, tfm__net_kinds[y->kind], in,
+                             &s);
+        if (y->kind == TFM__NET_CONCAT) in->dim[last] += s.dim[last];
+    }
+    return true;
+}
+/* Takes a layer's tensors and works out its shape. */
+static void tfm__net_place(tfm__net_loader *l, tfm__net_layer *y, int64_t layer) {
+    tfm_shape in = tfm_shape1(0);
+    if (!tfm__net_input_shape(l, y, layer, &in)) return;
+    const bool recurs = y->kind >= TFM__NET_LSTM && y->kind <= TFM__NET_RNN;
+    const bool pools = y->kind == TFM__NET_AVERAGE_POOL || y->kind == TFM__NET_MAX_POOL;
+    int64_t width = in.dim[in.rank - 1];
+    y->shape = in;
+    if ((recurs || pools) && in.rank != 2)
+        tfm__fail(l->err, TFM_MISMATCH, "layer %i (%s) reads %d, not steps", layer, tfm__net_kinds[y->kind], &in);
+    if (y->kind == TFM__NET_EMBEDDING) {
+        y->weight = tfm__net_tensor(l, layer, "weight", tfm_shape2(-1, -1), false);
+        y->shape = tfm_shape2(in.dim[0], y->weight.dim[1]);
+        if (!layer || y->weight.dim[0] < l->net->info.vocab) l->net->info.vocab = y->weight.dim[0];
+    } else if (recurs) {
+        tfm__net_rnn_weights(l, y, layer, width);
+        int64_t out = y->hidden * (y->merge == TFM__MERGE_CONCAT ? 2 : 1);
+        y->shape = y->sequences ? tfm_shape2(in.dim[0], out) : tfm_shape1(out);
+        bool back = y->merge || y->backwards;
+        if (back || l->net->info.state < 0) l->net->info.state = -1;
+        else l->net->info.state += y->hidden * (y->kind == TFM__NET_LSTM ? 2 : 1);
+    } else if (y->kind == TFM__NET_DENSE) {
+        y->weight = tfm__net_tensor(l, layer, "weight", tfm_shape2(-1, width), false);
+        y->bias = tfm__net_tensor(l, layer, "bias", tfm_shape1(y->weight.dim[0]), true);
+        y->shape.dim[in.rank - 1] = y->weight.dim[0];
+    } else if (y->kind == TFM__NET_LAYER_NORM || y->kind == TFM__NET_SCALE) {
+        y->weight = tfm__net_tensor(l, layer, "weight", tfm_shape1(width), true);
+        y->bias = tfm__net_tensor(l, layer, "bias", tfm_shape1(width), true);
+    } else if (pools) y->shape = tfm_shape1(width);
+    else if (y->kind == TFM__NET_FLATTEN) y->shape = tfm_shape1(in.rank == 2 ? in.dim[0] * width : width);
+    width = y->shape.dim[y->shape.rank - 1];
+    if (width < 1 || width > TFM__NET_WIDTH)
+        tfm__fail(l->err, TFM_MISMATCH, "layer %i (%s) is %i wide%s", layer, tfm__net_kinds[y->kind], width,
+                  width ? "" : ": the number of steps is open");
+}
+static bool tfm__net_input(tfm__net_loader *l) {
+    tfm_value v, dim;
+    tfm_net_info *info = &l->net->info;
+    info->vocab = l->net->layers[0].kind == TFM__NET_EMBEDDING;         /* how large, its tensor says */
+    bool good = tfm_file_meta(l->file, "sequential.input_shape", &v) && v.type == TFM_VALUE_ARRAY &&
+                v.count >= 1 && v.count <= (info->vocab ? 1 : 2);
+    info->input = tfm_shape1(0);
+    info->input.rank = good ? (int)v.count : 0;
+    for (int i = 0; i < info->input.rank; i++) {
+        bool steps = info->vocab || info->input.rank - 1 - i;           /* may be open */
+        good = good && tfm_value_next(&v, &dim) && tfm_value_i64(&dim, &info->input.dim[i]) &&
+               info->input.dim[i] >= !steps && info->input.dim[i] <= TFM__NET_WIDTH;
+    }
+    return good || tfm__fail(l->err, TFM_MALFORMED, "sequential.input_shape: missing, or not the shape of a sample");
+}
+static bool tfm__net_fill(tfm__net_loader *l, int64_t layers, int64_t room) {
+    int64_t used = 0;
+    l->net->info.layers = (int)layers;
+    for (int64_t i = 0; i < layers && l->err->status == TFM_OK; i++) {
+        tfm__net_layer *y = &l->net->layers[i];
+        memset(y, 0, sizeof *y);
+        tfm_value v;
+        double epsilon = 0;
+        y->kind = tfm__net_name(l, TFM__NET_KIND, i, tfm__net_kinds, 0);
+        y->activation = tfm__net_name(l, TFM__NET_ACT, i, tfm__net_activations, TFM__ACT_LINEAR);
+        y->recurrent_activation = tfm__net_name(l, TFM__NET_RECURRENT, i, tfm__net_activations, TFM__ACT_SIGMOID);
+        y->merge = tfm__net_name(l, TFM__NET_MERGE, i, tfm__net_merges, TFM__MERGE_NONE);
+        y->sequences = tfm__net_flag(l, TFM__NET_SEQUENCES, false);
+        y->backwards = tfm__net_flag(l, TFM__NET_BACKWARDS, false);
+        y->reset_after = tfm__net_flag(l, TFM__NET_RESET_AFTER, true);
+        y->mask_zero = tfm__net_flag(l, TFM__NET_MASK_ZERO, false);
+        if (tfm_value_next(&l->list[TFM__NET_EPSILON], &v)) tfm_value_f64(&v, &epsilon);
+        y->epsilon = (float)epsilon;
+        if (i == 0 && !tfm__net_input(l)) return false;
+        tfm__net_edges(l, y, i, &used, room);
+        if (l->err->status == TFM_OK) tfm__net_place(l, y, i);
+    }
+    if (l->err->status != TFM_OK) return false;
+    l->net->info.output = l->net->layers[layers - 1].shape;
+    if (l->tensors != tfm_file_tensor_count(l->file))
+        return tfm__fail(l->err, TFM_UNSUPPORTED, "the file has %i tensors, its layers have places for %i",
+                         tfm_file_tensor_count(l->file), l->tensors);
+    return true;
+}
+static tfm_net *tfm__net_carve(tfm__carver *k, size_t layers, size_t inputs) {
+    tfm_net *n = (tfm_net *)tfm__carve(k, 1, sizeof *n);
+    tfm__net_layer *y = (tfm__net_layer *)tfm__carve(k, layers, sizeof *y);
+    int32_t *edges = (int32_t *)tfm__carve(k, inputs, sizeof *edges);
+    if (!n) return NULL;
+    memset(n, 0, sizeof *n);
+    n->layers = y;
+    n->inputs = edges;
+    return n;
+}
+/* The three faces: *needed gets the size, and nothing is made, if `make` is false. */
+static tfm_net *tfm__net_make(const tfm_file *f, const tfm_allocator *a, void *mem, size_t size, bool make,
+                              size_t *needed, tfm_error *e) {
+    tfm__net_loader l;
+    tfm__carver k;
+    size_t layers, inputs;
+    memset(&l, 0, sizeof l);
+    memset(&k, 0, sizeof k);
+    l.file = f;
+    l.err = e;
+    *needed = 0;
+    if (!tfm__net_scan(&l, &layers, &inputs)) return NULL;
+    tfm__net_carve(&k, layers, inputs);
+    *needed = k.used;
+    k.base = make ? (char *)tfm__object(a, mem, size, k.used, "net", e) : NULL;
+    if (!k.base) return NULL;
+    k.size = k.used;
+    k.used = 0;
+    l.net = tfm__net_carve(&k, layers, inputs);
+    l.net->owned = mem == NULL;
+    if (a) l.net->allocator = *a;
+    if (tfm__net_fill(&l, (int64_t)layers, (int64_t)inputs)) return l.net;
+    tfm_net_free(l.net);
+    return NULL;
+}
+TFMDEF tfm_net *tfm_net_new(const tfm_file *f, const tfm_allocator *allocator, tfm_error *err) {
+    tfm_error local;
+    tfm_allocator a = tfm__allocator(allocator);
+    size_t needed;
+    return tfm__net_make(f, &a, NULL, 0, true, &needed, tfm__begin(err, &local));
+}
+TFMDEF size_t tfm_net_size(const tfm_file *f, tfm_error *err) {
+    tfm_error local;
+    size_t needed;
+    tfm__net_make(f, NULL, NULL, 0, false, &needed, tfm__begin(err, &local));
+    return needed;
+}
+TFMDEF tfm_net *tfm_net_in(const tfm_file *f, void *mem, size_t size, tfm_error *err) {
+    tfm_error local;
+    size_t needed;
+    return tfm__net_make(f, NULL, mem, size, true, &needed, tfm__begin(err, &local));
+}
+TFMDEF void tfm_net_free(tfm_net *n) {
+    if (!n || !n->owned) return;
+    tfm_allocator a = n->allocator;
+    tfm__heap_free(&a, n);
+}
+TFMDEF const tfm_net_info *tfm_net_info_of(const tfm_net *n) { return n ? &n->info : NULL; }
+
+/* Running. */
+
+/* The activations that no kernel has: single operations, or double ones rounded once. */
+static float tfm__net_activation(int activation, float x) {
+    double e = activation >= TFM__ACT_ELU ? tfm__exp_double(x > 0 && activation != TFM__ACT_EXPONENTIAL ? -(double)x
+                                                                                                        : (double)x) : 0;
+    switch (activation) {
+        case TFM__ACT_HARD_SIGMOID: x = 0.2f * x + 0.5f; return x < 0 ? 0 : x > 1 ? 1 : x;
+        case TFM__ACT_HARD_SIGMOID_2: x += 3; return (x < 0 ? 0 : x > 6 ? 6 : x) / 6;
+        case TFM__ACT_RELU6: return x < 0 ? 0 : x > 6 ? 6 : x;
+        case TFM__ACT_ELU: return x > 0 ? x : (float)(e - 1);
+        case TFM__ACT_SELU: return (float)(1.0507009873554805 * (x > 0 ? (double)x : 1.6732632423543772 * (e - 1)));
+        case TFM__ACT_SOFTPLUS: return (float)(tfm__log(1 + e) + (x > 0 ? (double)x : 0));
+        case TFM__ACT_SOFTSIGN: return x / (1 + (x < 0 ? -x : x));
+        case TFM__ACT_EXPONENTIAL: return (float)e;
+        default: return x;
+    }
+}
+static tfm_tensor tfm__net_activate(tfm_context *c, tfm_tensor t, int activation) {
+    if (activation == TFM__ACT_LINEAR) return t;
+    if (activation <= TFM__ACT_SIGMOID) return tfm__unary_op(c, "activation", (tfm__unary)(activation - 1), t);
+    if (activation == TFM__ACT_SOFTMAX) return tfm_softmax(c, t, -1);
+    tfm_tensor x = tfm__f32(c, "activation", t), y = tfm__new(c, TFM_F32, tfm__shape_of(x));
+    for (int64_t i = 0; tfm__ok(c) && !c->measure && i < tfm_count(y); i++)
+        tfm__floats(y)[i] = tfm__net_activation(activation, tfm__floats(x)[i]);
+    return y;
+}
+static tfm_tensor tfm__net_gate(tfm_context *c, const tfm__net_layer *l, tfm_tensor t, int gate, int activation) {
+    t = tfm_slice(c, t, -1, gate * l->hidden, (gate + 1) * l->hidden);
+    return tfm__net_activate(c, t, activation);
+}
+/* One step of any recurrent layer from its definition: x [B, G*hidden] are the input products, state[0]
+   is h, state[1] the cell [B, hidden], both changed. */
+static void tfm__net_step(tfm_context *c, const tfm__net_layer *l, const tfm_rnn_weights *w, tfm_tensor x,
+                          tfm_tensor state[2]) {
+    const int act = l->activation, gate = l->recurrent_activation;
+    tfm_tensor h = state[0];
+    if (l->kind == TFM__NET_GRU && !l->reset_after) {       /* r is applied to h, not to its products */
+        int64_t both = 2 * l->hidden, all = 3 * l->hidden;
+        tfm_tensor b_rz = w->b_hh.rank ? tfm_slice(c, w->b_hh, 0, 0, both) : tfm_none();
+        tfm_tensor b_n = w->b_hh.rank ? tfm_slice(c, w->b_hh, 0, both, all) : tfm_none();
+        tfm_tensor rz = tfm_dense(c, h, tfm_slice(c, w->w_hh, 0, 0, both), b_rz);
+        rz = tfm__net_activate(c, tfm_add(c, tfm_slice(c, x, -1, 0, both), rz), gate);
+        tfm_tensor r = tfm__net_gate(c, l, rz, 0, TFM__ACT_LINEAR), z = tfm__net_gate(c, l, rz, 1, TFM__ACT_LINEAR);
+        tfm_tensor n = tfm_dense(c, tfm_mul(c, r, h), tfm_slice(c, w->w_hh, 0, both, all), b_n);
+        n = tfm__net_activate(c, tfm_add(c, tfm_slice(c, x, -1, both, all), n), act);
+        state[0] = tfm_add(c, n, tfm_mul(c, z, tfm_sub(c, h, n)));
+        return;
+    }
+    tfm_tensor from_h = tfm_dense(c, h, w->w_hh, w->b_hh), sum = tfm_add(c, x, from_h);
+    if (l->kind == TFM__NET_RNN) state[0] = tfm__net_activate(c, sum, act);
+    if (l->kind == TFM__NET_GRU) {
+        tfm_tensor r = tfm__net_gate(c, l, sum, 0, gate), z = tfm__net_gate(c, l, sum, 1, gate);
+        tfm_tensor n = tfm_mul(c, r, tfm__net_gate(c, l, from_h, 2, TFM__ACT_LINEAR));
+        n = tfm__net_activate(c, tfm_add(c, tfm__net_gate(c, l, x, 2, TFM__ACT_LINEAR), n), act);
+        state[0] = tfm_add(c, n, tfm_mul(c, z, tfm_sub(c, h, n)));
+    }
+    if (l->kind == TFM__NET_LSTM) {
+        tfm_tensor i = tfm__net_gate(c, l, sum, 0, gate), f = tfm__net_gate(c, l, sum, 1, gate);
+        tfm_tensor g = tfm__net_gate(c, l, sum, 2, act), o = tfm__net_gate(c, l, sum, 3, gate);
+        state[1] = tfm_add(c, tfm_mul(c, f, state[1]), tfm_mul(c, i, g));
+        state[0] = tfm_mul(c, o, tfm__net_activate(c, state[1], act));
+    }
+}
+static void tfm__net_copy(tfm_context *c, tfm_tensor from, float *to) {
+    from = tfm_contiguous(c, from);
+    if (tfm__ok(c) && !c->measure && to && to != from.data)
+        memcpy(to, from.data, (size_t)tfm_count(from) * sizeof(float));
+}
+/* x [T, B, D] -> [T, B, hidden]; state [B, hidden], as for tfm_lstm. What PyTorch has runs on its kernels. */
+static tfm_tensor tfm__net_steps(tfm_context *c, const tfm__net_layer *l, const tfm_rnn_weights *w, tfm_tensor x,
+                                 tfm_tensor state[2]) {
+    int64_t steps = x.dim[0], batch = x.dim[1];
+    bool usual = l->activation == TFM__ACT_TANH && l->recurrent_activation == TFM__ACT_SIGMOID;
+    if (usual && l->kind == TFM__NET_LSTM) return tfm_lstm(c, x, w, NULL, &state[0], &state[1]);
+    if (usual && l->kind == TFM__NET_GRU && l->reset_after) return tfm_gru(c, x, w, NULL, &state[0]);
+    tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape3(steps, batch, l->hidden)), last[2];
+    for (int i = 0; i < 2; i++) last[i] = tfm__rnn_state(c, "rnn", &state[i], tfm_shape3(1, batch, l->hidden));
+    tfm_mark mark = tfm_arena_mark(c);
+    x = tfm_dense(c, x, w->w_ih, w->b_ih);
+    for (int64_t t = 0; tfm__ok(c) && t < (c->measure ? 1 : steps); t++) {
+        tfm_mark step = tfm_arena_mark(c);
+        tfm_tensor now[2];
+        for (int i = 0; i < 2; i++) now[i] = tfm_reshape(c, last[i], tfm_shape2(batch, l->hidden));
+        tfm__net_step(c, l, w, tfm_reshape(c, tfm_slice(c, x, 0, t, t + 1), tfm_shape2(batch, -1)), now);
+        tfm__net_copy(c, now[0], tfm__floats(last[0]));
+        tfm__net_copy(c, now[1], tfm__floats(last[1]));
+        tfm__net_copy(c, now[0], tfm__floats(y) + t * batch * l->hidden);
+        tfm_arena_rewind(c, step);
+    }
+    tfm_arena_rewind(c, mark);
+    state[0] = last[0];
+    state[1] = last[1];
+    return tfm__ok(c) ? y : tfm_none();
+}
+/* The same where a step of mask [B, T] may be none: each sequence runs on its own steps, and the output of
+   a step that is none is the one before it, or zeros, as in Keras. */
+static tfm_tensor tfm__net_masked(tfm_context *c, const tfm__net_layer *l, const tfm_rnn_weights *w, tfm_tensor x,
+                                  const uint8_t *mask, bool back, tfm_tensor state[2]) {
+    int64_t steps = x.dim[0], batch = x.dim[1], hidden = l->hidden;
+    const size_t row = (size_t)x.dim[2] * sizeof(float), out_row = (size_t)hidden * sizeof(float);
+    tfm_tensor y = tfm_zeros(c, tfm_shape3(steps, batch, hidden)), all = tfm_contiguous(c, x);
+    tfm_tensor own = tfm__new(c, TFM_F32, tfm_shape3(steps, 1, x.dim[2]));
+    for (int i = 0; i < 2; i++) state[i] = tfm__rnn_state(c, "rnn", &state[i], tfm_shape3(1, batch, hidden));
+    for (int64_t b = 0; tfm__ok(c) && b < batch; b++) {
+        tfm_mark mark = tfm_arena_mark(c);
+        tfm_tensor now[2], out = tfm_none();
+        int64_t count = c->measure ? steps : 0, at = 0;
+        for (int64_t t = 0; !c->measure && t < steps; t++)
+            if (mask[b * steps + (back ? steps - 1 - t : t)])
+                memcpy((char *)own.data + (size_t)count++ * row, (char *)all.data + (size_t)(t * batch + b) * row, row);
+        for (int i = 0; i < 2; i++) now[i] = tfm_slice(c, state[i], 1, b, b + 1);
+        if (count) out = tfm__net_steps(c, l, w, tfm_slice(c, own, 0, 0, count), now);
+        for (int i = 0; i < 2; i++) tfm__net_copy(c, now[i], tfm__floats(state[i]) + b * hidden);
+        for (int64_t t = 0; tfm__ok(c) && !c->measure && t < steps; t++) {
+            at += mask[b * steps + (back ? steps - 1 - t : t)] != 0;
+            if (at) memcpy(tfm__floats(y) + (t * batch + b) * hidden, tfm__floats(out) + (at - 1) * hidden, out_row);
+        }
+        tfm_arena_rewind(c, mark);
+    }
+    return y;
+}
+static tfm_tensor tfm__net_reversed(tfm_context *c, tfm_tensor t) {         /* along axis 0 */
+    if (!tfm__ok(c)) return t;
+    t.data = (char *)t.data + (t.dim[0] - 1) * t.stride[0];
+    t.stride[0] = -t.stride[0];
+    return tfm_contiguous(c, t);
+}
+/* One direction: x [B, T, D] -> [B, T, hidden], or [B, hidden] after the last step. carried: h and the
+   cell, going in and coming out, or NULL. */
+static tfm_tensor tfm__net_direction(tfm_context *c, const tfm__net_layer *l, int d, tfm_tensor x, const uint8_t *mask,
+                                     float *carried) {
+    const bool back = (d == 1) != l->backwards;
+    tfm_tensor state[2] = { tfm_none(), tfm_none() };
+    for (int i = 0; carried && i < (l->kind == TFM__NET_LSTM ? 2 : 1); i++)
+        state[i] = tfm_wrap(c, carried + i * l->hidden, tfm_shape3(1, 1, l->hidden));
+    x = tfm_transpose(c, x, 0, 1);
+    if (back) x = tfm__net_reversed(c, x);
+    tfm_tensor y = mask ? tfm__net_masked(c, l, &l->rnn[d], x, mask, back, state)
+                        : tfm__net_steps(c, l, &l->rnn[d], x, state);
+    if (carried) tfm__net_copy(c, state[0], carried);
+    if (carried && l->kind == TFM__NET_LSTM) tfm__net_copy(c, state[1], carried + l->hidden);
+    if (!l->sequences) return tfm_reshape(c, state[0], tfm_shape2(-1, l->hidden));
+    if (d == 1) y = tfm__net_reversed(c, y);                /* so that both directions stand by the same step */
+    return tfm_transpose(c, y, 0, 1);
+}
+static tfm_tensor tfm__net_recurrent(tfm_context *c, const tfm__net_layer *l, tfm_tensor x, const uint8_t *mask,
+                                     float *carried) {
+    tfm_tensor y[2];
+    y[0] = tfm__net_direction(c, l, 0, x, mask, carried);
+    if (l->merge == TFM__MERGE_NONE) return y[0];
+    y[1] = tfm__net_direction(c, l, 1, x, mask, NULL);
+    if (l->merge == TFM__MERGE_CONCAT) return tfm_concat(c, y, 2, -1);
+    if (l->merge == TFM__MERGE_MUL) return tfm_mul(c, y[0], y[1]);
+    y[0] = tfm_add(c, y[0], y[1]);
+    return l->merge == TFM__MERGE_AVE ? tfm_scale(c, y[0], 0.5f) : y[0];
+}
+/* The mean of the steps that are some. */
+static tfm_tensor tfm__net_average(tfm_context *c, tfm_tensor x, const uint8_t *mask) {
+    if (!mask) return tfm_mean(c, x, 1);
+    tfm_tensor m = tfm__new(c, TFM_F32, tfm_shape3(x.dim[0], x.dim[1], 1));
+    for (int64_t i = 0; tfm__ok(c) && !c->measure && i < tfm_count(m); i++) tfm__floats(m)[i] = mask[i];
+    return tfm_div(c, tfm_sum(c, tfm_mul(c, x, m), 1), tfm_sum(c, m, 1));
+}
+
+/* What a layer gives, [B, T, D] or [B, D], and which of its steps are some, [B, T], or NULL: all. */
+typedef struct tfm__net_value { tfm_tensor x; const uint8_t *mask; } tfm__net_value;
+
+/* A step of a layer that reads several is some if it is in all of them. */
+static tfm__net_value tfm__net_gather(tfm_context *c, const tfm__net_layer *l, const tfm__net_value *values) {
+    tfm__net_value r = values[l->inputs[0]];
+    tfm_tensor parts[TFM__NET_READS];
+    parts[0] = r.x;
+    for (int32_t i = 1; i < l->input_count && tfm__ok(c); i++) {
+        const tfm__net_value *v = &values[l->inputs[i]];
+        parts[i] = v->x;
+        if (l->kind == TFM__NET_ADD) r.x = tfm_add(c, r.x, v->x);
+        int64_t count = v->mask && r.mask ? v->x.dim[0] * v->x.dim[1] : 0;
+        uint8_t *both = count ? (uint8_t *)tfm__arena(c, (size_t)count, 1) : NULL;
+        for (int64_t k = 0; both && !c->measure && k < count; k++) both[k] = r.mask[k] & v->mask[k];
+        r.mask = both ? both : r.mask ? r.mask : v->mask;
+    }
+    if (l->kind == TFM__NET_CONCAT && l->input_count > 1) r.x = tfm_concat(c, parts, l->input_count, -1);
+    return r;
+}
+static tfm__net_value tfm__net_embed(tfm_context *c, const tfm__net_layer *l, tfm_tensor ids) {
+    tfm__net_value r;
+    const int32_t *p = (const int32_t *)ids.data;
+    int64_t count = tfm_count(ids);
+    r.x = tfm_reshape(c, tfm_embedding(c, l->weight, p, count), tfm_shape3(ids.dim[0], ids.dim[1], -1));
+    uint8_t *mask = l->mask_zero ? (uint8_t *)tfm__arena(c, (size_t)count, 1) : NULL;
+    for (int64_t i = 0; mask && !c->measure && i < count; i++) mask[i] = p[i] != 0;
+    r.mask = mask;
+    return r;
+}
+static tfm__net_value tfm__net_layer_run(tfm_context *c, const tfm__net_layer *l, const tfm__net_value *values,
+                                         float *carried) {
+    tfm__net_value r = tfm__net_gather(c, l, values);
+    if (!tfm__ok(c)) return r;
+    const int64_t batch = r.x.dim[0];
+    switch (l->kind) {
+        case TFM__NET_EMBEDDING: r = tfm__net_embed(c, l, r.x); break;
+        case TFM__NET_LSTM: case TFM__NET_GRU: case TFM__NET_RNN:
+            r.x = tfm__net_recurrent(c, l, r.x, r.mask, carried);
+            if (!l->sequences) r.mask = NULL;
+            return r;                   /* its activation is inside */
+        case TFM__NET_DENSE: r.x = tfm_dense(c, r.x, l->weight, l->bias); break;
+        case TFM__NET_FLATTEN: r.x = tfm_reshape(c, r.x, tfm_shape2(batch, -1)); r.mask = NULL; break;
+        case TFM__NET_AVERAGE_POOL: r.x = tfm__net_average(c, r.x, r.mask); r.mask = NULL; break;
+        case TFM__NET_MAX_POOL: r.x = tfm_max(c, r.x, 1); r.mask = NULL; break;
+        case TFM__NET_LAYER_NORM: r.x = tfm_layernorm(c, r.x, l->weight, l->bias, l->epsilon); break;
+        case TFM__NET_SCALE:
+            if (l->weight.rank) r.x = tfm_mul(c, r.x, l->weight);
+            if (l->bias.rank) r.x = tfm_add(c, r.x, l->bias);
+            break;
+        default: break;                 /* activation; add and concat were done when their inputs came together */
+    }
+    r.x = tfm__net_activate(c, r.x, l->activation);
+    return r;
+}
+/* x as a batch [B, ...] of the samples that the net takes. */
+static tfm_tensor tfm__net_batch(tfm_context *c, const tfm_net_info *info, tfm_tensor x, bool *batched) {
+    tfm_shape have = tfm__shape_of(x), want = info->input, shape = want;
+    *batched = have.rank == want.rank + 1;
+    bool fits = have.rank == want.rank || (*batched && have.dim[0] > 0);
+    for (int i = 0; fits && i < want.rank; i++) {
+        int64_t n = have.dim[i + *batched];
+        fits = n == want.dim[i] || (want.dim[i] == 0 && n > 0);
+        shape.dim[i + 1] = n;
+    }
+    if (!fits || (info->vocab ? x.type != TFM_I32 : !tfm__is_numeric(x.type))) {
+        tfm__fail(&c->err, TFM_MISMATCH, "net: %s are %d, %s %d needed (0: any)", tfm_type_name(x.type), &have,
+                  info->vocab ? "ids, I32," : "numbers", &want);
+        return tfm_none();
+    }
+    shape.dim[0] = *batched ? have.dim[0] : 1;
+    shape.rank = want.rank + 1;
+    return tfm_reshape(c, info->vocab ? tfm_contiguous(c, x) : tfm__f32(c, "net", x), shape);
+}
+TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, float *state) {
+    bool batched;
+    if (!tfm__given(c, "net", x)) return tfm_none();
+    if (!n) tfm__fail(&c->err, TFM_ARGUMENT, "net: NULL given");
+    tfm_tensor in = n ? tfm__net_batch(c, &n->info, x, &batched) : tfm_none();
+    if (tfm__ok(c) && state && (n->info.state < 0 || in.dim[0] != 1))
+        tfm__fail(&c->err, TFM_ARGUMENT, "net: no state can be carried %s",
+                  n->info.state < 0 ? "by layers that run backwards" : "by a batch");
+    if (!tfm__ok(c)) return tfm_none();
+    tfm_shape shape = n->info.output;
+    for (int i = shape.rank++; i > 0; i--) shape.dim[i] = shape.dim[i - 1];
+    shape.dim[0] = in.dim[0];
+    if (shape.rank == 3) shape.dim[1] = in.dim[1];
+    tfm_tensor y = tfm__new(c, TFM_F32, shape);
+    tfm_mark mark = tfm_arena_mark(c);
+    tfm__net_value values[TFM__NET_LAYERS + 1];             /* the net's input stands before the layers */
+    values[0].x = in;
+    values[0].mask = NULL;
+    for (int i = 0; i < n->info.layers && tfm__ok(c); i++) {
+        const tfm__net_layer *l = &n->layers[i];
+        values[i + 1] = tfm__net_layer_run(c, l, values + 1, state);
+        if (state) state += l->hidden * (l->kind == TFM__NET_LSTM ? 2 : 1);
+    }
+    tfm__net_copy(c, values[n->info.layers].x, tfm__floats(y));
+    tfm_arena_rewind(c, mark);
+    if (!tfm__ok(c)) return tfm_none();
+    return batched ? y : tfm__drop_axis(c, y, 0);
+}
+#endif /* TFM_NO_NET */
+
 #ifndef TFM_NO_TOKENIZER
 /* ---- Tokenizers ---------------------------------------------------------- [IMPL.TOKENIZER]
    Token texts stay in the file. Each is spelled in one of four ways, and a search for text
