@@ -6648,7 +6648,7 @@ static bool tfm__net_scan(tfm__net_loader *l, size_t *layers, size_t *inputs) {
         if (list->type != TFM_VALUE_ARRAY || list->element != tfm__net_lists[i].element)
             return tfm__fail(l->err, TFM_MALFORMED, "%s: not an array of %s", key,
                              tfm__net_lists[i].element == TFM_VALUE_STRING ? "strings"
-                             : tfm__net_lists[i].element == TFM_VALUE_BOOL ? "bools" 
+                             : tfm__net_lists[i].element == TFM_VALUE_BOOL ? "bools"
                              : tfm__net_lists[i].element == TFM_VALUE_F32 ? "f32 numbers" : "i32 numbers");
         if (i < TFM__NET_INPUTS && list->count != l->list[TFM__NET_KIND].count)
             return tfm__fail(l->err, TFM_MISMATCH, "%s has %u elements, %s has %u", key, list->count,
