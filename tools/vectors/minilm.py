@@ -32,7 +32,7 @@ if __name__ == "__main__":
         for line in f.read().split("\n")[:COUNT]:
             inputs = tokenizer(line.split("\t")[-1], return_tensors="pt", truncation=True, max_length=256)
             rows.append(model(**inputs).last_hidden_state[0].mean(0).numpy())
-    rows = np.array(rows)
+    rows = np.array(rows).astype(np.float64)
     data = np.rint(rows / abs(rows).max(1, keepdims=True) * 32767).astype("<i2")
     similar = (rows * data).sum(1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(data.astype(np.float64), axis=1)
     print(f"{rows.shape[0]} x {rows.shape[1]}, cosine distance by rounding at most {1 - similar.min():.1e}")
