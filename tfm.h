@@ -494,7 +494,8 @@ TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, fl
 /* ---- Tokenizers --------------------------------------------------------- [API.TOKENIZER]
    From the tokenizer.ggml.* metadata: byte-level BPE ("gpt2") with the pre-tokenizers that
    tfm__splitters names; SentencePiece BPE ("llama"); WordPiece ("bert"; CLS and SEP are its BOS
-   and EOS); one token per character ("char", our own). Another kind is TFM_UNSUPPORTED, by name;
+   and EOS); our own "char", one token per character, and "word", one per word, what a word is being
+   said by tokenizer.word.* (see tfm__write_listed). Another kind is TFM_UNSUPPORTED, by name;
    with another pre-tokenizer all but tfm_tokenize works, so that a model runs by ids. */
 
 typedef struct tfm_tokenizer tfm_tokenizer;
@@ -6656,8 +6657,8 @@ static bool tfm__net_scan(tfm__net_loader *l, size_t *layers, size_t *inputs) {
     }
     uint64_t count = l->list[TFM__NET_KIND].count, edges = l->list[TFM__NET_INPUTS].count;
     if (count < 1 || count > TFM__NET_LAYERS || edges > TFM__NET_READS * TFM__NET_LAYERS)
-        return tfm__fail(l->err, TFM_UNSUPPORTED, "a net of %u layers that read %u; from 1 to %i run here", count, edges,
-                         (int64_t)TFM__NET_LAYERS);
+        return tfm__fail(l->err, TFM_UNSUPPORTED, "a net of %u layers that read %u; from 1 to %i run here", count,
+                         edges, (int64_t)TFM__NET_LAYERS);
     *layers = (size_t)count;
     *inputs = (size_t)(edges ? edges : count);
     return true;
@@ -6685,7 +6686,7 @@ static void tfm__net_edges(tfm__net_loader *l, tfm__net_layer *y, int64_t layer,
     int64_t count = 1, from = layer - 1;
     bool listed = tfm_value_next(&l->list[TFM__NET_INPUT_COUNTS], &v) && tfm_value_i64(&v, &count);
     if (count < 1 || count > TFM__NET_READS || count > room - *used) {
-        tfm__fail(l->err, TFM_MISMATCH, "layer %i reads %i layers of %i that are listed and left; from 1 to %i run here",
+        tfm__fail(l->err, TFM_MISMATCH, "layer %i reads %i layers, %i more are listed; from 1 to %i run here",
                   layer, count, room - *used, (int64_t)TFM__NET_READS);
         return;
     }
@@ -6701,7 +6702,8 @@ static void tfm__net_edges(tfm__net_loader *l, tfm__net_layer *y, int64_t layer,
     }
 }
 /* "layers.N.SUFFIX" of the file, if it has the shape needed; -1 in it: any. */
-static tfm_tensor tfm__net_tensor(tfm__net_loader *l, int64_t layer, const char *suffix, tfm_shape want, bool optional) {
+static tfm_tensor tfm__net_tensor(tfm__net_loader *l, int64_t layer, const char *suffix, tfm_shape want,
+                                  bool optional) {
     char name[48] = "layers.", digits[24], *d = digits + sizeof digits - 1;
     tfm_tensor_info info;
     if (l->err->status != TFM_OK) return tfm_none();
@@ -6719,8 +6721,8 @@ static tfm_tensor tfm__net_tensor(tfm__net_loader *l, int64_t layer, const char 
         same = have.dim[i] == want.dim[i] || (want.dim[i] < 0 && have.dim[i] > 0 && have.dim[i] <= TFM__NET_WIDTH);
     for (int i = 0; i < want.rank; i++) if (want.dim[i] < 0) want.dim[i] = 0;
     if (!same) tfm__fail(l->err, TFM_MISMATCH, "%s: %d in the file, %d needed (0: any)", name, &have, &want);
-    else if (!tfm__is_numeric(info.tensor.type)) tfm__fail(l->err, TFM_UNSUPPORTED, "%s: type %q is not supported", name,
-                                                           &info.type_name);
+    else if (!tfm__is_numeric(info.tensor.type))
+        tfm__fail(l->err, TFM_UNSUPPORTED, "%s: type %q is not supported", name, &info.type_name);
     l->tensors++;
     return info.tensor;
 }
@@ -6733,10 +6735,9 @@ static void tfm__net_rnn_weights(tfm__net_loader *l, tfm__net_layer *y, int64_t 
         tfm_rnn_weights *w = &y->rnn[i];
         w->w_hh = tfm__net_tensor(l, layer, names[i][1], tfm_shape2(-1, i ? y->hidden : -1), false);
         y->hidden = w->w_hh.dim[1];
-        if (w->w_hh.rank && w->w_hh.dim[0] != gates * y->hidden) {
-            tfm_shape have = tfm__shape_of(w->w_hh), want = tfm_shape2(gates * y->hidden, y->hidden);
-            tfm__fail(l->err, TFM_MISMATCH, "layers.%i.%s: %d in the file, %d needed", layer, names[i][1], &have, &want);
-        }
+        if (w->w_hh.rank && w->w_hh.dim[0] != gates * y->hidden)
+            tfm__fail(l->err, TFM_MISMATCH, "layers.%i.%s: %i rows of %i, %i needed", layer, names[i][1],
+                      w->w_hh.dim[0], y->hidden, gates * y->hidden);
         w->w_ih = tfm__net_tensor(l, layer, names[i][0], tfm_shape2(gates * y->hidden, in), false);
         w->b_ih = tfm__net_tensor(l, layer, names[i][2], tfm_shape1(gates * y->hidden), true);
         w->b_hh = tfm__net_tensor(l, layer, names[i][3], tfm_shape1(gates * y->hidden), true);
@@ -6858,7 +6859,7 @@ static tfm_net *tfm__net_make(const tfm_file *f, const tfm_allocator *a, void *m
                               size_t *needed, tfm_error *e) {
     tfm__net_loader l;
     tfm__carver k;
-    size_t layers, inputs;
+    size_t layers = 0, inputs = 0;
     memset(&l, 0, sizeof l);
     memset(&k, 0, sizeof k);
     l.file = f;
@@ -6906,8 +6907,8 @@ TFMDEF const tfm_net_info *tfm_net_info_of(const tfm_net *n) { return n ? &n->in
 
 /* The activations that no kernel has: single operations, or double ones rounded once. */
 static float tfm__net_activation(int activation, float x) {
-    double e = activation >= TFM__ACT_ELU ? tfm__exp_double(x > 0 && activation != TFM__ACT_EXPONENTIAL ? -(double)x
-                                                                                                        : (double)x) : 0;
+    bool negated = activation == TFM__ACT_SOFTPLUS && x > 0;            /* so that no exp is infinite there */
+    double e = activation < TFM__ACT_ELU ? 0 : tfm__exp_double(negated ? -(double)x : (double)x);
     switch (activation) {
         case TFM__ACT_HARD_SIGMOID: x = 0.2f * x + 0.5f; return x < 0 ? 0 : x > 1 ? 1 : x;
         case TFM__ACT_HARD_SIGMOID_2: x += 3; return (x < 0 ? 0 : x > 6 ? 6 : x) / 6;
@@ -6997,8 +6998,8 @@ static tfm_tensor tfm__net_steps(tfm_context *c, const tfm__net_layer *l, const 
     state[1] = last[1];
     return tfm__ok(c) ? y : tfm_none();
 }
-/* The same where a step of mask [B, T] may be none: each sequence runs on its own steps, and the output of
-   a step that is none is the one before it, or zeros, as in Keras. */
+/* The same where a step of mask [B, T] may be none: each sequence runs on its own steps. As in Keras, the
+   output of a step that is none is the one before it, and zeros if there is none or in a layer of both directions. */
 static tfm_tensor tfm__net_masked(tfm_context *c, const tfm__net_layer *l, const tfm_rnn_weights *w, tfm_tensor x,
                                   const uint8_t *mask, bool back, tfm_tensor state[2]) {
     int64_t steps = x.dim[0], batch = x.dim[1], hidden = l->hidden;
@@ -7017,8 +7018,10 @@ static tfm_tensor tfm__net_masked(tfm_context *c, const tfm__net_layer *l, const
         if (count) out = tfm__net_steps(c, l, w, tfm_slice(c, own, 0, 0, count), now);
         for (int i = 0; i < 2; i++) tfm__net_copy(c, now[i], tfm__floats(state[i]) + b * hidden);
         for (int64_t t = 0; tfm__ok(c) && !c->measure && t < steps; t++) {
-            at += mask[b * steps + (back ? steps - 1 - t : t)] != 0;
-            if (at) memcpy(tfm__floats(y) + (t * batch + b) * hidden, tfm__floats(out) + (at - 1) * hidden, out_row);
+            bool some = mask[b * steps + (back ? steps - 1 - t : t)] != 0;
+            at += some;
+            if (at && (some || !l->merge))
+                memcpy(tfm__floats(y) + (t * batch + b) * hidden, tfm__floats(out) + (at - 1) * hidden, out_row);
         }
         tfm_arena_rewind(c, mark);
     }
@@ -7142,7 +7145,7 @@ static tfm_tensor tfm__net_batch(tfm_context *c, const tfm_net_info *info, tfm_t
     return tfm_reshape(c, info->vocab ? tfm_contiguous(c, x) : tfm__f32(c, "net", x), shape);
 }
 TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, float *state) {
-    bool batched;
+    bool batched = false;
     if (!tfm__given(c, "net", x)) return tfm_none();
     if (!n) tfm__fail(&c->err, TFM_ARGUMENT, "net: NULL given");
     tfm_tensor in = n ? tfm__net_batch(c, &n->info, x, &batched) : tfm_none();
@@ -7179,13 +7182,13 @@ TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, fl
      "gpt2"   every byte as a character of GPT-2's byte alphabet (a space is U+0120)
      "llama"  a space as U+2581, some bytes as <0xNN>
      "bert"   a space as U+2581, which begins a word
-     "char"   as it is
+     "char", "word"   as it is
 
    Text becomes ids in three steps: special tokens are cut out, what lies between is split into
    words that no merge can cross, and each word is merged, best pair first, until no pair of
    neighbours is known. For "gpt2" the best pair is the earliest in the list of merges; for
    "llama" it is the one whose union is the token of the highest score. "bert" takes words apart
-   from the left instead, the longest token first.                                             */
+   from the left instead, the longest token first; "char" and "word" have a token for the whole. */
 
 enum { TFM__SPELL_BYTES, TFM__SPELL_SPACE, TFM__SPELL_PLAIN, TFM__SPELL_WORD };   /* gpt2, llama, char, bert */
 
@@ -7340,7 +7343,10 @@ struct tfm_tokenizer {
     tfm_allocator allocator;
     bool owned;                         /* the memory is the allocator's */
     bool add_bos, add_eos, space_prefix;
-    bool lower, strip;                  /* bert: text is made lower case, and loses its accents */
+    bool lower, strip;                  /* bert, word: text is made lower case; bert: and loses its accents */
+    bool listed;                        /* word */
+    tfm_string drop, split, alone, letters;                 /* word: characters that are none, end one, are one,
+                                                               or, unless empty, alone make one up */
     bool words;                         /* llama: no plain token has a space behind another character */
     int spell;
     const tfm__splitter *splitter;      /* gpt2 only; NULL: unknown, text cannot be split */
@@ -7602,10 +7608,11 @@ static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) 
         return tfm__fail(e, TFM_UNSUPPORTED, "the file has no tokenizer (tokenizer.ggml.model)");
     if (!tfm_value_string(&v, &name)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.model: not a string");
     if (tfm__str_eq(name, "llama")) { t->spell = TFM__SPELL_SPACE; return true; }
-    if (tfm__str_eq(name, "char")) { t->spell = TFM__SPELL_PLAIN; return true; }
+    t->listed = tfm__str_eq(name, "word");
+    if (t->listed || tfm__str_eq(name, "char")) { t->spell = TFM__SPELL_PLAIN; return true; }
     if (tfm__str_eq(name, "bert")) { t->spell = TFM__SPELL_WORD; return true; }
     if (!tfm__str_eq(name, "gpt2"))
-        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is not gpt2, llama, bert or char", &name);
+        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is not gpt2, llama, bert, char or word", &name);
     t->spell = TFM__SPELL_BYTES;
     if (!tfm_file_meta(f, "tokenizer.ggml.pre", &v)) return true;   /* tfm_tokenize will refuse, all else works */
     if (!tfm_value_string(&v, &t->pre)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.pre: not a string");
@@ -7647,6 +7654,14 @@ static void tfm__vocab_special(tfm_tokenizer *t, const tfm_file *f) {
     t->space_prefix = llama && tfm__vocab_flag(f, "tokenizer.ggml.add_space_prefix", true);
     t->lower = bert && tfm__vocab_flag(f, "tokenizer.ggml.normalizer.lowercase", true);
     t->strip = bert && tfm__vocab_flag(f, "tokenizer.ggml.normalizer.strip_accents", t->lower);
+    if (!t->listed) return;
+    static const char *const keys[4] = { "tokenizer.word.drop", "tokenizer.word.split", "tokenizer.word.alone",
+                                         "tokenizer.word.letters" };
+    tfm_string *sets[4] = { &t->drop, &t->split, &t->alone, &t->letters };
+    tfm_value v;
+    for (int i = 0; i < 4; i++)
+        if (!tfm_file_meta(f, keys[i], &v) || !tfm_value_string(&v, sets[i])) *sets[i] = tfm__str("");
+    t->lower = tfm__vocab_flag(f, "tokenizer.word.lowercase", true);
 }
 
 /* Reads and checks all keys; counts what the tables depend on. */
@@ -8197,6 +8212,38 @@ static void tfm__write_words(tfm__writer *w, const uint8_t *p, size_t n) {
     }
     tfm__write_pieces(w, size);
 }
+/* "word": white space and the characters of `split` end a word, so do those not in `letters` if there are
+   such; those of `alone` are words of their own, those of `drop` none. A word without a token is the unknown one,
+   or left out if there is none. */
+static bool tfm__has_character(tfm_string set, uint32_t c) {
+    int k;
+    for (size_t at = 0; at < set.size; at += (size_t)k)
+        if (tfm__utf8_decode((const uint8_t *)set.data + at, set.size - at, &k) == c) return true;
+    return false;
+}
+static void tfm__write_whole(tfm__writer *w, size_t *size) {
+    int32_t id = *size ? tfm__find_bytes(w->t, w->copy, *size) : -1;
+    if (id < 0 && *size) id = w->t->unknown;
+    if (id >= 0) tfm__write_id(w, id);
+    *size = 0;
+}
+static void tfm__write_listed(tfm__writer *w, const uint8_t *p, size_t n) {
+    const tfm_tokenizer *t = w->t;
+    size_t size = 0;
+    int k;
+    for (size_t at = 0; at < n; at += (size_t)k) {
+        uint32_t c = tfm__utf8_decode(p + at, n - at, &k);
+        if (t->lower) c = tfm__unicode_lower_of(c);
+        if (c == 0xfffd || tfm__has_character(t->drop, c)) continue;
+        bool alone = tfm__has_character(t->alone, c);
+        bool ends = alone || tfm__char_class(c) == TFM__SPACE || tfm__has_character(t->split, c) ||
+                    (t->letters.size && !tfm__has_character(t->letters, c));
+        if (ends) tfm__write_whole(w, &size);
+        if (alone || !ends) size += tfm__utf8_encode(c, w->copy + size);
+        if (alone) tfm__write_whole(w, &size);
+    }
+    tfm__write_whole(w, &size);
+}
 /* A piece of text without special tokens: at the beginning, or after such a token. */
 static void tfm__write_piece(tfm__writer *w, const uint8_t *p, size_t n) {
     const tfm_tokenizer *t = w->t;
@@ -8208,6 +8255,8 @@ static void tfm__write_piece(tfm__writer *w, const uint8_t *p, size_t n) {
         }
     } else if (t->spell == TFM__SPELL_WORD) {
         tfm__write_words(w, p, n);
+    } else if (t->listed) {
+        tfm__write_listed(w, p, n);
     } else if (t->spell == TFM__SPELL_PLAIN) {
         for (size_t at = 0; at < n;) {
             int k;
@@ -8251,13 +8300,13 @@ static int32_t tfm__match_special(const tfm_tokenizer *t, const uint8_t *p, size
     return found;
 }
 
-/* 16 bytes for each byte of text and one more; for "llama" a 17th; for "bert" one and a half, as a
+/* 16 bytes for each byte of text and one more; for "llama" a 17th; for "bert" and "word" one and a half, as a
    small letter may be a byte longer than the capital. Each rounded up to TFM_ALIGN. */
 static size_t tfm__writer_symbols(const tfm_tokenizer *t, size_t size) {
     return t->spell >= TFM__SPELL_PLAIN ? 0 : size + 1;
 }
 static size_t tfm__writer_copy(const tfm_tokenizer *t, size_t size) {
-    return t->spell == TFM__SPELL_SPACE ? size + 1 : t->spell == TFM__SPELL_WORD ? size + size / 2 + 1 : 0;
+    return t->spell == TFM__SPELL_SPACE ? size + 1 : t->spell == TFM__SPELL_WORD || t->listed ? size + size / 2 + 1 : 0;
 }
 TFMDEF size_t tfm_tokenize_memory(const tfm_tokenizer *t, size_t size) {
     tfm__carver k;

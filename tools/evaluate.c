@@ -4,9 +4,10 @@
 #define TFM_IMPLEMENTATION
 #include "tfm.h"
 #include "tools/cli.h"
+#include "tools/evaluate_net.h"
 
 static struct {
-    const char *ids, *text, *file, *logits;
+    const char *ids, *text, *file, *input, *logits;
     int64_t greedy, context, batch, threads;
     tfm_type cache;
     tfm_level level;
@@ -16,8 +17,9 @@ static const cli_option options[] = {
     { "--ids", CLI_TEXT, &o.ids, 0, 0, "1,2,3", "evaluate these ids as they are" },
     { "-p", CLI_TEXT, &o.text, 0, 0, "TEXT", "evaluate a text, with the BOS and EOS that MODEL asks for" },
     { "-f", CLI_TEXT, &o.file, 0, 0, "FILE", "the same of what FILE holds; - is standard input" },
+    { "--input", CLI_TEXT, &o.input, 0, 0, "FILE", "run a net on samples of numbers, little-endian f32" },
     { "--logits", CLI_TEXT, &o.logits, 0, 0, "OUT",
-      "write positions x vocabulary as little-endian f32;\nof an encoder its pooled output" },
+      "write positions x vocabulary as little-endian f32;\nof an encoder its pooled output, of a net its output" },
     { "--greedy", CLI_WHOLE, &o.greedy, 0, CLI_INT, "N", "print the N likeliest ids that follow; end-of-text is none" },
     { "-c", CLI_WHOLE, &o.context, 1, CLI_INT, "CONTEXT", 
       "positions (the smaller of the model's length and the\nlarger of 512 and the tokens needed)" },
@@ -35,7 +37,9 @@ static const cli_program program = {
     "X = exp(mean of -ln p) over N scored tokens, Y = X sd(-ln p) / sqrt(N). A text that fits the\n"
     "context is scored from its second token on. A longer one is cut into windows of the context's\n"
     "length, the rest at its end left out; each begins with BOS in place of its first token if the\n"
-    "model has a BOS in front of texts, and tokens in its second half are scored.", options
+    "model has a BOS in front of texts, and tokens in its second half are scored.\n"
+    "A net of layers (architecture \"sequential\") runs on --ids or --input; --logits writes its output, and\n"
+    "without that it is printed, a row on a line.", options
 };
 
 static tfm_session *session;
@@ -148,10 +152,39 @@ static int32_t *read_ids(const tfm_tokenizer *tokenizer, const char *path, int64
     return ids;
 }
 
+static int32_t *read_net_ids(const tfm_file *file, const char *path, int64_t *n) {
+    tfm_tokenizer *tokenizer = o.ids ? NULL : tfm_tokenizer_new(file, NULL, NULL);
+    int32_t *ids = read_ids(tokenizer, path, n);
+    tfm_tokenizer_free(tokenizer);
+    return ids;
+}
+/* Whether the file is a net of layers, which then was run. */
+static bool ran_net(const char *path) {
+    tfm_error err;
+    tfm_file *file = tfm_file_open(path, NULL, &err);
+    bool net = file && is_net(file);
+    if (net) {
+        int64_t n = 0;
+        int32_t *ids = o.ids || o.text || o.file ? read_net_ids(file, path, &n) : NULL;
+        evaluate_net_opts opts = { .ids = ids, .count = n, .input = o.input, .output = o.logits,
+                                   .context = { .threads = (int)o.threads, .level = o.level } };
+        if (o.greedy >= 0) cli_usage("--greedy: %s is a net of layers", path);
+        evaluate_net(path, file, &opts);
+        free(ids);
+    }
+    tfm_file_free(file);
+    return net;
+}
+
 int main(int argc, char **argv) {
     cli_parse(&program, argc, argv);
-    if (!o.ids && !o.text && !o.file) cli_usage("what to evaluate is missing: --ids, -p or -f");
+    if (!o.ids && !o.text && !o.file && !o.input) cli_usage("what to evaluate is missing: --ids, -p, -f or --input");
     const char *path = argv[0];
+    if (ran_net(path)) {
+        cli_finish();
+        return 0;
+    }
+    if (o.input) cli_fail("%s: is no net of layers; --input is for one", path);
     tfm_error err;
     tfm_model *model = tfm_model_open(path, NULL, &err);
     if (!model) cli_fail_at(path, err.message);
