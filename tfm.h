@@ -6537,7 +6537,8 @@ enum { TFM__OTHER = 1, TFM__LETTER = 2, TFM__NUMBER = 4, TFM__MARK = 8, TFM__PUN
      contraction   's 't 'm 'd 're 've 'll
      letters       `letters`+ after at most one other character: a space, or any of `lead` but CR, LF
      digits        N+ after at most one space; or `digits` of N, without the space
-     punctuation   a space or none, then one or more of `others`; then [\r\n]* or [\r\n/]*
+     punctuation   a space or none, then one or more of `others`; then [\r\n]* with TFM__WORD_TRAIL, and
+                   slashes too with TFM__WORD_SLASH
      newlines      S*[\r\n]+, only with TFM__WORD_NEWLINES
      space         S+ up to the last one before the next word, which that takes; else S+
    What none of them matches is one word up to where one does. */
@@ -6545,12 +6546,12 @@ enum { TFM__WORD_CODE = 1, TFM__WORD_CONTRACTION = 2,
        TFM__WORD_SUFFIX = 4,            /* contractions end the letters before them instead */
        TFM__WORD_ANY_CASE = 8,          /* contractions in capitals too */
        TFM__WORD_CAMEL = 16,            /* an ASCII capital behind another letter begins a word: see tfm__text_camel */
-       TFM__WORD_NEWLINES = 32, TFM__WORD_SLASH = 64 };
+       TFM__WORD_NEWLINES = 32, TFM__WORD_SLASH = 64, TFM__WORD_TRAIL = 128 };
 
 typedef struct tfm__word_rule { uint8_t letters, lead, others, digits, flags; } tfm__word_rule;
 
 enum { TFM__WORDS_GPT2 = 1, TFM__WORDS_LLAMA3, TFM__WORDS_QWEN2, TFM__WORDS_QWEN35, TFM__WORDS_GPT4O, TFM__WORDS_TEKKEN,
-       TFM__WORDS_DEEPSEEK3, TFM__CUT_NEWLINE, TFM__CUT_DIGIT, TFM__CUT_DIGITS, TFM__CUT_TO_THREE, TFM__CUT_THREE,
+       TFM__WORDS_DEEPSEEK3, TFM__WORDS_SEED, TFM__CUT_NEWLINE, TFM__CUT_DIGIT, TFM__CUT_DIGITS, TFM__CUT_TO_THREE, TFM__CUT_THREE,
        TFM__CUT_PUNCT, TFM__CUT_FALCON, TFM__CUT_LETTERS, TFM__CUT_CODER_PUNCT, TFM__CUT_DEEPSEEK_LETTERS,
        TFM__CUT_DEEPSEEK_PUNCT, TFM__CUT_CJK, TFM__CUT_CJK3, TFM__CUT_TAIL };
 
@@ -6560,21 +6561,25 @@ static const tfm__word_rule tfm__word_rules[] = {
     {TFM__LETTER, TFM__ONLY_SPACE, TFM__OTHERS | TFM__MARK, 0, TFM__WORD_CONTRACTION},
     /* LLAMA3 */
     {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 3,
-     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES | TFM__WORD_TRAIL},
     /* QWEN2 */
     {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1,
-     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES | TFM__WORD_TRAIL},
     /* QWEN35 */
     {TFM__LETTER | TFM__MARK, TFM__ANY_LEAD, TFM__OTHERS, 1,
-     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES | TFM__WORD_TRAIL},
     /* GPT4O */
     {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 3,
-     TFM__WORD_SUFFIX | TFM__WORD_ANY_CASE | TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_SLASH},
+     TFM__WORD_SUFFIX | TFM__WORD_ANY_CASE | TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_TRAIL | TFM__WORD_SLASH},
     /* TEKKEN */
-    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1, TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_SLASH},
+    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1,
+     TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_TRAIL | TFM__WORD_SLASH},
     /* DEEPSEEK3 */
     {TFM__LETTER | TFM__MARK, TFM__ANY_LEAD & ~(TFM__PUNCT | TFM__SYMBOL), TFM__PUNCT | TFM__SYMBOL, 3,
-     TFM__WORD_CODE | TFM__WORD_NEWLINES}
+     TFM__WORD_CODE | TFM__WORD_NEWLINES | TFM__WORD_TRAIL},
+    /* SEED */
+    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1,
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES}
 };
 
 /* A cut: from `least` to `most` characters (0: any number) of the classes or in the ranges, which are
@@ -6642,8 +6647,10 @@ static const tfm__splitter tfm__splitters[] = {
      {TFM__CUT_DIGIT, TFM__WORDS_GPT2}},
     {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", true, true, {TFM__WORDS_LLAMA3}},
     {"dbrx smaug-bpe glm4 chatglm-bpe", false, false, {TFM__WORDS_LLAMA3}},
-    {"qwen2 deepseek-r1-qwen stablelm2 hunyuan megrez kormo solar-open grok-2", false, false, {TFM__WORDS_QWEN2}},
+    {"qwen2 deepseek-r1-qwen stablelm2 hunyuan megrez kormo f2llmv2 solar-open grok-2", false, false, {TFM__WORDS_QWEN2}},
     {"qwen35", false, false, {TFM__WORDS_QWEN35}},
+    {"seed-coder", false, false, {TFM__WORDS_SEED}},
+    {"minicpm5", true, false, {TFM__CUT_TO_THREE, TFM__WORDS_LLAMA3}},
     {"gpt-4o llama4 kanana2 minimax-m2", false, false, {TFM__WORDS_GPT4O}},
     {"tekken", true, true, {TFM__WORDS_TEKKEN}},
     {"deepseek-v3 hunyuan-dense joyai-llm", false, false, {TFM__CUT_TO_THREE, TFM__CUT_CJK3, TFM__WORDS_DEEPSEEK3}},
@@ -7309,7 +7316,7 @@ static size_t tfm__text_letters(tfm__text_view x, size_t at, const tfm__word_rul
 static size_t tfm__text_others(tfm__text_view x, size_t at, const tfm__word_rule *r) {
     size_t length;
     while (tfm__text_peek(x, at, &length) & r->others) at += length;
-    while ((r->flags & TFM__WORD_NEWLINES && tfm__text_newline(x, at)) ||
+    while ((r->flags & TFM__WORD_TRAIL && tfm__text_newline(x, at)) ||
            (r->flags & TFM__WORD_SLASH && at < x.n && x.p[at] == '/')) at++;
     return at;
 }

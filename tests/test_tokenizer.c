@@ -331,6 +331,8 @@ static void words(void) {
     words_of("deepseek-coder", "\xe4\xb8\x80 x", "\xe4\xb8\x80| x");
     words_of("deepseek-llm", "a b\n12 ;  ", "a| b|\n|12| ;|  ");
     words_of("deepseek-llm", "  a", " | a");
+    words_of("seed-coder", "a!!\n\n12", "a|!!|\n\n|1|2");
+    words_of("minicpm5", "a  1234", "a|  |123|4");
 }
 
 /* The highest score first; leftmost of equal ones; a character without token goes as bytes. */

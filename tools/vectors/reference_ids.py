@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/data/tok-NAME.gguf: a vocabulary and texts with the ids that the reference engine gives.
 
-    python3 tools/vectors/tokenizers.py FOLDER tests/data
+    python3 tools/vectors/reference_ids.py FOLDER tests/data
 
 FOLDER holds one folder per family with vocab.gguf, cases.inp, cases.out and random.jsonl, as
 tests/data/README.md says. Whole vocabularies are too large to keep here, so each is reduced to
