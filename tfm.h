@@ -493,10 +493,11 @@ TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, fl
 #ifndef TFM_NO_TOKENIZER
 /* ---- Tokenizers --------------------------------------------------------- [API.TOKENIZER]
    From the tokenizer.ggml.* metadata: byte-level BPE ("gpt2") with the pre-tokenizers that
-   tfm__splitters names; SentencePiece BPE ("llama"); WordPiece ("bert"; CLS and SEP are its BOS
-   and EOS); our own "char", one token per character, and "word", one per word, what a word is being
-   said by tokenizer.word.* (see tfm__write_listed). Another kind is TFM_UNSUPPORTED, by name;
-   with another pre-tokenizer all but tfm_tokenize works, so that a model runs by ids. */
+   tfm__splitters names; SentencePiece BPE ("llama") and unigram ("t5"), the latter with the rules
+   that it normalizes text by; WordPiece ("bert"; CLS and SEP are its BOS and EOS); our own "char",
+   one token per character, and "word", one per word, what a word is being said by tokenizer.word.*
+   (see tfm__write_listed). Another kind is TFM_UNSUPPORTED, by name; with another pre-tokenizer
+   all but tfm_tokenize works, so that a model runs by ids. */
 
 typedef struct tfm_tokenizer tfm_tokenizer;
 
@@ -7180,7 +7181,7 @@ TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, fl
    compares what the spelling stands for, so that neither text nor vocabulary is ever rewritten:
 
      "gpt2"   every byte as a character of GPT-2's byte alphabet (a space is U+0120)
-     "llama"  a space as U+2581, some bytes as <0xNN>
+     "llama"  a space as U+2581, some bytes as <0xNN>; "t5" too
      "bert"   a space as U+2581, which begins a word
      "char", "word"   as it is
 
@@ -7188,13 +7189,14 @@ TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, fl
    words that no merge can cross, and each word is merged, best pair first, until no pair of
    neighbours is known. For "gpt2" the best pair is the earliest in the list of merges; for
    "llama" it is the one whose union is the token of the highest score. "bert" takes words apart
-   from the left instead, the longest token first; "char" and "word" have a token for the whole. */
+   from the left instead, the longest token first; "char" and "word" have a token for the whole. "t5"
+   has no words: of all ways to take a text apart it finds the one with the greatest sum of scores. */
 
 enum { TFM__SPELL_BYTES, TFM__SPELL_SPACE, TFM__SPELL_PLAIN, TFM__SPELL_WORD };   /* gpt2, llama, char, bert */
 
 /* GGUF's token types less those that change nothing here; with the flag of end tokens. */
-enum { TFM__TOKEN_NORMAL = 1, TFM__TOKEN_UNKNOWN, TFM__TOKEN_CONTROL, TFM__TOKEN_USER,
-       TFM__TOKEN_BYTE = 6, TFM__TOKEN_KIND = 0x7f, TFM__TOKEN_END = 0x80 };
+enum { TFM__TOKEN_NORMAL = 1, TFM__TOKEN_UNKNOWN, TFM__TOKEN_CONTROL, TFM__TOKEN_USER, TFM__TOKEN_UNUSED,
+       TFM__TOKEN_BYTE, TFM__TOKEN_KIND = 0x7f, TFM__TOKEN_END = 0x80 };
 
 /* Longer special tokens are not looked for in text: a bound on the time that this takes. */
 enum { TFM__SPECIAL_BYTES = 256 };
@@ -7213,7 +7215,8 @@ enum { TFM__OTHER = 1, TFM__LETTER = 2, TFM__NUMBER = 4, TFM__MARK = 8, TFM__PUN
      contraction   's 't 'm 'd 're 've 'll
      letters       `letters`+ after at most one other character: a space, or any of `lead` but CR, LF
      digits        N+ after at most one space; or `digits` of N, without the space
-     punctuation   a space or none, then one or more of `others`; then [\r\n]* or [\r\n/]*
+     punctuation   a space or none, then one or more of `others`; then [\r\n]* with TFM__WORD_TRAIL, and
+                   slashes too with TFM__WORD_SLASH
      newlines      S*[\r\n]+, only with TFM__WORD_NEWLINES
      space         S+ up to the last one before the next word, which that takes; else S+
    What none of them matches is one word up to where one does. */
@@ -7221,12 +7224,12 @@ enum { TFM__WORD_CODE = 1, TFM__WORD_CONTRACTION = 2,
        TFM__WORD_SUFFIX = 4,            /* contractions end the letters before them instead */
        TFM__WORD_ANY_CASE = 8,          /* contractions in capitals too */
        TFM__WORD_CAMEL = 16,            /* an ASCII capital behind another letter begins a word: see tfm__text_camel */
-       TFM__WORD_NEWLINES = 32, TFM__WORD_SLASH = 64 };
+       TFM__WORD_NEWLINES = 32, TFM__WORD_SLASH = 64, TFM__WORD_TRAIL = 128 };
 
 typedef struct tfm__word_rule { uint8_t letters, lead, others, digits, flags; } tfm__word_rule;
 
 enum { TFM__WORDS_GPT2 = 1, TFM__WORDS_LLAMA3, TFM__WORDS_QWEN2, TFM__WORDS_QWEN35, TFM__WORDS_GPT4O, TFM__WORDS_TEKKEN,
-       TFM__WORDS_DEEPSEEK3, TFM__CUT_NEWLINE, TFM__CUT_DIGIT, TFM__CUT_DIGITS, TFM__CUT_TO_THREE, TFM__CUT_THREE,
+       TFM__WORDS_DEEPSEEK3, TFM__WORDS_SEED, TFM__CUT_NEWLINE, TFM__CUT_DIGIT, TFM__CUT_DIGITS, TFM__CUT_TO_THREE, TFM__CUT_THREE,
        TFM__CUT_PUNCT, TFM__CUT_FALCON, TFM__CUT_LETTERS, TFM__CUT_CODER_PUNCT, TFM__CUT_DEEPSEEK_LETTERS,
        TFM__CUT_DEEPSEEK_PUNCT, TFM__CUT_CJK, TFM__CUT_CJK3, TFM__CUT_TAIL };
 
@@ -7236,21 +7239,25 @@ static const tfm__word_rule tfm__word_rules[] = {
     {TFM__LETTER, TFM__ONLY_SPACE, TFM__OTHERS | TFM__MARK, 0, TFM__WORD_CONTRACTION},
     /* LLAMA3 */
     {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 3,
-     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES | TFM__WORD_TRAIL},
     /* QWEN2 */
     {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1,
-     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES | TFM__WORD_TRAIL},
     /* QWEN35 */
     {TFM__LETTER | TFM__MARK, TFM__ANY_LEAD, TFM__OTHERS, 1,
-     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES},
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES | TFM__WORD_TRAIL},
     /* GPT4O */
     {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 3,
-     TFM__WORD_SUFFIX | TFM__WORD_ANY_CASE | TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_SLASH},
+     TFM__WORD_SUFFIX | TFM__WORD_ANY_CASE | TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_TRAIL | TFM__WORD_SLASH},
     /* TEKKEN */
-    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1, TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_SLASH},
+    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1,
+     TFM__WORD_CAMEL | TFM__WORD_NEWLINES | TFM__WORD_TRAIL | TFM__WORD_SLASH},
     /* DEEPSEEK3 */
     {TFM__LETTER | TFM__MARK, TFM__ANY_LEAD & ~(TFM__PUNCT | TFM__SYMBOL), TFM__PUNCT | TFM__SYMBOL, 3,
-     TFM__WORD_CODE | TFM__WORD_NEWLINES}
+     TFM__WORD_CODE | TFM__WORD_NEWLINES | TFM__WORD_TRAIL},
+    /* SEED */
+    {TFM__LETTER, TFM__ANY_LEAD, TFM__OTHERS | TFM__MARK, 1,
+     TFM__WORD_CONTRACTION | TFM__WORD_ANY_CASE | TFM__WORD_NEWLINES}
 };
 
 /* A cut: from `least` to `most` characters (0: any number) of the classes or in the ranges, which are
@@ -7318,8 +7325,10 @@ static const tfm__splitter tfm__splitters[] = {
      {TFM__CUT_DIGIT, TFM__WORDS_GPT2}},
     {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", true, true, {TFM__WORDS_LLAMA3}},
     {"dbrx smaug-bpe glm4 chatglm-bpe", false, false, {TFM__WORDS_LLAMA3}},
-    {"qwen2 deepseek-r1-qwen stablelm2 hunyuan megrez kormo solar-open grok-2", false, false, {TFM__WORDS_QWEN2}},
+    {"qwen2 deepseek-r1-qwen stablelm2 hunyuan megrez kormo f2llmv2 solar-open grok-2", false, false, {TFM__WORDS_QWEN2}},
     {"qwen35", false, false, {TFM__WORDS_QWEN35}},
+    {"seed-coder", false, false, {TFM__WORDS_SEED}},
+    {"minicpm5", true, false, {TFM__CUT_TO_THREE, TFM__WORDS_LLAMA3}},
     {"gpt-4o llama4 kanana2 minimax-m2", false, false, {TFM__WORDS_GPT4O}},
     {"tekken", true, true, {TFM__WORDS_TEKKEN}},
     {"deepseek-v3 hunyuan-dense joyai-llm", false, false, {TFM__CUT_TO_THREE, TFM__CUT_CJK3, TFM__WORDS_DEEPSEEK3}},
@@ -7339,6 +7348,16 @@ static const char *const tfm__end_names[] = {
 
 typedef struct tfm__merge { int32_t right, rank; } tfm__merge;
 
+/* How text is normalized before "t5" takes it apart, as SentencePiece compiles it: a trie whose keys are
+   replaced by texts. A trie unit is 32 bits, little-endian: its label (bits 0 to 7, and 31 as the mark
+   of a value), whether a value lies at its first child (bit 8), and how far its children are, xored
+   to its place (bits 10 to 30, times 256 if bit 9 is set). */
+typedef struct tfm__charsmap {
+    const uint8_t *units, *texts;       /* in the file; a value is a text's place, which ends with NUL */
+    uint32_t unit_count, text_bytes;
+    uint32_t longest;                   /* bytes of the longest text */
+} tfm__charsmap;
+
 struct tfm_tokenizer {
     tfm_allocator allocator;
     bool owned;                         /* the memory is the allocator's */
@@ -7348,13 +7367,17 @@ struct tfm_tokenizer {
     tfm_string drop, split, alone, letters;                 /* word: characters that are none, end one, are one,
                                                                or, unless empty, alone make one up */
     bool words;                         /* llama: no plain token has a space behind another character */
+    bool unigram;                       /* t5, spelled as llama */
+    bool merge_spaces;                  /* t5: spaces at either end go, and of several in a row all but one */
     int spell;
     const tfm__splitter *splitter;      /* gpt2 only; NULL: unknown, text cannot be split */
     tfm_string pre;                     /* its name in the file; empty: none there */
     int32_t count, bos, eos, unknown;   /* ids: -1 is none */
     size_t longest;                     /* bytes of the longest token, as spelled */
     const uint8_t *text;                /* the array of token texts in the file */
-    const uint8_t *score;               /* llama: count floats in the file, or NULL: all 0 */
+    const uint8_t *score;               /* llama, t5: count floats in the file, or NULL: all 0 */
+    float unknown_score;                /* t5: of a character that no token stands for */
+    tfm__charsmap charsmap;             /* t5 */
     uint32_t *offset;                   /* [count] of a token's text in `text`; 8 bytes of length before it */
     uint8_t *kind;                      /* [count] */
     uint32_t *slot;                     /* text -> id, open addressing; see tfm__slot_next */
@@ -7568,12 +7591,19 @@ static int tfm__byte_name(tfm_string s) {
 
 typedef struct tfm__vocab_keys { tfm_value tokens, types, merges; } tfm__vocab_keys;    /* data NULL: absent */
 
+/* Little-endian, whatever the host's order. */
+static uint32_t tfm__u32_at(const uint8_t *p) {
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
 static bool tfm__vocab_array(const tfm_file *f, const char *key, tfm_value_type element, uint64_t count, tfm_value *v,
                              tfm_error *e) {
     if (!tfm_file_meta(f, key, v)) { memset(v, 0, sizeof *v); return true; }
-    if (v->type != TFM_VALUE_ARRAY || v->element != element)
-        return tfm__fail(e, TFM_MALFORMED, "%s: not an array of %s", key, element == TFM_VALUE_STRING ? "strings"
-                         : element == TFM_VALUE_F32 ? "f32 numbers" : "i32 numbers");
+    bool bytes = element == TFM_VALUE_U8 && v->element == TFM_VALUE_I8;
+    if (v->type != TFM_VALUE_ARRAY || (v->element != element && !bytes))
+        return tfm__fail(e, TFM_MALFORMED, "%s: not an array of %s", key,
+                         element == TFM_VALUE_STRING ? "strings" : element == TFM_VALUE_F32 ? "f32 numbers" :
+                         element == TFM_VALUE_U8 ? "bytes" : "i32 numbers");
     if (v->count >= INT32_MAX || v->size >= UINT32_MAX)
         return tfm__fail(e, TFM_UNSUPPORTED, "%s: %u elements in %u bytes are too many", key, v->count,
                          (uint64_t)v->size);
@@ -7607,12 +7637,14 @@ static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) 
     if (!tfm_file_meta(f, "tokenizer.ggml.model", &v))
         return tfm__fail(e, TFM_UNSUPPORTED, "the file has no tokenizer (tokenizer.ggml.model)");
     if (!tfm_value_string(&v, &name)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.model: not a string");
-    if (tfm__str_eq(name, "llama")) { t->spell = TFM__SPELL_SPACE; return true; }
+    t->unigram = tfm__str_eq(name, "t5");
     t->listed = tfm__str_eq(name, "word");
+    if (t->unigram || tfm__str_eq(name, "llama")) { t->spell = TFM__SPELL_SPACE; return true; }
     if (t->listed || tfm__str_eq(name, "char")) { t->spell = TFM__SPELL_PLAIN; return true; }
     if (tfm__str_eq(name, "bert")) { t->spell = TFM__SPELL_WORD; return true; }
     if (!tfm__str_eq(name, "gpt2"))
-        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is not gpt2, llama, bert, char or word", &name);
+        return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is not gpt2, llama, t5, bert, char or word",
+                         &name);
     t->spell = TFM__SPELL_BYTES;
     if (!tfm_file_meta(f, "tokenizer.ggml.pre", &v)) return true;   /* tfm_tokenize will refuse, all else works */
     if (!tfm_value_string(&v, &t->pre)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.pre: not a string");
@@ -7631,6 +7663,7 @@ static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *ke
     else if (byte && t->spell == TFM__SPELL_SPACE) type = TFM__TOKEN_BYTE;
     switch (type) {
         case TFM__TOKEN_UNKNOWN: case TFM__TOKEN_CONTROL: case TFM__TOKEN_USER: return (uint8_t)type;
+        case TFM__TOKEN_UNUSED: return (uint8_t)(t->unigram ? TFM__TOKEN_UNUSED : TFM__TOKEN_NORMAL);
         case TFM__TOKEN_BYTE: return (uint8_t)(byte ? TFM__TOKEN_BYTE : TFM__TOKEN_NORMAL);
         default: return TFM__TOKEN_NORMAL;
     }
@@ -7638,20 +7671,21 @@ static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *ke
 
 /* The special tokens and what is added to text, with what holds when the file does not say. */
 static void tfm__vocab_special(tfm_tokenizer *t, const tfm_file *f) {
-    bool llama = t->spell == TFM__SPELL_SPACE, bert = t->spell == TFM__SPELL_WORD;
+    bool t5 = t->unigram, llama = t->spell == TFM__SPELL_SPACE && !t5, bert = t->spell == TFM__SPELL_WORD;
     int32_t n = t->count;
     t->bos = tfm__vocab_id(f, "tokenizer.ggml.bos_token_id", n, llama ? 1 : bert ? 101 : -1);
-    t->eos = tfm__vocab_id(f, "tokenizer.ggml.eos_token_id", n, llama ? 2 : bert ? 102 : -1);
-    t->unknown = tfm__vocab_id(f, "tokenizer.ggml.unknown_token_id", n, llama ? 0 : bert ? 100 : -1);
+    t->eos = tfm__vocab_id(f, "tokenizer.ggml.eos_token_id", n, llama ? 2 : bert ? 102 : t5 ? 1 : -1);
+    t->unknown = tfm__vocab_id(f, "tokenizer.ggml.unknown_token_id", n, llama ? 0 : bert ? 100 : t5 ? 2 : -1);
     if (bert) {                         /* CLS and SEP; that key is spelled so in real files */
         t->bos = tfm__vocab_id(f, "tokenizer.ggml.cls_token_id", n, t->bos);
         t->eos = tfm__vocab_id(f, "tokenizer.ggml.seperator_token_id", n, t->eos);
     }
     bool adds = llama || bert || (t->splitter && t->splitter->bos);
     t->add_bos = tfm__vocab_flag(f, "tokenizer.ggml.add_bos_token", adds) && t->bos >= 0;
-    t->add_eos = tfm__vocab_flag(f, bert ? "tokenizer.ggml.add_sep_token" : "tokenizer.ggml.add_eos_token", bert) &&
-                 t->eos >= 0;
-    t->space_prefix = llama && tfm__vocab_flag(f, "tokenizer.ggml.add_space_prefix", true);
+    t->add_eos = tfm__vocab_flag(f, bert ? "tokenizer.ggml.add_sep_token" : "tokenizer.ggml.add_eos_token",
+                                 bert || t5) && t->eos >= 0;
+    t->space_prefix = (llama || t5) && tfm__vocab_flag(f, "tokenizer.ggml.add_space_prefix", llama);
+    t->merge_spaces = t5 && tfm__vocab_flag(f, "tokenizer.ggml.remove_extra_whitespaces", false);
     t->lower = bert && tfm__vocab_flag(f, "tokenizer.ggml.normalizer.lowercase", true);
     t->strip = bert && tfm__vocab_flag(f, "tokenizer.ggml.normalizer.strip_accents", t->lower);
     if (!t->listed) return;
@@ -7662,6 +7696,30 @@ static void tfm__vocab_special(tfm_tokenizer *t, const tfm_file *f) {
     for (int i = 0; i < 4; i++)
         if (!tfm_file_meta(f, keys[i], &v) || !tfm_value_string(&v, sets[i])) *sets[i] = tfm__str("");
     t->lower = tfm__vocab_flag(f, "tokenizer.word.lowercase", true);
+}
+
+/* The length of the trie in bytes, the trie, the texts. */
+static bool tfm__vocab_charsmap(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) {
+    static const char key[] = "tokenizer.ggml.precompiled_charsmap";
+    tfm__charsmap *m = &t->charsmap;
+    tfm_value v;
+    if (!t->unigram) return true;
+    if (!tfm__vocab_array(f, key, TFM_VALUE_U8, 0, &v, e)) return false;
+    if (!v.count) return true;
+    uint64_t trie = v.count < 4 ? 0 : tfm__u32_at(v.data);
+    if (v.count < 4 || trie % 4 || trie + 4 >= v.count || v.data[v.count - 1])
+        return tfm__fail(e, TFM_MALFORMED, "%s: %u bytes, its trie %u", key, v.count, trie);
+    m->units = v.data + 4;
+    m->unit_count = (uint32_t)(trie / 4);
+    m->texts = m->units + trie;
+    m->text_bytes = (uint32_t)(v.count - 4 - trie);
+    for (uint32_t i = 0, length = 0; i < m->text_bytes; i++) {
+        length = m->texts[i] ? length + 1 : 0;
+        if (length > m->longest) m->longest = length;
+    }
+    if (m->longest <= TFM__SPECIAL_BYTES) return true;
+    return tfm__fail(e, TFM_UNSUPPORTED, "%s: a text of %u bytes, at most %i are read", key, (uint64_t)m->longest,
+                     (int64_t)TFM__SPECIAL_BYTES);
 }
 
 /* Reads and checks all keys; counts what the tables depend on. */
@@ -7688,7 +7746,7 @@ static bool tfm__vocab_scan(tfm_tokenizer *t, tfm__vocab_keys *keys, const tfm_f
         if (s.size > t->longest) t->longest = s.size;
     }
     tfm__vocab_special(t, f);
-    return true;
+    return tfm__vocab_charsmap(t, f, e);
 }
 
 static tfm_tokenizer *tfm__vocab_carve(tfm__carver *k, tfm_tokenizer *t) {
@@ -7782,6 +7840,19 @@ static bool tfm__has_inner_space(tfm_string s) {
         if (!memcmp(s.data + i, "\xe2\x96\x81", 3) && (i < 3 || memcmp(s.data + i - 3, "\xe2\x96\x81", 3))) return true;
     return false;
 }
+static float tfm__token_score(const tfm_tokenizer *t, int32_t id) {
+    float score = 0;
+    if (t->score) memcpy(&score, t->score + (size_t)id * 4, 4);
+    return score;
+}
+/* 10 below the least score of a normal token, as SentencePiece has it. */
+static void tfm__vocab_unknown_score(tfm_tokenizer *t) {
+    float least = TFM__INF;
+    for (int32_t id = 0; id < t->count; id++)
+        if (tfm__token_kind(t, id) == TFM__TOKEN_NORMAL && tfm__token_score(t, id) < least)
+            least = tfm__token_score(t, id);
+    t->unknown_score = least - 10;
+}
 static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const tfm_file *f, tfm_error *e) {
     tfm_value array = keys->tokens, v = array;
     memset(t->slot, 0, ((size_t)t->slot_mask + 1) * sizeof *t->slot);
@@ -7795,7 +7866,8 @@ static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const
         t->kind[id] = tfm__vocab_kind(t, keys, id, s);
         spread = tfm__slot_add(t, id);
         if (tfm__token_plain(t, id) && tfm__has_inner_space(s)) t->words = false;
-        int byte = t->spell == TFM__SPELL_SPACE ? tfm__byte_name(s) : -1;
+        bool named = t->spell == TFM__SPELL_SPACE && (!t->unigram || tfm__token_kind(t, id) == TFM__TOKEN_BYTE);
+        int byte = named ? tfm__byte_name(s) : -1;
         if (byte >= 0 && t->byte[byte] < 0) t->byte[byte] = id;
         if (!s.size || s.size > TFM__SPECIAL_BYTES || !tfm__token_special(t, id, true)) continue;
         uint8_t first = (uint8_t)s.data[0];
@@ -7806,10 +7878,11 @@ static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const
     if (!spread || !tfm__slot_runs_ok(t))
         return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.tokens: %i texts that are made to collide",
                          (int64_t)t->count);
-    for (int b = 0; b < 256; b++) {
+    for (int b = 0; b < 256 && !t->unigram; b++) {
         uint8_t one = (uint8_t)b;
         if (t->byte[b] < 0) t->byte[b] = tfm__find_bytes(t, &one, 1);
     }
+    if (t->unigram) tfm__vocab_unknown_score(t);
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
     for (int i = 0; i < 3; i++) {
@@ -7933,7 +8006,7 @@ static size_t tfm__text_letters(tfm__text_view x, size_t at, const tfm__word_rul
 static size_t tfm__text_others(tfm__text_view x, size_t at, const tfm__word_rule *r) {
     size_t length;
     while (tfm__text_peek(x, at, &length) & r->others) at += length;
-    while ((r->flags & TFM__WORD_NEWLINES && tfm__text_newline(x, at)) ||
+    while ((r->flags & TFM__WORD_TRAIL && tfm__text_newline(x, at)) ||
            (r->flags & TFM__WORD_SLASH && at < x.n && x.p[at] == '/')) at++;
     return at;
 }
@@ -8065,8 +8138,9 @@ static uint32_t tfm__merge_key(const tfm_tokenizer *t, int32_t left, int32_t rig
 /* Scores in order: the float's bits, made to compare as unsigned numbers, the highest becoming
    the least. NaN is lowest of all; both zeros are one. */
 static uint32_t tfm__score_key(const tfm_tokenizer *t, int32_t id) {
-    uint32_t bits = 0;
-    if (t->score) memcpy(&bits, t->score + (size_t)id * 4, 4);
+    float score = tfm__token_score(t, id);
+    uint32_t bits;
+    memcpy(&bits, &score, 4);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return TFM__NO_PAIR - 1;
     if (bits == 0x80000000u) bits = 0;
     return bits >> 31 ? bits : ~(bits | 0x80000000u);
@@ -8132,6 +8206,10 @@ static void tfm__write_bytes_word(tfm__writer *w, const uint8_t *p, size_t n) {
     for (size_t i = 0; i < n; i += (size_t)w->symbols[i].span)
         if (w->symbols[i].id >= 0) tfm__write_id(w, w->symbols[i].id);
 }
+static void tfm__write_char_bytes(tfm__writer *w, const uint8_t *p, size_t n) {
+    if (*p == ' ') { p = (const uint8_t *)"\xe2\x96\x81"; n = 3; }
+    for (size_t k = 0; k < n; k++) tfm__write_byte(w, p[k]);
+}
 /* What is no token after all merges is one character; it goes byte by byte. */
 static void tfm__write_space_word(tfm__writer *w, const uint8_t *p, size_t n) {
     tfm__merge_word(w, p, (int32_t)n);
@@ -8139,8 +8217,7 @@ static void tfm__write_space_word(tfm__writer *w, const uint8_t *p, size_t n) {
         size_t span = (size_t)w->symbols[i].span;
         int32_t id = tfm__find_bytes(w->t, p + i, span);
         if (id >= 0) tfm__write_id(w, id);
-        else if (p[i] == ' ') for (int k = 0; k < 3; k++) tfm__write_byte(w, (uint8_t)"\xe2\x96\x81"[k]);
-        else for (size_t k = 0; k < span; k++) tfm__write_byte(w, p[i + k]);
+        else tfm__write_char_bytes(w, p + i, span);
     }
 }
 /* WordPiece. Text is cleaned as BERT does: accents and case go, control characters too; white space
@@ -8244,41 +8321,34 @@ static void tfm__write_listed(tfm__writer *w, const uint8_t *p, size_t n) {
     }
     tfm__write_whole(w, &size);
 }
-/* A piece of text without special tokens: at the beginning, or after such a token. */
-static void tfm__write_piece(tfm__writer *w, const uint8_t *p, size_t n) {
-    const tfm_tokenizer *t = w->t;
-    if (t->spell == TFM__SPELL_BYTES) {
-        size_t ends[TFM__SPLIT_STEPS] = {0};
-        for (size_t at = 0, end; at < n; at = end) {
-            end = tfm__text_split(t->splitter, p, n, at, ends);
-            tfm__write_bytes_word(w, p + at, end - at);
-        }
-    } else if (t->spell == TFM__SPELL_WORD) {
-        tfm__write_words(w, p, n);
-    } else if (t->listed) {
-        tfm__write_listed(w, p, n);
-    } else if (t->spell == TFM__SPELL_PLAIN) {
-        for (size_t at = 0; at < n;) {
-            int k;
-            tfm__utf8_decode(p + at, n - at, &k);
-            int32_t id = tfm__find_bytes(t, p + at, (size_t)k);
-            if (id >= 0) tfm__write_id(w, id);
-            else tfm__write_unknown(w, p + at, (size_t)k);
-            at += (size_t)k;
-        }
-    } else {
-        size_t size = 0, end;           /* U+2581 written in the text cannot be told from a space */
-        if (t->space_prefix) w->copy[size++] = ' ';
-        for (size_t i = 0; i < n; i++) {
-            bool block = p[i] == 0xe2 && n - i > 2 && p[i + 1] == 0x96 && p[i + 2] == 0x81;
-            w->copy[size++] = block ? ' ' : p[i];
-            if (block) i += 2;
-        }
-        for (size_t at = 0; at < size; at = end) {
-            end = at + 1;
-            while (end < size && !(t->words && w->copy[end] == ' ' && w->copy[end - 1] != ' ')) end++;
-            tfm__write_space_word(w, w->copy + at, end - at);
-        }
+/* U+2581 written in the text cannot be told from a space. */
+static size_t tfm__copy_spaces(const uint8_t *p, size_t n, uint8_t *out) {
+    size_t size = 0;
+    for (size_t i = 0; i < n; i++) {
+        bool block = p[i] == 0xe2 && n - i > 2 && p[i + 1] == 0x96 && p[i + 2] == 0x81;
+        out[size++] = block ? ' ' : p[i];
+        if (block) i += 2;
+    }
+    return size;
+}
+static void tfm__write_spaced(tfm__writer *w, const uint8_t *p, size_t n) {
+    size_t size = w->t->space_prefix;
+    w->copy[0] = ' ';
+    size += tfm__copy_spaces(p, n, w->copy + size);
+    for (size_t at = 0, end; at < size; at = end) {
+        end = at + 1;
+        while (end < size && !(w->t->words && w->copy[end] == ' ' && w->copy[end - 1] != ' ')) end++;
+        tfm__write_space_word(w, w->copy + at, end - at);
+    }
+}
+static void tfm__write_chars(tfm__writer *w, const uint8_t *p, size_t n) {
+    for (size_t at = 0; at < n;) {
+        int k;
+        tfm__utf8_decode(p + at, n - at, &k);
+        int32_t id = tfm__find_bytes(w->t, p + at, (size_t)k);
+        if (id >= 0) tfm__write_id(w, id);
+        else tfm__write_unknown(w, p + at, (size_t)k);
+        at += (size_t)k;
     }
 }
 
@@ -8300,19 +8370,165 @@ static int32_t tfm__match_special(const tfm_tokenizer *t, const uint8_t *p, size
     return found;
 }
 
-/* 16 bytes for each byte of text and one more; for "llama" a 17th; for "bert" and "word" one and a half, as a
-   small letter may be a byte longer than the capital. Each rounded up to TFM_ALIGN. */
+/* Unigram (Kudo 2018). Text is normalized as SentencePiece does, then taken apart so that the sum of the
+   tokens' scores is the greatest (Viterbi). A user-defined token is not cut out of the text first: it is
+   kept as it is written, and its score is -0.1, which is better than that of any other way. */
+
+static uint32_t tfm__trie_unit(const tfm__charsmap *m, uint32_t at) {
+    return at < m->unit_count ? tfm__u32_at(m->units + (size_t)at * 4) : 0;
+}
+static uint32_t tfm__trie_children(uint32_t unit) { return unit >> 10 << (unit >> 6 & 8); }
+
+/* What the longest key that p begins with becomes; data NULL: there is none. */
+static tfm_string tfm__charsmap_find(const tfm__charsmap *m, const uint8_t *p, size_t n, size_t *taken) {
+    tfm_string s = {NULL, 0};
+    uint32_t at = tfm__trie_children(tfm__trie_unit(m, 0)), value = 0;
+    *taken = 0;
+    for (size_t i = 0; i < n && m->unit_count; i++) {
+        uint32_t unit = tfm__trie_unit(m, at ^= p[i]);
+        if (!unit || (unit & 0x800000ffu) != p[i]) break;
+        at ^= tfm__trie_children(unit);
+        if (!(unit >> 8 & 1)) continue;
+        value = tfm__trie_unit(m, at) & 0x7fffffff;
+        *taken = i + 1;
+    }
+    if (!*taken || value >= m->text_bytes) return s;
+    s.data = (const char *)m->texts + value;
+    while (s.data[s.size]) s.size++;    /* the last byte of the texts is NUL */
+    return s;
+}
+/* What the characters at p become, and how many bytes of p that takes. */
+static tfm_string tfm__normal_piece(const tfm_tokenizer *t, const uint8_t *p, size_t n, size_t *taken) {
+    tfm_string s;
+    bool may = t->starts[0][*p >> 3] >> (*p & 7) & 1;
+    int32_t id = may ? tfm__match_special(t, p, n, false) : -1;
+    if (id < 0) {
+        s = tfm__charsmap_find(&t->charsmap, p, n, taken);
+        if (s.data) return s;
+    }
+    int length = tfm__utf8_need(p, n);
+    s.data = (const char *)p;
+    s.size = *taken = id >= 0 ? tfm__token_text(t, id).size : length && (size_t)length <= n ? (size_t)length : 1;
+    if (id < 0 && (!length || (size_t)length > n)) s = tfm__str("\xef\xbf\xbd");
+    return s;
+}
+/* Text as the tokens spell it, but for spaces, which are one byte. Returns its size; out NULL: at most. */
+static size_t tfm__normalize(const tfm_tokenizer *t, const uint8_t *p, size_t n, uint8_t *out) {
+    size_t size = 0, taken;
+    bool space = t->merge_spaces;       /* what came before is one */
+    if (t->space_prefix && out) out[0] = ' ';
+    size += t->space_prefix;
+    for (size_t at = 0; at < n; at += taken) {
+        tfm_string s = tfm__normal_piece(t, p + at, n - at, &taken);
+        for (; space && s.size && *s.data == ' '; s.data++) s.size--;
+        if (!s.size) continue;
+        space = t->merge_spaces && s.data[s.size - 1] == ' ';
+        size += out ? tfm__copy_spaces((const uint8_t *)s.data, s.size, out + size) : s.size;
+    }
+    while (out && t->merge_spaces && size && out[size - 1] == ' ') size--;
+    return size;
+}
+
+/* The best way to take the text apart up to some place: its score, and its last token (-1: unknown). Sums
+   are f32, as SentencePiece's, so that ties fall the same way. */
+typedef struct tfm__path { float score; int32_t id, span; } tfm__path;
+
+static void tfm__path_offer(tfm__path *to, float score, int32_t id, size_t span) {
+    if (to->span && !(score > to->score)) return;
+    to->score = score;
+    to->id = id;
+    to->span = (int32_t)span;
+}
+static void tfm__path_extend(const tfm_tokenizer *t, tfm__path *path, const uint8_t *p, size_t n, size_t length) {
+    uint32_t h = tfm__hash_start;
+    bool known = false;
+    if (n > t->longest) n = t->longest;
+    if (n > TFM__SPECIAL_BYTES) n = TFM__SPECIAL_BYTES;
+    for (size_t k = 1; k <= n; k++) {
+        h = tfm__hash_byte(h, p[k - 1]);
+        int32_t id = tfm__find_hashed_bytes(t, tfm__hash_end(h), p, k);
+        int kind = id < 0 ? TFM__TOKEN_UNUSED : tfm__token_kind(t, id);
+        if (kind != TFM__TOKEN_NORMAL && kind != TFM__TOKEN_USER) continue;
+        known = known || k == length;
+        double score = kind == TFM__TOKEN_USER ? -0.1 : (double)tfm__token_score(t, id);
+        tfm__path_offer(path + k, (float)((double)path->score + score), id, k);
+    }
+    if (!known) tfm__path_offer(path + length, path->score + t->unknown_score, -1, length);
+}
+/* Of unknown characters in a row one token is written, unless the vocabulary has tokens for bytes. */
+static void tfm__write_path(tfm__writer *w, tfm__path *path, const uint8_t *p, size_t n) {
+    int32_t next = 0;
+    for (size_t at = n; at; at -= (size_t)next) {           /* from the last token to the first: each learns */
+        int32_t span = path[at].span;                      /* how long the one after it is */
+        path[at].span = next;
+        next = span;
+    }
+    bool unknown = false;
+    for (size_t at = 0, span; at < n; at = span) {
+        span = at + (size_t)next;
+        bool bytes = w->t->byte[p[at]] >= 0;
+        if (path[span].id >= 0) tfm__write_id(w, path[span].id);
+        else if (bytes) tfm__write_char_bytes(w, p + at, span - at);
+        else if (!unknown) tfm__write_unknown(w, p + at, span - at);
+        unknown = path[span].id < 0 && !bytes;
+        next = path[span].span;
+    }
+}
+static void tfm__write_unigram(tfm__writer *w, const uint8_t *p, size_t n) {
+    const tfm_tokenizer *t = w->t;
+    size_t size = tfm__normalize(t, p, n, NULL);
+    tfm_mark mark = tfm_arena_mark(w->c);
+    tfm__path *path = (tfm__path *)tfm__arena(w->c, size + 1, sizeof *path);
+    uint8_t *text = (uint8_t *)tfm__arena(w->c, size + 1, 1);
+    if (w->c->err.status == TFM_OK) {
+        size = tfm__normalize(t, p, n, text);
+        memset(path, 0, (size + 1) * sizeof *path);
+        for (size_t at = 0, length; at < size; at += length) {
+            int k = tfm__utf8_need(text + at, size - at);
+            length = k && (size_t)k <= size - at ? (size_t)k : 1;
+            tfm__path_extend(t, path + at, text + at, size - at, length);
+        }
+        tfm__write_path(w, path, text, size);
+    }
+    tfm_arena_rewind(w->c, mark);
+}
+
+/* A piece of text without special tokens: at the beginning, or after such a token. */
+static void tfm__write_piece(tfm__writer *w, const uint8_t *p, size_t n) {
+    size_t ends[TFM__SPLIT_STEPS] = {0};
+    if (w->t->unigram) { tfm__write_unigram(w, p, n); return; }
+    if (w->t->listed) { tfm__write_listed(w, p, n); return; }
+    switch (w->t->spell) {
+        case TFM__SPELL_SPACE: tfm__write_spaced(w, p, n); break;
+        case TFM__SPELL_WORD: tfm__write_words(w, p, n); break;
+        case TFM__SPELL_PLAIN: tfm__write_chars(w, p, n); break;
+        default:
+            for (size_t at = 0, end; at < n; at = end) {
+                end = tfm__text_split(w->t->splitter, p, n, at, ends);
+                tfm__write_bytes_word(w, p + at, end - at);
+            }
+    }
+}
+
+/* 16 bytes for each byte of text and one more; for "llama" a 17th; for "bert" and "word" one and a half,
+   as a small letter may be a byte longer than the capital; for "t5" 13 for each byte of the normalized text,
+   taken when its size is known. Each rounded up to TFM_ALIGN. */
 static size_t tfm__writer_symbols(const tfm_tokenizer *t, size_t size) {
     return t->spell >= TFM__SPELL_PLAIN ? 0 : size + 1;
 }
 static size_t tfm__writer_copy(const tfm_tokenizer *t, size_t size) {
     return t->spell == TFM__SPELL_SPACE ? size + 1 : t->spell == TFM__SPELL_WORD || t->listed ? size + size / 2 + 1 : 0;
 }
+static size_t tfm__writer_longest(const tfm_tokenizer *t, size_t size) {
+    size_t each = t->charsmap.longest > 3 ? t->charsmap.longest : 3;        /* at least U+FFFD */
+    return !t->unigram ? size : size > SIZE_MAX / 2 / each ? SIZE_MAX / 2 : size * each + 1;
+}
 TFMDEF size_t tfm_tokenize_memory(const tfm_tokenizer *t, size_t size) {
     tfm__carver k;
     memset(&k, 0, sizeof k);
     if (!t || size > INT32_MAX / 2) return SIZE_MAX;
-    tfm__carve(&k, tfm__writer_symbols(t, size), sizeof(tfm__merge_symbol));
+    size = tfm__writer_longest(t, size);
+    tfm__carve(&k, tfm__writer_symbols(t, size), t->unigram ? sizeof(tfm__path) : sizeof(tfm__merge_symbol));
     tfm__carve(&k, tfm__writer_copy(t, size), 1);
     return k.overflow ? SIZE_MAX : k.used;
 }
@@ -8325,7 +8541,7 @@ static void tfm__write_text(tfm__writer *w, const uint8_t *p, size_t n, const tf
     for (size_t at = 0; at < n;) {
         bool may = starts[p[at] >> 3] >> (p[at] & 7) & 1;
         int32_t id = may ? tfm__match_special(t, p + at, n - at, o->parse_special) : -1;
-        if (id < 0) { at++; continue; }
+        if (id < 0 || (t->unigram && tfm__token_kind(t, id) == TFM__TOKEN_USER)) { at++; continue; }
         if (at > from) tfm__write_piece(w, p + from, at - from);
         tfm__write_id(w, id);
         at += tfm__token_text(t, id).size;
@@ -8342,7 +8558,8 @@ TFMDEF int64_t tfm_tokenize(tfm_context *c, const tfm_tokenizer *t, const char *
     memset(&w, 0, sizeof w);
     if (!c || c->err.status != TFM_OK) return -1;
     if (!t || (!text && size)) tfm__fail(&c->err, TFM_ARGUMENT, "tokenize: no %s", t ? "text" : "tokenizer");
-    else if (size > INT32_MAX / 2) tfm__fail(&c->err, TFM_ARGUMENT, "tokenize: %u bytes are too many", (uint64_t)size);
+    else if (tfm_tokenize_memory(t, size) == SIZE_MAX)
+        tfm__fail(&c->err, TFM_ARGUMENT, "tokenize: %u bytes are too many", (uint64_t)size);
     else if (size && t->spell == TFM__SPELL_BYTES && !t->splitter)
         tfm__fail(&c->err, TFM_UNSUPPORTED,
                   t->pre.size ? "tokenizer.ggml.pre '%q' is unknown: text cannot be split"
@@ -8354,8 +8571,11 @@ TFMDEF int64_t tfm_tokenize(tfm_context *c, const tfm_tokenizer *t, const char *
     w.ids = ids;
     w.capacity = ids ? capacity : 0;
     tfm_mark mark = tfm_arena_mark(c);
-    w.symbols = (tfm__merge_symbol *)tfm__arena(c, tfm__writer_symbols(t, size), sizeof *w.symbols);
-    w.copy = (uint8_t *)tfm__arena(c, tfm__writer_copy(t, size), 1);
+    if (!t->unigram || c->measure) {
+        size_t longest = tfm__writer_longest(t, size);
+        w.symbols = (tfm__merge_symbol *)tfm__arena(c, tfm__writer_symbols(t, longest), sizeof *w.symbols);
+        w.copy = (uint8_t *)tfm__arena(c, tfm__writer_copy(t, longest), 1);
+    }
     if (c->err.status == TFM_OK && !c->measure) tfm__write_text(&w, (const uint8_t *)text, size, &o);
     tfm_arena_rewind(c, mark);
     return c->err.status == TFM_OK ? w.count : -1;
@@ -8390,7 +8610,8 @@ TFMDEF size_t tfm_token_bytes(const tfm_tokenizer *t, int32_t id, bool special, 
     size_t n = 0;
     if (!tfm__has_token(t, id) || (!special && !tfm__token_plain(t, id))) return 0;
     tfm_string s = tfm__token_text(t, id);
-    int kind = tfm__token_kind(t, id), spell = kind == TFM__TOKEN_NORMAL ? t->spell : TFM__SPELL_PLAIN;
+    int kind = tfm__token_kind(t, id);
+    int spell = kind == TFM__TOKEN_NORMAL || kind == TFM__TOKEN_UNUSED ? t->spell : TFM__SPELL_PLAIN;
     if (!out) capacity = 0;
     if (kind == TFM__TOKEN_BYTE) {
         if (capacity) out[0] = (char)tfm__byte_name(s);

@@ -21,7 +21,9 @@ typedef struct vocab {
     tfm_string merges[64];
     int merge_count;
     int bos, eos, unknown, eot;         /* -1: no such key */
-    int add_bos, add_eos, prefix, lower, strip;          /* -1: no such key */
+    int add_bos, add_eos, prefix, lower, strip, merge;   /* -1: no such key */
+    const uint8_t *charsmap;            /* of charsmap_size bytes; NULL: no such key */
+    size_t charsmap_size;
     char text[4096];                    /* what tokens made here point into */
     size_t used;
 } vocab;
@@ -31,6 +33,7 @@ static void vocab_begin(vocab *v, const char *model, const char *pre) {
     v->model = model;
     v->pre = pre;
     v->bos = v->eos = v->unknown = v->eot = v->add_bos = v->add_eos = v->prefix = v->lower = v->strip = -1;
+    v->merge = -1;
 }
 static int vocab_bytes(vocab *v, const char *text, size_t size, int type, float score) {
     v->tokens[v->count] = (tfm_string){ text, size };
@@ -86,6 +89,9 @@ static uint8_t *vocab_file(const vocab *v, size_t *size) {
     if (v->prefix != -1) gguf_meta_bool(&w, "tokenizer.ggml.add_space_prefix", v->prefix);
     if (v->lower != -1) gguf_meta_bool(&w, "tokenizer.ggml.normalizer.lowercase", v->lower);
     if (v->strip != -1) gguf_meta_bool(&w, "tokenizer.ggml.normalizer.strip_accents", v->strip);
+    if (v->merge != -1) gguf_meta_bool(&w, "tokenizer.ggml.remove_extra_whitespaces", v->merge);
+    if (v->charsmap)
+        gguf_meta_array(&w, "tokenizer.ggml.precompiled_charsmap", TFM_VALUE_U8, v->charsmap, v->charsmap_size);
     CHECK(gguf_finish(&w));
     *size = w.bytes.size;
     return w.bytes.data;
@@ -186,6 +192,9 @@ static void reference_no_prefix(void) { reference_ids("tests/data/tok-spm-no-pre
 static void reference_deepseek(void) { reference_ids("tests/data/tok-deepseek-llm.gguf"); }
 static void reference_gpt4o(void) { reference_ids("tests/data/tok-pre-gpt-4o.gguf"); }
 static void reference_bert(void) { reference_ids("tests/data/tok-bert-bge.gguf"); }
+static void reference_unigram(void) { reference_ids("tests/data/tok-unigram-nmt.gguf"); }
+static void reference_unigram_bytes(void) { reference_ids("tests/data/tok-unigram-bytes.gguf"); }
+static void reference_unigram_raw(void) { reference_ids("tests/data/tok-unigram-raw.gguf"); }
 static void reference_phi3(void) { reference_ids("tests/data/tok-phi-3.gguf"); }
 
 /* ---- Rules, one by one ---- */
@@ -322,6 +331,8 @@ static void words(void) {
     words_of("deepseek-coder", "\xe4\xb8\x80 x", "\xe4\xb8\x80| x");
     words_of("deepseek-llm", "a b\n12 ;  ", "a| b|\n|12| ;|  ");
     words_of("deepseek-llm", "  a", " | a");
+    words_of("seed-coder", "a!!\n\n12", "a|!!|\n\n|1|2");
+    words_of("minicpm5", "a  1234", "a|  |123|4");
 }
 
 /* The highest score first; leftmost of equal ones; a character without token goes as bytes. */
@@ -368,6 +379,134 @@ static void merges_by_score(void) {
         CHECK_STR(ids_special(&l, "a", true, false), "260 2");
     }
     loaded_free(&l);
+}
+
+static void refused(const vocab *v, tfm_status status, const char *part);
+static void unigram_begin(vocab *v) {
+    vocab_begin(v, "t5", NULL);
+    vocab_add(v, "<pad>", CONTROL, 0);
+    vocab_add(v, "</s>", CONTROL, 0);
+    vocab_add(v, "<unk>", UNKNOWN, 0);
+    vocab_add(v, "\xe2\x96\x81", NORMAL, -2);           /* 3 */
+    vocab_add(v, "a", NORMAL, -3);      /* 4 */
+    vocab_add(v, "b", NORMAL, -3);      /* 5 */
+    vocab_add(v, "ab", NORMAL, -6);     /* 6: no better than a, b, which come later and do not win a tie */
+    vocab_add(v, "abb", NORMAL, -7);    /* 7 */
+    vocab_add(v, "\xe2\x96\x81" "a", NORMAL, -4);       /* 8 */
+    vocab_add(v, "bbb", USER, 0);       /* 9 */
+    vocab_add(v, "<0x62>", NORMAL, -5); /* 10: no byte token */
+    vocab_add(v, "ba", UNUSED, 0);      /* 11 */
+}
+/* Of all ways to take text apart the one with the greatest sum of scores. The ids are SentencePiece's. */
+static void unigram(void) {
+    vocab v;
+    loaded l;
+    unigram_begin(&v);
+    if (load_ok(&l, &v)) {
+        CHECK_STR(ids(&l, ""), "");
+        CHECK_STR(ids(&l, "ab"), "6");
+        CHECK_STR(ids(&l, "abb"), "7");
+        CHECK_STR(ids(&l, "aba"), "6 4");
+        CHECK_STR(ids(&l, "abbb"), "4 9");
+        CHECK_STR(ids(&l, "a  a"), "4 3 8");
+        CHECK_STR(ids(&l, "axyb"), "4 2 5");             /* one unknown token for two characters */
+        CHECK_STR(ids(&l, "x\xe2\x96\x81" "a"), "2 8");
+        CHECK_STR(ids(&l, "\xff\xc3"), "2");
+        CHECK_STR(ids(&l, "<0x62></s>"), "10 2");
+        CHECK_STR(ids_special(&l, "a</s>bbb", true, true), "4 1 9 1");
+        CHECK(!tfm_adds_bos(l.t) && tfm_adds_eos(l.t));
+    }
+    loaded_free(&l);
+    v.prefix = v.merge = 1;
+    v.bos = 1;
+    v.add_bos = 1;
+    if (load_ok(&l, &v)) {
+        CHECK_STR(ids(&l, "a"), "8");
+        CHECK_STR(ids(&l, "   a  b  "), "8 3 5");
+        CHECK_STR(ids(&l, "  "), "");
+        CHECK_STR(ids_special(&l, "", true, false), "1 1");
+        CHECK_STR(ids(&l, "bbb bbb"), "3 9 3 9");
+    }
+    loaded_free(&l);
+}
+/* Every character a token's byte: then nothing is unknown. */
+static void unigram_bytes(void) {
+    vocab v;
+    loaded l;
+    vocab_begin(&v, "t5", NULL);
+    v.unknown = vocab_add(&v, "<unk>", UNKNOWN, 0);
+    vocab_byte_tokens(&v);              /* id of byte b: 1 + b */
+    vocab_add(&v, "a", NORMAL, -3);     /* 257 */
+    if (load_ok(&l, &v)) {
+        CHECK_STR(ids(&l, "a\xc3\xa9 a"), "257 196 170 227 151 130 257");
+        CHECK_STR(ids(&l, "<0x41>"), "61 49 121 53 50 63");
+    }
+    loaded_free(&l);
+}
+/* A trie of two keys: "A" becomes "ab", "AB" nothing. */
+static void put_unit(uint8_t *trie, int at, uint32_t label, uint32_t leaf, uint32_t offset) {
+    uint32_t unit = label | leaf << 8 | offset << 10;
+    for (int i = 0; i < 4; i++) trie[4 + at * 4 + i] = (uint8_t)(unit >> 8 * i);
+}
+static void charsmap(void) {
+    vocab v;
+    loaded l;
+    uint8_t map[4 + 4 * 256 + 4] = { 0, 4 };             /* 1024 bytes of units */
+    put_unit(map, 0, 0, 0, 1);          /* the root's children are at 1 ^ label */
+    put_unit(map, 1 ^ 'A', 'A', 1, 8 ^ 1 ^ 'A');         /* those of A at 8 ^ label: its value at 8 */
+    put_unit(map, 8 ^ 'B', 'B', 1, 16 ^ 8 ^ 'B');
+    memcpy(map + 4 + 4 * 8, "\0\0\0\x80", 4);           /* the text at 0 */
+    memcpy(map + 4 + 4 * 16, "\2\0\0\x80", 4);          /* at 2 */
+    memcpy(map + 4 + 1024, "ab\0", 4);
+    unigram_begin(&v);
+    v.charsmap = map;
+    v.charsmap_size = sizeof map;
+    if (load_ok(&l, &v)) {
+        CHECK_STR(ids(&l, "A"), "6");
+        CHECK_STR(ids(&l, "aABbAb"), "6 7");
+        CHECK_STR(ids(&l, "AC"), "6 2");
+    }
+    loaded_free(&l);
+    map[4 + 1024 + 3] = 'x';            /* the last text does not end */
+    refused(&v, TFM_MALFORMED, "precompiled_charsmap");
+    map[4 + 1024 + 3] = 0;
+    map[0] = 1;
+    refused(&v, TFM_MALFORMED, "precompiled_charsmap");
+    map[0] = 0;
+    map[3] = 1;
+    refused(&v, TFM_MALFORMED, "precompiled_charsmap");
+    v.charsmap_size = 3;
+    refused(&v, TFM_MALFORMED, "precompiled_charsmap");
+    uint8_t large[8 + 300] = { 4 };
+    memset(large + 8, 'a', 299);
+    v.charsmap = large;
+    v.charsmap_size = sizeof large;
+    refused(&v, TFM_UNSUPPORTED, "299 bytes");
+}
+/* Units at random: texts may become anything, but nothing is read outside, and memory suffices. */
+static void charsmap_hostile(void) {
+    vocab v;
+    loaded l;
+    uint8_t map[4 + 64 + 16] = { 64 };
+    char text[64];
+    uint64_t state = 1;
+    unigram_begin(&v);
+    v.charsmap = map;
+    v.charsmap_size = sizeof map;
+    for (int round = 0; round < (test_quick ? 100 : 1000); round++) {
+        for (size_t i = 4; i < sizeof map - 1; i++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            map[i] = (uint8_t)(state >> 60 ? state >> 58 & 3 : state >> 40);
+            text[i % sizeof text] = (char)(state >> 33 & 15);
+        }
+        load(&l, &v);
+        if (CHECK(l.t != NULL)) {
+            size_t size = tfm_tokenize_memory(l.t, sizeof text);
+            CHECK(tfm_tokenize(l.c, l.t, text, sizeof text, NULL, NULL, 0) >= 0);
+            CHECK(size >= 13 * sizeof text && size < 13 * 80 * sizeof text);
+        }
+        loaded_free(&l);
+    }
 }
 
 /* WordPiece: cleaned words, each taken apart longest token first, or unknown as a whole. */
@@ -665,8 +804,8 @@ static void refused_models(void) {
     vocab_begin(&v, NULL, NULL);
     vocab_add(&v, "a", NORMAL, 0);
     refused(&v, TFM_UNSUPPORTED, "no tokenizer");
-    v.model = "t5";
-    refused(&v, TFM_UNSUPPORTED, "'t5'");
+    v.model = "rwkv";
+    refused(&v, TFM_UNSUPPORTED, "'rwkv'");
     v.model = "gpt2";
     unsplittable(&v, "tokenizer.ggml.pre is missing");
     v.pre = "unheard-of";
@@ -863,6 +1002,9 @@ const test_case tests_tokenizer[] = {
     { "reference_llama", reference_llama, QUICK },
     { "reference_no_prefix", reference_no_prefix, SLOW },
     { "reference_phi3", reference_phi3, SLOW },
+    { "reference_unigram", reference_unigram, SLOW },
+    { "reference_unigram_bytes", reference_unigram_bytes, SLOW },
+    { "reference_unigram_raw", reference_unigram_raw, QUICK },
     { "reference_deepseek", reference_deepseek, SLOW },
     { "reference_gpt4o", reference_gpt4o, SLOW },
     { "reference_bert", reference_bert, QUICK },
@@ -871,6 +1013,10 @@ const test_case tests_tokenizer[] = {
     { "words", words, QUICK },
     { "missing_bytes", missing_bytes, QUICK },
     { "merges_by_score", merges_by_score, QUICK },
+    { "unigram", unigram, QUICK },
+    { "unigram_bytes", unigram_bytes, QUICK },
+    { "charsmap", charsmap, QUICK },
+    { "charsmap_hostile", charsmap_hostile, QUICK },
     { "word_pieces", word_pieces, QUICK },
     { "characters", characters, QUICK },
     { "special_tokens", special_tokens, QUICK },
