@@ -606,6 +606,10 @@ typedef struct tfm_session_opts {
     const tfm_allocator *allocator;
     tfm_progress_fn progress;
     void *progress_user;
+    const tfm_file *const *adapters;    /* LoRA in GGUF, of this model's architecture: a dense layer's y gets
+                                           scale * alpha / r * B(A x) more. The files outlive the session */
+    const float *adapter_scales;        /* one for each; NULL: 1 */
+    int adapter_count;
 } tfm_session_opts;
 
 typedef struct tfm_session_parts { size_t total, cache, logits, scratch, other; } tfm_session_parts;
@@ -638,6 +642,8 @@ TFMDEF int64_t      tfm_position(const tfm_session *s);    /* positions in the c
 TFMDEF int64_t      tfm_session_capacity(const tfm_session *s);
 TFMDEF tfm_status   tfm_rewind(tfm_session *s, int64_t position);      /* forget what is later */
 TFMDEF void         tfm_cancel(tfm_session *s);            /* the call in progress ends soon, or the next */
+/* 0 switches an adapter off. For what is evaluated from now on: the cache stays as it is. */
+TFMDEF tfm_status   tfm_adapter_scale(tfm_session *s, int index, float scale);
 
 /* Makes the session hold exactly these ids: keeps the longest beginning that it holds already, evaluates
    the rest, the last id in any case. The same bits as evaluating all of them from position 0. On TFM_FULL
@@ -9492,6 +9498,8 @@ struct tfm_session {
     int32_t *ids;                       /* [context] what was evaluated */
     float *logits;                      /* [logit_rows, V] of the last piece; an encoder's vectors [logit_rows, D] */
     int64_t position, logit_rows;
+    float *adapter_scales;              /* [adapter_count] */
+    int64_t entry;                      /* of the model's file, whose adapter was asked for last */
     int cancel;
 };
 
@@ -9549,9 +9557,136 @@ static void tfm__cache_store(const tfm_session *s, char *cache, int layer, tfm_t
             else memcpy(out, from + 4 * e, 4);
     }
 }
+/* One matrix of t [., ., .]. */
+static tfm_tensor tfm__row_of(tfm_tensor t, int64_t index) {
+    t.data = (char *)t.data + index * t.stride[0];
+    t.rank = 2;
+    for (int i = 0; i < 2; i++) {
+        t.dim[i] = t.dim[i + 1];
+        t.stride[i] = t.stride[i + 1];
+    }
+    return t;
+}
+/* Adapters (LoRA, Hu et al. 2021): general.type "adapter", adapter.type "lora", adapter.lora.alpha, and for some
+   of the model's weights W [out, in] the tensors W.lora_a [r, in] and W.lora_b [out, r]; experts in front. */
+static const char *const tfm__lora_suffixes[2] = { ".lora_a", ".lora_b" };
+enum { TFM__LORA_SUFFIX = 7 };
+
+static bool tfm__adapter_pair(const tfm_file *f, tfm_string weight, tfm_tensor_info ab[2]) {
+    char name[96];
+    if (weight.size + TFM__LORA_SUFFIX >= sizeof name) return false;
+    memcpy(name, weight.data, weight.size);
+    for (int i = 0; i < 2; i++) {
+        memcpy(name + weight.size, tfm__lora_suffixes[i], TFM__LORA_SUFFIX + 1);
+        if (!tfm_file_tensor(f, name, &ab[i])) return false;
+    }
+    return true;
+}
+/* A weight that a dense layer multiplies with: no table, no norm. */
+static bool tfm__takes_adapter(const tfm_tensor_info *w) {
+    static const char norm[] = "_norm.weight";
+    size_t n = sizeof norm - 1;
+    bool in_layer = w->name.size > n && memcmp(w->name.data, "blk.", 4) == 0 && w->tensor.rank > 1 &&
+                    memcmp(w->name.data + w->name.size - n, norm, n) != 0;
+    return in_layer || tfm__str_eq(w->name, "output.weight");
+}
+static bool tfm__adapter_shapes(const tfm_tensor_info *w, const tfm_tensor_info ab[2], tfm_error *e) {
+    int rank = w->tensor.rank;
+    for (int i = 0; i < 2; i++) {
+        tfm_shape have = tfm__shape_of(ab[i].tensor), want = tfm__shape_of(w->tensor);
+        want.dim[rank - 2 + i] = tfm__max64(1, ab[0].tensor.rank == rank ? ab[0].tensor.dim[rank - 2] : 1);     /* r */
+        bool same = have.rank == rank;
+        for (int d = 0; same && d < rank; d++) same = have.dim[d] == want.dim[d];
+        if (!same) return tfm__fail(e, TFM_MISMATCH, "%q: %d in the file, %d needed", &ab[i].name, &have, &want);
+        if (!tfm__is_numeric(ab[i].tensor.type))
+            return tfm__fail(e, TFM_UNSUPPORTED, "%q: type %q is not supported", &ab[i].name, &ab[i].type_name);
+    }
+    return true;
+}
+static bool tfm__adapter_keys(const tfm_model *m, const tfm_file *f, tfm_error *e) {
+    const char *const keys[3][2] = { { "general.type", "adapter" }, { "adapter.type", "lora" },
+                                     { "general.architecture", m->arch->name } };
+    tfm_value v;
+    double alpha;
+    for (int i = 0; i < 3; i++) {
+        tfm_string text = tfm__str("");
+        if (tfm_file_meta(f, keys[i][0], &v)) tfm_value_string(&v, &text);
+        if (!tfm__str_eq(text, keys[i][1]))
+            return tfm__fail(e, TFM_MISMATCH, "adapter: %s is \"%q\", \"%s\" needed", keys[i][0], &text, keys[i][1]);
+    }
+    if (tfm_file_meta(f, "adapter.lora.alpha", &v) && (!tfm_value_f64(&v, &alpha) || !(alpha > -1e30 && alpha < 1e30)))
+        return tfm__fail(e, TFM_MISMATCH, "adapter.lora.alpha: not a number in its range");
+    if (tfm_file_meta(f, "adapter.alora.invocation_tokens", &v))
+        return tfm__fail(e, TFM_UNSUPPORTED, "adapter.alora.invocation_tokens: such adapters are not supported");
+    return true;
+}
+/* Is this file an adapter of this model, with a place for each of its tensors? */
+static bool tfm__adapter_check(const tfm_model *m, const tfm_file *f, tfm_error *e) {
+    tfm_tensor_info t, w, ab[2];
+    if (!tfm__adapter_keys(m, f, e)) return false;
+    for (int64_t i = 0; tfm_file_tensor_at(f, i, &t); i++) {
+        char name[96];
+        tfm_string weight = t.name;
+        weight.size -= t.name.size > TFM__LORA_SUFFIX ? TFM__LORA_SUFFIX : t.name.size;
+        bool ends = weight.size && weight.size < sizeof name;
+        if (ends) ends = memcmp(t.name.data + weight.size, tfm__lora_suffixes[0], TFM__LORA_SUFFIX) == 0 ||
+                         memcmp(t.name.data + weight.size, tfm__lora_suffixes[1], TFM__LORA_SUFFIX) == 0;
+        if (!ends) return tfm__fail(e, TFM_UNSUPPORTED, "%q: neither .lora_a nor .lora_b of a weight", &t.name);
+        memcpy(name, weight.data, weight.size);
+        name[weight.size] = 0;
+        if (!tfm_file_tensor(m->file, name, &w))
+            return tfm__fail(e, TFM_MISMATCH, "%q: the model has no tensor %s", &t.name, name);
+        if (!tfm__takes_adapter(&w))
+            return tfm__fail(e, TFM_UNSUPPORTED, "%q: %s is not the weight of a dense layer", &t.name, name);
+        if (!tfm__adapter_pair(f, weight, ab))
+            return tfm__fail(e, TFM_MISMATCH, "%q: the other half of the pair is missing", &t.name);
+        if (!tfm__adapter_shapes(&w, ab, e)) return false;
+    }
+    return true;
+}
+/* A and B for a weight, or for rows or an expert of one of the file's tensors; what B(A x) is multiplied with. */
+static bool tfm__adapter_find(tfm_session *s, int index, const tfm__linear *l, tfm_tensor ab[2], float *factor) {
+    const tfm_file *f = s->m->file, *adapter = s->o.adapters[index];
+    uint64_t at = (uint64_t)((const uint8_t *)l->w.data - f->data);
+    tfm_tensor_info w, found[2];
+    tfm_value v;
+    double alpha = 0;
+    bool inside = false;
+    for (int64_t i = 0; i <= f->entry_count && !inside; i++) {      /* the same as last, or one that soon follows */
+        s->entry = (s->entry + (i > 0)) % f->entry_count;
+        tfm_file_tensor_at(f, s->entry, &w);
+        inside = at >= w.offset && at - w.offset < w.bytes;
+    }
+    if (!inside || !tfm__adapter_pair(adapter, w.name, found)) return false;
+    int64_t first = (int64_t)(at - w.offset) / w.tensor.stride[0];
+    for (int i = 0; i < 2; i++) {
+        ab[i] = found[i].tensor;
+        if (w.tensor.rank == 3) ab[i] = tfm__row_of(ab[i], first);
+    }
+    if (w.tensor.rank == 2) ab[1] = tfm_slice(s->c, ab[1], 0, first, first + l->w.dim[0]);
+    if (tfm_file_meta(adapter, "adapter.lora.alpha", &v)) tfm_value_f64(&v, &alpha);
+    *factor = s->c->measure ? 1 : s->adapter_scales[index];
+    if (alpha != 0) *factor *= (float)(alpha / (double)ab[0].dim[0]);
+    return true;
+}
+/* y [n, out] += factor B(A x), for each adapter that has something for this weight. */
+static void tfm__adapt(tfm_session *s, tfm_tensor x, tfm_tensor y, const tfm__linear *l) {
+    tfm_context *c = s->c;
+    for (int i = 0; i < s->o.adapter_count && l->w.rank && tfm__ok(c); i++) {
+        tfm_tensor ab[2];
+        float factor;
+        if (!tfm__adapter_find(s, i, l, ab, &factor) || factor == 0) continue;
+        tfm_mark mark = tfm_arena_mark(c);
+        tfm_tensor inner = tfm_dense(c, x, ab[0], tfm_none());
+        if (tfm__ok(c)) tfm__multiply(c, tfm__floats(inner), tfm_count(inner), factor);
+        tfm__accumulate(c, y, tfm_dense(c, inner, ab[1], tfm_none()));
+        tfm_arena_rewind(c, mark);
+    }
+}
 /* x [n, D] times `count` weights that need not wait for each other, one task for all; one that the
    model lacks gives no tensor. */
-static void tfm__linears(tfm_context *c, tfm_tensor x, const tfm__linear *const *l, tfm_tensor *y, int count) {
+static void tfm__linears(tfm_session *s, tfm_tensor x, const tfm__linear *const *l, tfm_tensor *y, int count) {
+    tfm_context *c = s->c;
     tfm__part parts[3];
     int given = 0;
     for (int i = 0; i < count; i++)
@@ -9566,11 +9701,12 @@ static void tfm__linears(tfm_context *c, tfm_tensor x, const tfm__linear *const 
         parts[given++].interleaved = l[i]->interleaved;
     }
     tfm__products(c, parts, given, tfm__floats(x), x.dim[0], x.dim[1]);
+    for (int i = 0; i < count; i++) tfm__adapt(s, x, y[i], l[i]);
     tfm_arena_rewind(c, mark);
 }
-static tfm_tensor tfm__apply(tfm_context *c, tfm_tensor x, const tfm__linear *l) {
+static tfm_tensor tfm__apply(tfm_session *s, tfm_tensor x, const tfm__linear *l) {
     tfm_tensor y;
-    tfm__linears(c, x, &l, &y, 1);
+    tfm__linears(s, x, &l, &y, 1);
     return y;
 }
 /* Norms queries or keys [n, heads * size]: of each head, of the row, or with weights [heads, size]. */
@@ -9592,7 +9728,7 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
     int64_t n = x.dim[0], q_width = (int64_t)h->heads * h->key_size;
     const tfm__linear *const w[] = { &l->attn_q, &l->attn_k, &l->attn_v };
     tfm_tensor qkv[3], y;
-    tfm__linears(c, x, w, qkv, 3);
+    tfm__linears(s, x, w, qkv, 3);
     tfm_tensor q = tfm__qk_norm(c, m, qkv[0], l->q_norm), k = tfm__qk_norm(c, m, qkv[1], l->k_norm);
     if (angles) {
         tfm__rotate(c, tfm__floats(q), tfm__floats(q), angles, n, h->heads, h->key_size, h->rope_dims,
@@ -9615,26 +9751,21 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
                     tfm__cache(s, s->keys, layer, s->position + n, h->key_size),
                     tfm__cache(s, s->values, layer, s->position + n, h->value_size),
                     tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), true, &o);
-    return tfm__apply(c, y, &l->attn_output);
+    return tfm__apply(s, y, &l->attn_output);
 }
 /* down(activation(gate x) * up x); without a gate down(activation(up x)). */
 static tfm_tensor tfm__mlp(tfm_session *s, tfm_tensor x, const tfm__linear *gate, const tfm__linear *up,
                            const tfm__linear *down) {
     const tfm__linear *const w[] = { gate, up };
     tfm_tensor h[2];
-    tfm__linears(s->c, x, w, h, 2);
+    tfm__linears(s, x, w, h, 2);
     bool gated = h[0].rank > 0;
     tfm_tensor y = tfm__unary_times(s->c, "activation", s->m->arch->activation, h[!gated], gated ? h[1] : tfm_none());
-    return tfm__apply(s->c, y, down);
+    return tfm__apply(s, y, down);
 }
 static tfm__linear tfm__expert(const tfm__linear *l, int64_t e) {
     tfm__linear r = *l;
-    r.w.data = (char *)l->w.data + e * l->w.stride[0];
-    r.w.rank = 2;
-    for (int i = 0; i < 2; i++) {
-        r.w.dim[i] = l->w.dim[i + 1];
-        r.w.stride[i] = l->w.stride[i + 1];
-    }
+    r.w = tfm__row_of(l->w, e);
     return r;
 }
 /* Each row of x [n, D] goes through the experts that the router ranks first for it. Their weighted results
@@ -9645,7 +9776,7 @@ static tfm_tensor tfm__mixture(tfm_session *s, const tfm__layer *l, tfm_tensor x
     int64_t n = x.dim[0], used = h->experts_used, width = h->width;
     tfm_tensor ids, y = tfm_zeros(c, tfm__shape_of(x));
     tfm_mark mark = tfm_arena_mark(c);
-    tfm_tensor p = tfm_topk(c, tfm_softmax(c, tfm__apply(c, x, &l->router), 1), used, &ids);
+    tfm_tensor p = tfm_topk(c, tfm_softmax(c, tfm__apply(s, x, &l->router), 1), used, &ids);
     if (!(s->m->arch->is & TFM__RAW_EXPERTS))
         p = tfm_div(c, p, tfm_reshape(c, tfm_sum(c, p, 1), tfm_shape2(n, 1)));
     int64_t *rows = (int64_t *)tfm__arena(c, (size_t)n, sizeof *rows);      /* of ids, as one list */
@@ -9711,6 +9842,7 @@ static void tfm__head(tfm_session *s, tfm_tensor x) {
                                h->vocab);
     p.interleaved = m->output.interleaved;
     tfm__products(c, &p, 1, tfm__floats(y), rows, h->width);
+    tfm__adapt(s, y, tfm__layout(s->logits, TFM_F32, tfm_shape2(rows, h->vocab)), &m->output);
     tfm__multiply(c, s->logits, count, 1.0f / h->logit_scale);
     if (h->logit_cap == 0) return;
     tfm__unary_job tanh_job = { TFM__TANH, s->logits, NULL, s->logits };
@@ -9783,6 +9915,14 @@ static bool tfm__session_defaults(const tfm_model *m, const tfm_session_opts *op
         return tfm__fail(e, TFM_UNSUPPORTED, "session: a cache of %s, F32 or F16 are supported",
                          tfm_type_name(o->cache));
     if (o->batch > o->context || m->hp.encoder) o->batch = o->context;
+    if (o->adapter_count < 0 || (o->adapter_count && !o->adapters))
+        return tfm__fail(e, TFM_ARGUMENT, "session: %i adapters", (int64_t)o->adapter_count);
+    for (int i = 0; i < o->adapter_count; i++) {
+        if (!o->adapters[i]) return tfm__fail(e, TFM_ARGUMENT, "session: adapter %i is NULL", (int64_t)i);
+        if (o->adapter_scales && !tfm__finite(o->adapter_scales[i]))
+            return tfm__fail(e, TFM_ARGUMENT, "session: the scale of adapter %i is not finite", (int64_t)i);
+        if (!tfm__adapter_check(m, o->adapters[i], e)) return false;
+    }
     return true;
 }
 /* The most arena that any call on such a session needs, found by running it without computing. */
@@ -9833,6 +9973,8 @@ static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const
     if (!tfm__mul((size_t)tfm__cache_layers(m), (size_t)tfm__cache_room(o), &rows)) k->overflow = true;
     tfm_session *s = (tfm_session *)tfm__carve(k, 1, sizeof *s);
     int32_t *ids = (int32_t *)tfm__carve(k, (size_t)o->context, sizeof *ids);
+    const tfm_file **adapters = (const tfm_file **)tfm__carve(k, (size_t)o->adapter_count, sizeof *adapters);
+    float *scales = (float *)tfm__carve(k, (size_t)o->adapter_count, sizeof *scales);
     at = k->used;
     char *keys = (char *)tfm__carve(k, rows, row * (size_t)m->hp.key_size);
     char *values = (char *)tfm__carve(k, rows, row * (size_t)m->hp.value_size);
@@ -9848,6 +9990,12 @@ static tfm_session *tfm__session_carve(tfm__carver *k, const tfm_model *m, const
     s->m = m;
     s->c = c;
     s->o = *o;
+    for (int i = 0; i < o->adapter_count; i++) {        /* the caller's arrays need not outlive the call */
+        adapters[i] = o->adapters[i];
+        scales[i] = o->adapter_scales ? o->adapter_scales[i] : 1;
+    }
+    s->o.adapters = adapters;
+    s->adapter_scales = scales;
     s->ids = ids;
     s->keys = keys;
     s->values = values;
@@ -9901,6 +10049,14 @@ TFMDEF void tfm_session_free(tfm_session *s) {
     if (s->owns_memory) tfm__heap_free(&a, s);
 }
 TFMDEF tfm_context *tfm_session_context(tfm_session *s) { return s ? s->c : NULL; }
+TFMDEF tfm_status tfm_adapter_scale(tfm_session *s, int index, float scale) {
+    if (!s) return TFM_ARGUMENT;
+    if (index < 0 || index >= s->o.adapter_count || !tfm__finite(scale))
+        tfm__fail(&s->c->err, TFM_ARGUMENT, "scale of adapter %i: it must be finite, and there are %i adapters",
+                  (int64_t)index, (int64_t)s->o.adapter_count);
+    if (tfm__ok(s->c)) s->adapter_scales[index] = scale;
+    return s->c->err.status;
+}
 TFMDEF int64_t tfm_position(const tfm_session *s) { return s ? s->position : 0; }
 TFMDEF int64_t tfm_session_capacity(const tfm_session *s) {
     if (!s) return 0;
@@ -10064,12 +10220,21 @@ static uint64_t tfm__file_hash(const tfm_file *f, const char *prefix) {
     }
     return h;
 }
+static uint64_t tfm__adapters_hash(const tfm_session *s) {
+    uint64_t h = 0;
+    for (int i = 0; i < s->o.adapter_count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &s->adapter_scales[i], sizeof bits);
+        if (s->adapter_scales[i] != 0) h = tfm__mix(tfm__mix(h, tfm__file_hash(s->o.adapters[i], "adapter.")), bits);
+    }
+    return h;
+}
 static void tfm__state_words(const tfm_session *s, uint64_t words[TFM__STATE_WORDS]) {
     const tfm_hparams *h = &s->m->hp;
     const uint64_t all[TFM__STATE_WORDS] = {
         TFM__STATE_MAGIC, 1, (uint64_t)s->o.cache, (uint64_t)h->layers, (uint64_t)h->kv_heads, (uint64_t)h->key_size,
         (uint64_t)h->value_size, (uint64_t)h->vocab, tfm__rotates_long(s), tfm__file_hash(s->m->file, s->m->arch->name),
-        0, (uint64_t)s->position, s->logit_rows ? (uint64_t)h->vocab : 0
+        tfm__adapters_hash(s), (uint64_t)s->position, s->logit_rows ? (uint64_t)h->vocab : 0
     };
     memcpy(words, all, sizeof all);
 }

@@ -8,14 +8,15 @@
 #define SHIPPED "examples/models/stories-q8_0.gguf"
 
 static struct {
-    const char *prompt, *file;
+    const char *prompt, *file, *lora;
     int64_t tokens, top_k, threads, context;
-    float temperature, top_p, min_p, repeat_penalty;
+    float temperature, top_p, min_p, repeat_penalty, lora_scale;
     cli_seed seed;
     tfm_type cache;
     tfm_level level;
     bool ids, echo, repack;
-} o = { .tokens = 256, .top_k = 40, .temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1 };
+} o = { .tokens = 256, .top_k = 40, .temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1,
+      .lora_scale = 1 };
 
 static const cli_option options[] = {
     { "-p", CLI_TEXT, &o.prompt, 0, 0, "TEXT", "the prompt; without one the model begins by itself" },
@@ -31,6 +32,8 @@ static const cli_option options[] = {
     { "-t", CLI_WHOLE, &o.threads, 1, 256, "THREADS", "threads (the CPUs that the process may use)" },
     { "-c", CLI_WHOLE, &o.context, 1, CLI_INT, "CONTEXT", "positions (the smaller of the model's and 2048)" },
     { "--kv", CLI_CACHE, &o.cache, 0, 0, "f32|f16", "type of the cache of keys and values (f32)" },
+    { "--lora", CLI_TEXT, &o.lora, 0, 0, "FILE", "an adapter (LoRA in GGUF) that is added to the model's layers" },
+    { "--lora-scale", CLI_REAL, &o.lora_scale, -(double)FLT_MAX, (double)FLT_MAX, "X", "times so much (1.0)" },
     { "--ids", CLI_FLAG, &o.ids, 0, 0, NULL, "print the ids of the new tokens instead of their text" },
     { "--echo", CLI_FLAG, &o.echo, 0, 0, NULL, "print the prompt first" },
     { "--repack", CLI_FLAG, &o.repack, 0, 0, NULL, "interleave quantized weights at load: faster, takes memory" },
@@ -115,8 +118,13 @@ int main(int argc, char **argv) {
     if (!model) cli_fail_at(path, err.message);
     const tfm_tokenizer *tokenizer = tfm_model_tokenizer(model);
     if (!tokenizer) cli_fail("%s: holds no tokenizer", path);
+    tfm_file *adapter = o.lora ? tfm_file_open(o.lora, NULL, &err) : NULL;
+    if (o.lora && !adapter) cli_fail_at(o.lora, err.message);
+    const tfm_file *const adapters[] = { adapter };
     session = tfm_session_new(model, &(tfm_session_opts){ .context = (int)o.context, .threads = (int)o.threads,
-        .cache = o.cache, .level = o.level, .progress = on_progress }, &err);
+        .cache = o.cache, .level = o.level, .progress = on_progress, .adapters = adapters,
+        .adapter_scales = &o.lora_scale, .adapter_count = adapter != NULL }, &err);
+    if (!session && o.lora) cli_fail("%s with %s: %s", path, o.lora, err.message);
     if (!session) cli_fail_at(path, err.message);
     tfm_context *c = tfm_session_context(session);
     t[1] = cli_seconds();
@@ -152,6 +160,7 @@ int main(int argc, char **argv) {
     if (finish == TFM_FINISH_FULL) fprintf(stderr, "stopped: the context (-c) of %" PRId64 " is full\n", room);
     cli_stop = NULL;
     tfm_session_free(session);
+    tfm_file_free(adapter);
     tfm_model_free(model);
     free(ids);
     free(text);

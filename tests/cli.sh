@@ -206,6 +206,17 @@ if wanted generate; then
         grep -qE '^first token: [0-9.]+ s' "$dir/err" && grep -q "mostly Q8_0" "$dir/err"
     report generate.figures $?
 
+    lora=tests/data/lora-llama.gguf
+    keep generate "$llama" -p "What is" -n 20 --temp 0
+    same generate.adapter_off generate "$llama" -p "What is" -n 20 --temp 0 --lora "$lora" --lora-scale 0
+    run 0 generate "$llama" -p "What is" -n 20 --temp 0 --lora "$lora" && {
+        why="an adapter changes nothing"
+        ! cmp -s "$dir/want" "$dir/out"
+    }
+    report generate.adapter $?
+    refuses generate.adapter_of_another 1 "$stories with $lora: blk.0.attn_q.weight.lora_a: 4x48 in the file" generate \
+        "$stories" --lora "$lora"
+    refuses generate.no_adapter 1 "$dir/none" generate "$llama" --lora "$dir/none"
     refuses generate.prompt_longer_than_context 1 "room for 4" generate "$stories" -c 4 -p "One two three four five"
     refuses generate.missing_prompt_file 1 "$dir/none" generate "$stories" -f "$dir/none"
     refuses generate.prompt_is_directory 1 "$dir" generate "$stories" -f "$dir"
