@@ -41,7 +41,7 @@ FORCE:
 
 $(BUILD)/generate: examples/generate.c $(TOOL)
 	$(COMPILE) examples/generate.c -o $@ $(LIBS)
-$(BUILD)/evaluate: tools/evaluate.c $(TOOL)
+$(BUILD)/evaluate: tools/evaluate.c tools/tensor_error.h $(TOOL)
 	$(COMPILE) tools/evaluate.c -o $@ $(LIBS)
 $(BUILD)/tokenize: tools/tokenize.c $(TOOL)
 	$(COMPILE) tools/tokenize.c -o $@ $(LIBS)
