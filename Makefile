@@ -42,7 +42,7 @@ FORCE:
 
 $(BUILD)/generate: examples/generate.c $(TOOL)
 	$(COMPILE) examples/generate.c -o $@ $(LIBS)
-$(BUILD)/evaluate: tools/evaluate.c tools/evaluate_net.h $(TOOL)
+$(BUILD)/evaluate: tools/evaluate.c tools/evaluate_net.h tools/tensor_error.h $(TOOL)
 	$(COMPILE) tools/evaluate.c -o $@ $(LIBS)
 $(BUILD)/tokenize: tools/tokenize.c tools/json.h $(TOOL)
 	$(COMPILE) tools/tokenize.c -o $@ $(LIBS)

@@ -309,6 +309,75 @@ if wanted evaluate; then
     report evaluate.leaves_nothing $?
 fi
 
+# floats FILE: one float of a --logits file on each line
+floats() { od -An -v -t f4 "$1" | tr -s ' ' '\n' | grep .; }
+# close VALUE WANTED: equal to 4 digits or so
+close() { echo "$1 $2" | awk '{ d = $1 - $2; if (d < 0) d = -d; exit !($2 > 0 && d < 2e-4 * $2) }'; }
+# The field KEY of a JSON object in $dir/out
+json() { tr ',{}' '\n\n\n' < "$dir/out" | sed -n "s/^ *\"$1\": //p" | tail -n 1; }
+
+# Perplexity of ids in one window, and the divergence of two models, from the logits by awk
+if wanted evaluate.perplexity_of_logits; then
+    listed="2047 427 435 258 394 11 399 12 1000 77"
+    "$build/quantize" "$stories" "$dir/stories4.gguf" Q4_0
+    run 0 evaluate "$stories" --ids "$listed" --logits "$dir/p"
+    run 0 evaluate "$dir/stories4.gguf" --ids "$listed" --logits "$dir/q"
+    floats "$dir/p" > "$dir/p.txt"
+    floats "$dir/q" > "$dir/q.txt"
+    paste "$dir/p.txt" "$dir/q.txt" | awk -v ids="$listed" '
+        function score(next_id,   i, m, n) {            # the sums of a position with 2048 logits
+            m = n = 0
+            for (i = 0; i < 2048; i++) { m += exp(p[i]); n += exp(q[i]) }
+            original += log(m) - p[next_id]
+            loss += log(n) - q[next_id]
+            for (i = 0; i < 2048; i++) kl += exp(p[i]) / m * (p[i] - log(m) - q[i] + log(n))
+        }
+        BEGIN { count = split(ids, id, " ") }
+        { p[(NR - 1) % 2048] = $1; q[(NR - 1) % 2048] = $2 }
+        NR % 2048 == 0 && NR / 2048 < count { score(id[NR / 2048 + 1]) }
+        END { count--; print exp(loss / count), exp(original / count), kl / count }' > "$dir/sums"
+    read loss original kl < "$dir/sums"
+    run 0 evaluate "$dir/stories4.gguf" --ids "$listed" --against "$stories" --json
+    why="$(cat "$dir/out") instead of $(cat "$dir/sums")"
+    close "$(json perplexity)" "$loss"; report evaluate.perplexity_of_logits $?
+    close "$(json original_perplexity)" "$original"; report evaluate.perplexity_of_logits_original $?
+    close "$(json kl_divergence)" "$kl"; report evaluate.perplexity_of_logits_divergence $?
+    run 0 evaluate "$dir/stories4.gguf" --ids "$listed"
+    why="prints $(cat "$dir/out") instead of $loss"
+    close "$(sed 's/^perplexity //; s/ .*//' "$dir/out")" "$loss"; report evaluate.perplexity_of_logits_text $?
+fi
+# Windows of 8 and 21 ids: 3 of the second half of each of 2 windows; with a stride all but the first
+ids=$(echo 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21)
+holds evaluate.windows "\(6 tokens\)$" evaluate "$llama" --ids "$ids" -c 8
+holds evaluate.stride "\(20 tokens\)$" evaluate "$llama" --ids "$ids" -c 8 --stride 4
+holds evaluate.stride_of_window "\(18 tokens\)$" evaluate "$llama" --ids "$ids" -c 8 --stride 8
+holds evaluate.stride_of_one "\(20 tokens\)$" evaluate "$llama" --ids "$ids" -c 8 --stride 1
+refuses evaluate.stride_too_long 2 "--stride 9" evaluate "$llama" --ids "$ids" -c 8 --stride 9
+refuses evaluate.stride_alone 2 "--stride" evaluate "$llama" --ids 1 --greedy 1 --stride 4
+refuses evaluate.json_alone 2 "--json" evaluate "$llama" --ids 1 --greedy 1 --json
+
+# A quantized model against its original: figures of tools/vectors/tensor_errors.py
+if wanted evaluate.against; then
+    "$build/quantize" "$tiny" "$dir/tiny4.gguf" Q4_0
+    poke "$tiny" "$dir/renamed.gguf" blk.0.attn_q.weight -1 0x78
+    holds evaluate.against "^all +38 +254528 +5\.592 +0\.05966 +0\.0553 +24\.49$" \
+        evaluate "$dir/tiny4.gguf" --against "$tiny"
+    holds evaluate.against_tensor "^blk\.3\.ffn_up\.weight +Q8_0 +Q4_0 +160x64 +0\.0851 +0\.05498 +21\.40$" \
+        evaluate "$dir/tiny4.gguf" --against "$tiny"
+    holds evaluate.against_itself "^all .* 0 +0 +exact$" evaluate "$tiny" --against "$tiny"
+    holds evaluate.against_itself_outputs "^KL divergence 0.000000 \+- 0.000000$" \
+        evaluate "$tiny" --against "$tiny" -f Makefile
+    holds evaluate.against_same_tokens "^same likeliest token 1.00000 \+- 0.00000$" \
+        evaluate "$tiny" --against "$tiny" -f Makefile
+    refuses evaluate.against_other_shapes 1 "2048x160 in $stories, 1024x64 in $tiny" evaluate "$stories" --against "$tiny"
+    refuses evaluate.against_missing 1 "$dir/renamed.gguf: no tensor blk.0.attn_q.weight" \
+        evaluate "$tiny" --against "$dir/renamed.gguf"
+    refuses evaluate.against_more 1 "$tiny: no tensor blk.0.attn_q.weighx" \
+        evaluate "$dir/renamed.gguf" --against "$tiny"
+    refuses evaluate.against_no_file 1 "$dir/none" evaluate "$tiny" --against "$dir/none"
+    refuses evaluate.against_with_greedy 2 "--against" evaluate "$tiny" --against "$tiny" --ids 1 --greedy 1
+fi
+
 # ---- tokenize ----
 
 if wanted tokenize; then

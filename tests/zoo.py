@@ -166,6 +166,17 @@ def stories_ids(model):
     return f"{len(ids)} ids"
 
 
+def stories_perplexity(model):
+    """llama.cpp v0.5.0: llama-perplexity -m stories260K.gguf -f tinystories-valid.txt, cut to 60,000 bytes,
+    -c 128 -b 128 -fa off -ctk f32 -ctv f32."""
+    path = os.path.join(scratch, "stories.txt")
+    with open(path, "wb") as f:
+        f.write(load("corpus", "tinystories-valid.txt")[:60000])
+    got, want = run("evaluate", model, "-f", path, "-c", "128").decode(), "perplexity 5.5084 +- 0.1290 (14553 tokens)\n"
+    require(got == want, f"{got.strip()}, expected {want.strip()}")
+    return got.strip()
+
+
 # ---- tokenizers ----
 
 def random_lines(family):
@@ -236,6 +247,7 @@ def main():
         case("stories260K logits", stories_logits, stories)
         case("stories260K text", stories_text, stories)
         case("stories260K ids", stories_ids, stories)
+        case("stories260K perplexity", stories_perplexity, stories)
         for family in FAMILIES:
             vocab = os.path.join(shared, "tokenizers", family, "vocab.gguf")
             case(f"tokenizer {family} random", tokenizer_random, vocab, family)

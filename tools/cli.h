@@ -348,16 +348,24 @@ static inline double cli_peak_memory(double *own) {
     return kib * 1024;
 }
 
-/* A line "LABEL 42%" on a terminal, once the work has lasted a second; done == total removes it. */
+/* A line "LABEL 42%, 1:05 left" on a terminal, once the work has lasted a second; done == total removes
+   it. The time left is counted from the first call on. */
 static inline void cli_progress(const char *label, int64_t done, int64_t total) {
     static double began, shown;
+    static int64_t first;
     double now = cli_seconds();
-    if (began == 0) began = now;
+    if (began == 0) {
+        began = now;
+        first = done;
+    }
     if (done >= total) {
         if (shown > 0) fputs("\r\033[K", stderr);
         began = shown = 0;
     } else if (now - began > 1 && now - shown > 0.1 && cli_is_terminal(stderr)) {
-        fprintf(stderr, "\r%s %d%%", label, (int)(100.0 * (double)done / (double)total));
+        double left = done > first ? (now - began) / (double)(done - first) * (double)(total - done) : 0;
+        int seconds = left < 1e6 ? (int)left : 1000000;
+        fprintf(stderr, "\r%s %d%%, %d:%02d left\033[K", label, (int)(100.0 * (double)done / (double)total),
+                seconds / 60, seconds % 60);
         shown = now;
     }
 }
