@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Train the character LSTM that comes with tfm.h (examples/charlstm.c) and write it as GGUF.
 
-    python3 tools/train_charlstm.py shared/corpus/shakespeare.txt --out DIR
+    python3 tools/train_charlstm.py shared/corpus/shakespeare.txt --out DIR     # writes DIR/charlstm-f32.gguf
+    build/quantize DIR/charlstm-f32.gguf DIR/charlstm.gguf Q8_0
     python3 tools/train_charlstm.py shared/corpus/shakespeare.txt --out DIR --resume --epochs 20
     python3 tools/train_charlstm.py shared/corpus/shakespeare.txt --out DIR --export    # only write the file again
 
@@ -20,6 +21,8 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+from gguf_file import write_gguf
 
 EMBED, HIDDEN, LAYERS = 64, 256, 2
 ROWS, STEPS = 32, 128
@@ -136,7 +139,8 @@ def train(args, characters, ids, valid):
             x, y = rows[i * STEPS:(i + 1) * STEPS], rows[i * STEPS + 1:(i + 1) * STEPS + 1]
             loss, state = train_step(model, optimizer, x[:len(y)], y, state)
             total += loss
-            torch._foreach_lerp_([a.data for a in averaged], [w.data for w in weights], 1 - KEEP_EMA)
+            keep = min(KEEP_EMA, (epoch * per_epoch + i + 1) / (epoch * per_epoch + i + 10))
+            torch._foreach_lerp_([a.data for a in averaged], [w.data for w in weights], 1 - keep)
         epoch += 1
         spent += time.time() - clock
         bits = bits_per_character(average, valid, ids[-500:])
@@ -148,6 +152,23 @@ def train(args, characters, ids, valid):
         os.replace(path + ".tmp", path)
         if bits == best:
             torch.save(average.state_dict(), f"{args.out}/charlstm-best.pt")
+
+
+def export(path, model, characters, name):
+    """As architecture "sequential", which tfm_net of tfm.h runs."""
+    tensors = {"layers.0.weight": model.embedding.weight, f"layers.{LAYERS + 1}.weight": model.dense.weight,
+               f"layers.{LAYERS + 1}.bias": model.dense.bias}
+    for i, layer in enumerate(model.lstm, 1):
+        tensors |= {f"layers.{i}.weight_ih": layer.weight_ih_l0, f"layers.{i}.weight_hh": layer.weight_hh_l0,
+                    f"layers.{i}.bias_ih": layer.bias_ih_l0}
+    meta = {"general.architecture": "sequential", "general.name": name,
+            "general.description": f"Character LSTM trained on {name}",
+            "sequential.input_shape": np.zeros(1, np.int32),  # any length
+            "sequential.layer.kind": ["embedding"] + ["lstm"] * LAYERS + ["dense"],
+            "sequential.layer.activation": ["linear"] + ["tanh"] * LAYERS + ["linear"],
+            "sequential.layer.return_sequences": np.array([False] + [True] * LAYERS + [False]),
+            "tokenizer.ggml.model": "char", "tokenizer.ggml.tokens": characters}
+    write_gguf(path, meta, {k: t.detach().numpy() for k, t in tensors.items()})
 
 
 def main():
@@ -168,6 +189,7 @@ def main():
         train(args, characters, ids, valid)
     model = CharLSTM(len(characters))
     model.load_state_dict(torch.load(f"{args.out}/charlstm-best.pt", weights_only=True))
+    export(f"{args.out}/charlstm-f32.gguf", model, characters, os.path.basename(args.text))
     print(f"test {bits_per_character(model, test, ids[:0]):.4f} bits per character")
 
 
