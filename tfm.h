@@ -9700,7 +9700,7 @@ static void tfm__linears(tfm_session *s, tfm_tensor x, const tfm__linear *const 
                                     tfm__floats(y[i]), 1, w.dim[0]);
         parts[given++].interleaved = l[i]->interleaved;
     }
-    tfm__products(c, parts, given, tfm__floats(x), x.dim[0], x.dim[1]);
+    if (given) tfm__products(c, parts, given, tfm__floats(x), x.dim[0], x.dim[1]);
     for (int i = 0; i < count; i++) tfm__adapt(s, x, y[i], l[i]);
     tfm_arena_rewind(c, mark);
 }
