@@ -14,7 +14,7 @@ BLAS_LIBS_1 = -lopenblas
 COMPILE  = $(CC) $(CFLAGS) -I. $(BLAS_$(OPENBLAS)) $(LDFLAGS)
 LIBS     = $(BLAS_LIBS_$(OPENBLAS)) $(LDLIBS)
 PROGRAMS = $(BUILD)/generate $(BUILD)/evaluate $(BUILD)/tokenize $(BUILD)/inspect $(BUILD)/quantize \
-           $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers
+           $(BUILD)/convert $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers
 SHARED   = tfm.h $(BUILD)/flags
 TOOL     = $(SHARED) tools/cli.h
 
@@ -49,6 +49,9 @@ $(BUILD)/inspect: tools/inspect.c $(TOOL)
 	$(COMPILE) tools/inspect.c -o $@ $(LIBS)
 $(BUILD)/quantize: tools/quantize.c tools/gguf_plan.h tools/gguf_choose.h tools/gguf_write.h $(TOOL)
 	$(COMPILE) tools/quantize.c -o $@ $(LIBS)
+$(BUILD)/convert: tools/convert.c tools/convert_*.h tools/json.h tools/gguf_plan.h tools/gguf_choose.h \
+                  tools/gguf_write.h $(TOOL)
+	$(COMPILE) tools/convert.c -o $@ $(LIBS)
 $(BUILD)/bench: tools/bench.c tools/bench_ops.h tools/machine.h tools/random_model.h tools/table.h tools/gguf_write.h \
                 tools/gguf_choose.h $(TOOL)
 	$(COMPILE) tools/bench.c -o $@ $(LIBS)

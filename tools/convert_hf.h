@@ -97,16 +97,13 @@ static void hf_find_family(hf_folder *h) {
         cli_fail("%s: the weights are quantized (%s); only F32, F16 and BF16 are read", path,
                  json_text(hf_path(root, "quantization_config.quant_method")) ?
                  json_text(hf_path(root, "quantization_config.quant_method")) : "quantization_config");
-    free(path);
 }
 /* JSON that stands in our tables. */
 static const json *hf_constant(const char *text) {
-    json_document d;
     size_t n = strlen(text);
-    char *copy = cli_alloc(n + 1, 1);
+    char *copy = convert_keep(n + 1);
     memcpy(copy, text, n);
-    if (!json_read(&d, copy, n)) cli_fail("%s: %s", text, d.error);
-    return d.root;
+    return convert_json_text(text, copy, n);
 }
 static bool hf_equal(const json *a, const json *b) {
     double x, y;
@@ -172,12 +169,12 @@ static void hf_write_windows(const hf_folder *h) {
     const json *types = hf_config(h, "layer_types"), *window = hf_config(h, "sliding_window");
     const json *optional = hf_path(h->config, "use_sliding_window");
     if (!window || (optional && !json_true(optional))) return;
-    int64_t first = hf_whole(h, "max_window_layers", 1), every = h->family->global_every;
-    if (!optional) first = 0;
+    int64_t first = 0, every = h->family->global_every;
+    if (optional) json_int(hf_config(h, "max_window_layers"), &first);
     if (types && json_count(types) != (size_t)h->layers)
         cli_fail("%s/config.json: layer_types has %zu elements for %" PRId64 " layers", h->dir, json_count(types),
                  h->layers);
-    uint8_t *local = cli_alloc((size_t)h->layers, 1);
+    uint8_t *local = convert_keep((size_t)h->layers);
     const json *type = json_first(types);
     bool any = false, usual = true;
     for (int64_t i = 0; i < h->layers; i++, type = type ? type->next : NULL) {
@@ -191,8 +188,15 @@ static void hf_write_windows(const hf_folder *h) {
         if (!usual) gguf_meta_array(&h->job->out, hf_key(h, "attention.sliding_window_pattern"), TFM_VALUE_BOOL, local,
                                     (size_t)h->layers);
     }
-    free(local);
 }
+
+/* What stands in rope_parameters (rope_scaling in older files); what comes last is not supported. */
+enum { HF_FACTOR, HF_LOW, HF_HIGH, HF_ORIGINAL, HF_ATTENTION, HF_FAST, HF_SLOW, HF_ROPE_TYPE, HF_TYPE, HF_MSCALE,
+       HF_MSCALE_ALL, HF_MROPE, HF_ROPE_PATHS };
+static const char *const hf_rope_keys[HF_ROPE_PATHS] = {
+    "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", "attention_factor",
+    "beta_fast", "beta_slow", "rope_type", "type", "mscale", "mscale_all_dim", "mrope_section"
+};
 
 /* A tensor that config.json holds as numbers, or that follows from some. */
 static void hf_add_factors(const hf_folder *h, const char *name, float *values, int64_t count) {
@@ -203,7 +207,7 @@ static void hf_long_factors(const hf_folder *h, const char *name, const char *ke
     const json *list = hf_config(h, key);
     if (json_count(list) != (size_t)dims / 2)
         cli_fail("%s/config.json: %s has %zu numbers, %" PRId64 " needed", h->dir, key, json_count(list), dims / 2);
-    float *values = cli_alloc((size_t)dims / 2, sizeof *values);
+    float *values = convert_keep((size_t)dims / 2 * sizeof *values);
     const json *v = json_first(list);
     for (int64_t i = 0; v; i++, v = v->next) {
         double d;
@@ -215,9 +219,12 @@ static void hf_long_factors(const hf_folder *h, const char *name, const char *ke
 /* Llama 3: frequencies that turn less than low_freq_factor times over the original context are divided by
    `factor`, those that turn more than high_freq_factor times stay, and what lies between is blended. */
 static void hf_llama3_factors(const hf_folder *h, const char *const *at, double base, int64_t dims) {
-    double factor = hf_real(h, at[0], 8), low = hf_real(h, at[1], 1), high = hf_real(h, at[2], 4);
-    double context = hf_real(h, at[3], 8192);
-    float *values = cli_alloc((size_t)dims / 2, sizeof *values);
+    double factor = hf_real(h, at[HF_FACTOR], 0), low = hf_real(h, at[HF_LOW], 0), high = hf_real(h, at[HF_HIGH], 0);
+    double context = hf_real(h, at[HF_ORIGINAL], 0);
+    if (factor <= 0 || context <= 0 || low <= 0 || high <= low)
+        cli_fail("%s/config.json: the rotation of type llama3 needs factor, original_max_position_embeddings and "
+                 "low_freq_factor below high_freq_factor, all above 0", h->dir);
+    float *values = convert_keep((size_t)dims / 2 * sizeof *values);
     for (int64_t i = 0; i < dims / 2; i++) {
         double length = 2 * 3.14159265358979323846 * pow(base, 2.0 * (double)i / (double)dims);
         double share = (context / length - low) / (high - low);
@@ -239,16 +246,15 @@ static void hf_longrope(const hf_folder *h, int64_t dims) {
     hf_long_factors(h, "rope_factors_short.weight", "rope_parameters.short_factor rope_scaling.short_factor", dims);
 }
 /* YaRN: GGUF's readers multiply cos and sin by 1 + 0.1 ln(factor) times attn_factor. */
-static void hf_yarn(const hf_folder *h, double factor, const char *original, const char *attention, const char *fast,
-                    const char *slow) {
-    double usual = factor > 1 ? 1 + 0.1 * log(factor) : 1, magnitude = hf_real(h, attention, usual);
+static void hf_yarn(const hf_folder *h, const char *const *at, double factor) {
+    double usual = factor > 1 ? 1 + 0.1 * log(factor) : 1, magnitude = hf_real(h, at[HF_ATTENTION], usual);
     gguf_meta_string(&h->job->out, hf_key(h, "rope.scaling.type"), "yarn");
     hf_meta_f32(h, "rope.scaling.factor", factor);
     hf_meta_u32(h, "rope.scaling.original_context_length",
-                hf_whole(h, original, hf_whole(h, "max_position_embeddings", 0)));
+                hf_whole(h, at[HF_ORIGINAL], hf_whole(h, "max_position_embeddings", 0)));
     if (fabs(magnitude / usual - 1) > 1e-6) hf_meta_f32(h, "rope.scaling.attn_factor", magnitude / usual);
-    if (hf_config(h, fast)) hf_meta_f32(h, "rope.scaling.yarn_beta_fast", hf_real(h, fast, 32));
-    if (hf_config(h, slow)) hf_meta_f32(h, "rope.scaling.yarn_beta_slow", hf_real(h, slow, 1));
+    if (hf_config(h, at[HF_FAST])) hf_meta_f32(h, "rope.scaling.yarn_beta_fast", hf_real(h, at[HF_FAST], 0));
+    if (hf_config(h, at[HF_SLOW])) hf_meta_f32(h, "rope.scaling.yarn_beta_slow", hf_real(h, at[HF_SLOW], 0));
 }
 /* "rope_parameters.KEY" and its older places, as paths for hf_config. */
 static const char *hf_rope_path(char *out, size_t size, const char *key) {
@@ -256,34 +262,27 @@ static const char *hf_rope_path(char *out, size_t size, const char *key) {
     return out;
 }
 static void hf_write_rope(const hf_folder *h) {
-    static const char *const names[] = { "factor", "low_freq_factor", "high_freq_factor",
-                                         "original_max_position_embeddings", "attention_factor", "beta_fast",
-                                         "beta_slow", "rope_type", "type", "mscale", "mrope_section" };
-    char paths[11][160];
-    const char *at[11];
-    if (!hf_config(h, "rope_parameters rope_theta rope_scaling rotary_emb_base") && !(h->family->is & HF_ENCODER) &&
-        strcmp(h->family->arch, "gpt2") != 0)
-        hf_meta_f32(h, "rope.freq_base", 10000);
-    for (int i = 0; i < 11; i++) at[i] = hf_rope_path(paths[i], sizeof paths[i], names[i]);
-    if (h->family->is & HF_ENCODER || strcmp(h->family->arch, "gpt2") == 0) return;
-    const char *kind = hf_text(h, at[7], hf_text(h, at[8], "default"));
+    char paths[HF_ROPE_PATHS][160];
+    const char *at[HF_ROPE_PATHS];
+    for (int i = 0; i < HF_ROPE_PATHS; i++) at[i] = hf_rope_path(paths[i], sizeof paths[i], hf_rope_keys[i]);
+    const char *kind = hf_text(h, at[HF_ROPE_TYPE], hf_text(h, at[HF_TYPE], "default"));
     double base = hf_real(h, "rope_parameters.full_attention.rope_theta rope_parameters.rope_theta rope_theta "
                           "rotary_emb_base", 10000);
     double local = hf_real(h, "rope_parameters.sliding_attention.rope_theta rope_local_base_freq", base);
     double partial = hf_real(h, "rope_parameters.partial_rotary_factor partial_rotary_factor rotary_pct rope_pct", 1);
-    double factor = hf_real(h, at[0], 1);
+    double factor = hf_real(h, at[HF_FACTOR], 1);
     int64_t dims = (int64_t)((double)h->head_size * partial);
     hf_meta_u32(h, "rope.dimension_count", dims);
     hf_meta_f32(h, "rope.freq_base", base);
     if (local < base || local > base) hf_meta_f32(h, "rope.freq_base_swa", local);
-    if (hf_config(h, at[9]) || hf_config(h, at[10]))
-        cli_fail("%s/config.json: the rotation's %s is not supported", h->dir, hf_config(h, at[9]) ? names[9] : names[10]);
+    for (int i = HF_MSCALE; i < HF_ROPE_PATHS; i++)
+        if (hf_config(h, at[i])) cli_fail("%s/config.json: the rotation's %s is not supported", h->dir, hf_rope_keys[i]);
     if (strcmp(kind, "linear") == 0) {
         gguf_meta_string(&h->job->out, hf_key(h, "rope.scaling.type"), "linear");
         hf_meta_f32(h, "rope.scaling.factor", factor);
     } else if (strcmp(kind, "llama3") == 0) hf_llama3_factors(h, at, base, dims);
     else if (strcmp(kind, "longrope") == 0 || strcmp(kind, "su") == 0) hf_longrope(h, dims);
-    else if (strcmp(kind, "yarn") == 0) hf_yarn(h, factor, at[3], at[4], at[5], at[6]);
+    else if (strcmp(kind, "yarn") == 0) hf_yarn(h, at, factor);
     else if (strcmp(kind, "default") != 0)
         cli_fail("%s/config.json: the rotation's type \"%s\" is not supported", h->dir, kind);
 }
@@ -298,6 +297,8 @@ static void hf_write_pooling(const hf_folder *h) {
     for (const json *m = json_first(modules); m; m = m->next) {
         const char *type = json_text(json_get(m, "type"));
         if (type && strstr(type, "Pooling")) folder = json_text(json_get(m, "path"));
+        else if (!type || (!strstr(type, "Transformer") && !strstr(type, "Normalize")))
+            cli_fail("%s/modules.json: a module of type %s is not supported", h->dir, type ? type : "none");
     }
     if (!folder || !*folder || strchr(folder, '/') || folder[0] == '.') return;
     char *dir = convert_path(h->dir, folder);
@@ -310,7 +311,6 @@ static void hf_write_pooling(const hf_folder *h) {
     if (mode) type = strcmp(mode, "mean") == 0 ? 1 : strcmp(mode, "cls") == 0 ? 2 : strcmp(mode, "lasttoken") == 0 ? 3 : 0;
     if (pooling && (!type || chosen > 1)) cli_fail("%s/config.json: only mean, CLS or last-token pooling is supported", dir);
     if (pooling) hf_meta_u32(h, "pooling_type", type);
-    free(dir);
 }
 
 /* ---- Weights ---- */
@@ -320,24 +320,20 @@ static bool hf_is_file_name(const char *name) { return *name && !strpbrk(name, "
 
 static void hf_open_weights(hf_folder *h, const char *name) {
     char *path = convert_path(h->dir, name);
-    tfm_error err;
-    tfm_file *f = tfm_file_open(path, NULL, &err);
-    if (!f) cli_fail_at(path, err.message);
-    if (strcmp(tfm_file_format(f), "safetensors") != 0) cli_fail("%s: is %s, not safetensors", path, tfm_file_format(f));
+    const tfm_file *f = convert_open(h->job, path);
     size_t count = (size_t)tfm_file_tensor_count(f);
     h->tensors = realloc(h->tensors, (h->tensor_count + count + 1) * sizeof *h->tensors);
     if (!h->tensors) cli_fail("%s: out of memory for %zu tensors", path, count);
     for (size_t i = 0; i < count; i++) {
         tfm_tensor_info info;
         tfm_file_tensor_at(f, (int64_t)i, &info);
-        char *copy = cli_alloc(info.name.size + 1, 1);
+        char *copy = convert_keep(info.name.size + 1);
         memcpy(copy, info.name.data, info.name.size);
         tfm_type type = info.tensor.type;
         if (type != TFM_F32 && type != TFM_F16 && type != TFM_BF16 && type != TFM_F64) info.tensor.type = TFM_TYPE_NONE;
         h->tensors[h->tensor_count].name = copy;
         h->tensors[h->tensor_count++].tensor = info.tensor;
     }
-    free(path);
 }
 static int hf_by_name(const void *a, const void *b) {
     return strcmp(((const hf_tensor *)a)->name, ((const hf_tensor *)b)->name);
@@ -346,7 +342,7 @@ static int hf_by_name(const void *a, const void *b) {
 static void hf_open_shards(hf_folder *h, const char *index_path) {
     const json *map = json_get(convert_json(index_path), "weight_map");
     if (!json_count(map)) cli_fail("%s: \"weight_map\" is missing or empty", index_path);
-    const char **opened = cli_alloc(json_count(map), sizeof *opened);
+    const char **opened = convert_keep(json_count(map) * sizeof *opened);
     size_t count = 0, i;
     for (const json *v = json_first(map); v; v = v->next) {
         const char *file = json_text(v);
@@ -355,8 +351,7 @@ static void hf_open_shards(hf_folder *h, const char *index_path) {
         if (i < count) continue;
         char *path = convert_path(h->dir, file);
         if (!convert_exists(path)) cli_fail("%s: %s is in %s, which is not there", index_path, v->key.data, file);
-        free(path);
-        hf_open_weights(h, opened[count++] = file);
+            hf_open_weights(h, opened[count++] = file);
     }
     qsort(h->tensors, h->tensor_count, sizeof *h->tensors, hf_by_name);
     for (i = 1; i < h->tensor_count; i++)
@@ -367,15 +362,12 @@ static void hf_open_shards(hf_folder *h, const char *index_path) {
         if (!bsearch(&wanted, h->tensors, h->tensor_count, sizeof wanted, hf_by_name))
             cli_fail("%s: %s is not in %s", index_path, v->key.data, json_text(v));
     }
-    free((void *)opened);
 }
 static void hf_find_weights(hf_folder *h) {
     char *one = convert_path(h->dir, "model.safetensors"), *index = convert_path(h->dir, "model.safetensors.index.json");
     if (convert_exists(one)) hf_open_weights(h, "model.safetensors");
     else if (convert_exists(index)) hf_open_shards(h, index);
     else cli_fail("%s: neither model.safetensors nor model.safetensors.index.json is there", h->dir);
-    free(one);
-    free(index);
     qsort(h->tensors, h->tensor_count, sizeof *h->tensors, hf_by_name);
 }
 
@@ -459,7 +451,7 @@ static hf_output *hf_output_named(hf_folder *h, const char *name, hf_change chan
         h->outputs = realloc(h->outputs, (2 * h->output_count + 1) * sizeof *h->outputs);
         if (!h->outputs) cli_fail("%s: out of memory for %zu tensors", h->dir, h->output_count);
     }
-    hf_output *o = cli_alloc(1, sizeof *o);
+    hf_output *o = convert_keep(sizeof *o);
     snprintf(o->name, sizeof o->name, "%s", name);
     o->change = change;
     h->outputs[h->output_count++] = o;
@@ -573,14 +565,13 @@ static void convert_hf(convert_job *job) {
     while (n > 1 && h.dir[n - 1] == '/') n--;
     const char *name = h.dir + n;
     while (name > h.dir && name[-1] != '/') name--;
-    char *copy = cli_alloc(n + 1, 1);
+    char *copy = convert_keep(n + 1);
     memcpy(copy, name, (size_t)(h.dir + n - name));
     gguf_meta_string(&job->out, "general.architecture", h.family->arch);
     gguf_meta_string(&job->out, "general.name", copy);
-    free(copy);
     hf_write_keys(&h);
     hf_write_windows(&h);
-    hf_write_rope(&h);
+    if (!(h.family->is & HF_LEARNED)) hf_write_rope(&h);
     if (h.family->is & HF_ENCODER) hf_write_pooling(&h);
     hf_find_weights(&h);
     hf_plan_tensors(&h);

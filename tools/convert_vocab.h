@@ -25,9 +25,10 @@ typedef struct vocab {
     const char *path;                   /* for messages */
     const char *model, *pre;            /* tokenizer.ggml.model, tokenizer.ggml.pre */
     tfm_string *tokens;                 /* [count]; data NULL: none has this id */
-    float *scores;
+    float *scores;                      /* of SentencePiece's models: `scored` */
     int32_t *types;
     int64_t count, capacity;
+    bool scored;
     tfm_string *merges;
     size_t merge_count;
     int64_t special[VOCAB_SPECIALS];    /* ids; -1: none */
@@ -72,7 +73,7 @@ static int64_t vocab_find(const vocab *v, const char *text) {
     return -1;
 }
 static tfm_string vocab_copy(const char *a, size_t a_size, const char *b, size_t b_size) {     /* a, then b */
-    char *text = cli_alloc(a_size + b_size + 1, 1);
+    char *text = convert_keep(a_size + b_size + 1);
     memcpy(text, a, a_size);
     memcpy(text + a_size, b, b_size);
     tfm_string s = { text, a_size + b_size };
@@ -81,7 +82,7 @@ static tfm_string vocab_copy(const char *a, size_t a_size, const char *b, size_t
 /* The text with every `from` replaced. */
 static tfm_string vocab_replaced(tfm_string s, const char *from, const char *to) {
     size_t n = strlen(from), m = strlen(to), size = 0;
-    char *out = cli_alloc(s.size * (m > n ? m : 1) + 1, 1);
+    char *out = convert_keep(s.size * (m > n ? m : 1) + 1);
     for (size_t i = 0; i < s.size;) {
         bool found = s.size - i >= n && memcmp(s.data + i, from, n) == 0;
         memcpy(out + size, found ? to : s.data + i, found ? m : 1);
@@ -198,7 +199,7 @@ static void vocab_read_map(vocab *v, const json *map) {
 /* Merges "a b", which a newer form writes as ["a", "b"]. */
 static void vocab_read_merges(vocab *v, const json *merges) {
     v->merge_count = json_count(merges);
-    v->merges = cli_alloc(v->merge_count, sizeof *v->merges);
+    v->merges = convert_keep(v->merge_count * sizeof *v->merges);
     size_t n = 0;
     for (const json *m = json_first(merges); m; m = m->next, n++) {
         const json *a = json_at(m, 0), *b = json_at(m, 1);
@@ -206,7 +207,6 @@ static void vocab_read_merges(vocab *v, const json *merges) {
         else if (json_count(m) == 2 && json_text(a) && json_text(b)) {
             tfm_string left = vocab_copy(a->as.text.data, a->as.text.size, " ", 1);
             v->merges[n] = vocab_copy(left.data, left.size, b->as.text.data, b->as.text.size);
-            free((void *)left.data);
         } else cli_fail("%s: merge %zu is neither \"a b\" nor [\"a\", \"b\"]", v->path, n);
     }
 }
@@ -215,11 +215,24 @@ static const vocab *vocab_sorted;       /* what qsort's comparison looks at */
 static int vocab_by_text(const void *a, const void *b) {
     return json__compare(vocab_sorted->tokens[*(const int32_t *)a], vocab_sorted->tokens[*(const int32_t *)b]);
 }
+static int64_t vocab_search(const vocab *v, const int32_t *sorted, int64_t n, tfm_string text) {
+    int64_t low = 0, high = n;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (json__compare(v->tokens[sorted[middle]], text) < 0) low = middle + 1;
+        else high = middle;
+    }
+    return low < n && json__compare(v->tokens[sorted[low]], text) == 0 ? sorted[low] : -1;
+}
 /* SentencePiece merges the pair whose union has the best score; a list of merges says the same by the
    place of the first merge that makes a token. */
 static void vocab_score_merges(vocab *v) {
-    int32_t *sorted = cli_alloc((size_t)v->count, sizeof *sorted);
+    int32_t *sorted = convert_keep((size_t)v->count * sizeof *sorted);
     int64_t n = 0;
+    size_t longest = 0;
+    for (size_t m = 0; m < v->merge_count; m++)
+        if (v->merges[m].size > longest) longest = v->merges[m].size;
+    char *text = convert_keep(longest + 1);
     for (int64_t id = 0; id < v->count; id++)
         if (v->tokens[id].data) sorted[n++] = (int32_t)id;
     vocab_sorted = v;
@@ -229,19 +242,13 @@ static void vocab_score_merges(vocab *v) {
         const char *space = memchr(v->merges[m].data, ' ', v->merges[m].size);
         if (!space) cli_fail("%s: merge %zu has no space", v->path, m);
         size_t left = (size_t)(space - v->merges[m].data);
-        tfm_string whole = vocab_copy(v->merges[m].data, left, space + 1, v->merges[m].size - left - 1);
-        int64_t low = 0, high = n;
-        while (low < high) {
-            int64_t middle = (low + high) / 2;
-            if (json__compare(v->tokens[sorted[middle]], whole) < 0) low = middle + 1;
-            else high = middle;
-        }
-        if (low == n || json__compare(v->tokens[sorted[low]], whole) != 0)
-            cli_fail("%s: merge %zu gives \"%s\", which is no token", v->path, m, whole.data);
-        v->scores[sorted[low]] = -(float)m;
-        free((void *)whole.data);
+        tfm_string whole = { text, v->merges[m].size - 1 };
+        memcpy(text, v->merges[m].data, left);
+        memcpy(text + left, space + 1, whole.size - left + 1);         /* with the NUL behind it */
+        int64_t id = vocab_search(v, sorted, n, whole);
+        if (id < 0) cli_fail("%s: merge %zu gives \"%s\", which is no token", v->path, m, text);
+        v->scores[id] = -(float)m;
     }
-    free(sorted);
 }
 
 /* Does SentencePiece put a space before the text? By a Prepend, or by what Metaspace says. */
@@ -260,14 +267,13 @@ static void vocab_read_bpe(vocab *v, const json *root, const json *model) {
         v->model = "gpt2";
         v->pre = vocab_pre(v, pre, json_true(json_get(model, "ignore_merges")));
         vocab_check_steps(v, normalizer, "normalizer", "NFC");         /* which GGUF's readers leave out */
-        free(v->scores);
-        v->scores = NULL;
         return;
     }
     if (!json_true(json_get(model, "byte_fallback")))
         cli_fail("%s: a BPE model that is neither of bytes (ByteLevel) nor of SentencePiece (byte_fallback) is not "
                  "supported", v->path);
     v->model = "llama";
+    v->scored = true;
     vocab_check_steps(v, normalizer, "normalizer", "Prepend Replace");
     v->space_prefix = vocab_space_prefix(root);
     for (int64_t id = 0; id < v->count; id++)
@@ -300,7 +306,7 @@ static void vocab_decode_base64(vocab *v, const json *text) {
     uint32_t bits = 0;
     int held = 0;
     if (!json_text(text)) return;
-    v->charsmap = cli_alloc(text->as.text.size, 1);
+    v->charsmap = convert_keep(text->as.text.size);
     for (const char *p = text->as.text.data; *p && *p != '='; p++) {
         const char *found = strchr(digits, *p);
         if (!found) cli_fail("%s: precompiled_charsmap is not base64", v->path);
@@ -314,6 +320,7 @@ static void vocab_read_unigram(vocab *v, const json *root, const json *model) {
     const json *normalizer = json_get(root, "normalizer"), *unknown = json_get(model, "unk_id");
     int64_t id = 0, unk = -1;
     v->model = "t5";
+    v->scored = true;
     vocab_check_steps(v, normalizer, "normalizer", "Precompiled Replace Strip Prepend");
     vocab_decode_base64(v, json_get(vocab_part(normalizer, "Precompiled"), "precompiled_charsmap"));
     v->space_prefix = vocab_space_prefix(root);
@@ -344,7 +351,7 @@ static void vocab_read_added(vocab *v, const json *added) {
         vocab_reserve(v, id + 1);
         v->tokens[id] = text;
         v->types[id] = type;
-        if (v->scores) v->scores[id] = 0;
+        v->scores[id] = 0;
     }
 }
 /* What is put around one text: the first and the last special token of the template. */
@@ -447,7 +454,7 @@ static void vocab_read_spm(vocab *v, const uint8_t *data, size_t size) {
         for (vocab_field t; f.number == 3 && vocab_next(&f.bytes, &t);) {
             if (t.number == 2) {
                 v->charsmap_size = (size_t)(t.bytes.end - t.bytes.at);
-                v->charsmap = cli_alloc(v->charsmap_size, 1);
+                v->charsmap = convert_keep(v->charsmap_size);
                 memcpy(v->charsmap, t.bytes.at, v->charsmap_size);
             }
             if (t.number == 3) v->space_prefix = t.value != 0;
@@ -458,6 +465,7 @@ static void vocab_read_spm(vocab *v, const uint8_t *data, size_t size) {
     if (p.bad || v->count == 0) cli_fail("%s: neither JSON nor a SentencePiece model that can be read", v->path);
     if (kind > 2) cli_fail("%s: a SentencePiece model of kind %" PRIu64 ", neither unigram (1) nor BPE (2)", v->path, kind);
     v->model = kind == 1 ? "t5" : "llama";
+    v->scored = true;
     if (kind == 2 && v->charsmap_size) cli_fail("%s: SentencePiece BPE with a normalization of its own is not supported", v->path);
 }
 
@@ -466,6 +474,7 @@ static void vocab_read_spm(vocab *v, const uint8_t *data, size_t size) {
 static void vocab_read_llama2(vocab *v, const uint8_t *data, size_t size) {
     size_t at = 4;
     v->model = "llama";
+    v->scored = true;
     v->space_prefix = v->adds_bos = 1;
     v->adds_eos = 0;
     while (at < size) {
@@ -514,7 +523,6 @@ static void vocab_write_chat(gguf_writer *w, const char *dir, const json *settin
         if (t == first || json_is(json_get(t, "name"), "default")) given = json_get(t, "template");
     if (text || json_text(given)) gguf_meta_string(w, "tokenizer.chat_template", text ? text : json_text(given));
     free(text);
-    free(path);
 }
 static void vocab_write_flag(gguf_writer *w, const char *key, int flag) { if (flag >= 0) gguf_meta_bool(w, key, flag); }
 
@@ -522,7 +530,6 @@ static void vocab_write_flag(gguf_writer *w, const char *key, int flag) { if (fl
 static void vocab_write(vocab *v, gguf_writer *w, int64_t rows) {
     size_t n = (size_t)(rows > v->count ? rows : v->count);
     if (v->count > rows) cli_fail("%s: %" PRId64 " tokens, the model has %" PRId64 " (vocab_size)", v->path, v->count, rows);
-    float *scores = v->scores;
     vocab_reserve(v, rows);
     for (int64_t id = 0; id < rows; id++) {
         char text[32];
@@ -530,12 +537,12 @@ static void vocab_write(vocab *v, gguf_writer *w, int64_t rows) {
         snprintf(text, sizeof text, "[PAD%" PRId64 "]", id);
         v->tokens[id] = vocab_copy(text, strlen(text), "", 0);
         v->types[id] = VOCAB_UNUSED;
-        if (scores) v->scores[id] = -1000;
+        v->scores[id] = -1000;
     }
     gguf_meta_string(w, "tokenizer.ggml.model", v->model);
     gguf_meta_string(w, "tokenizer.ggml.pre", v->pre);
     gguf_meta_strings(w, "tokenizer.ggml.tokens", v->tokens, n);
-    if (scores && strcmp(v->model, "bert") != 0) gguf_meta_array(w, "tokenizer.ggml.scores", TFM_VALUE_F32, v->scores, n);
+    if (v->scored) gguf_meta_array(w, "tokenizer.ggml.scores", TFM_VALUE_F32, v->scores, n);
     gguf_meta_array(w, "tokenizer.ggml.token_type", TFM_VALUE_I32, v->types, n);
     if (v->merge_count) gguf_meta_strings(w, "tokenizer.ggml.merges", v->merges, v->merge_count);
     for (int i = 0; i < VOCAB_SPECIALS; i++)
@@ -559,10 +566,12 @@ static void vocab_read(vocab *v, const char *path) {
     int32_t longest = 0;
     if (size >= 4) memcpy(&longest, data, 4);
     if (data[space] == '{') {
-        free(data);
-        vocab_read_json(v, convert_json(path));
-    } else if (longest > 0 && longest < 65536) vocab_read_llama2(v, (const uint8_t *)data, size);
+        vocab_read_json(v, convert_json_text(path, data, size));
+        return;
+    }
+    if (longest > 0 && longest < 65536) vocab_read_llama2(v, (const uint8_t *)data, size);
     else vocab_read_spm(v, (const uint8_t *)data, size);
+    free(data);
 }
 /* The tokenizer that --tokenizer names, or that of the folder; none is fine: the model runs by ids. */
 static void convert_vocab(convert_job *job, const char *dir, const json *config, int64_t rows) {
@@ -572,7 +581,6 @@ static void convert_vocab(convert_job *job, const char *dir, const json *config,
     for (size_t i = 0; i < 2 && !path; i++) {
         char *candidate = convert_path(dir, files[i]);
         if (convert_exists(candidate)) path = candidate;
-        else free(candidate);
     }
     if (!path) return;
     vocab_read(&v, path);
