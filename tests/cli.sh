@@ -448,7 +448,8 @@ if wanted convert; then
     broken heads '"num_attention_heads": 4' '"num_attention_heads": 3' config.json
     refuses convert.heads_in_no_groups 1 "3 heads" convert "$dir/heads" "$out"
     broken kv_heads '"num_key_value_heads": 2' '"num_key_value_heads": 4' config.json
-    refuses convert.config_lies_about_heads 1 "blk.0.attn_k.weight: 8x16 in the file, 16x16 needed" convert "$dir/kv_heads" "$out"
+    refuses convert.config_lies_about_heads 1 "blk.0.attn_k.weight: 8x16 in the file, 16x16 needed" \
+        convert "$dir/kv_heads" "$out"
     broken layers '"num_hidden_layers": 2' '"num_hidden_layers": 3' config.json
     refuses convert.too_few_layers 1 "blk.2" convert "$dir/layers" "$out"
     broken layer '"num_hidden_layers": 2' '"num_hidden_layers": 1' config.json
@@ -469,10 +470,11 @@ if wanted convert; then
     head -c 9000 tests/data/hf-llama/model-00001-of-00002.safetensors > "$dir/cut/model-00001-of-00002.safetensors"
     refuses convert.truncated_shard 1 "model-00001-of-00002.safetensors" convert "$dir/cut" "$out"
     broken unknown x x config.json
-    poke tests/data/hf-llama/model-00002-of-00002.safetensors "$dir/unknown/model-00002-of-00002.safetensors" norm.weight -4 0x58
+    shard=model-00002-of-00002.safetensors
+    poke tests/data/hf-llama/$shard "$dir/unknown/$shard" norm.weight -4 0x58
     rm "$dir/unknown/model.safetensors.index.json"
     refuses convert.no_index 1 "model.safetensors.index.json" convert "$dir/unknown" "$out"
-    mv "$dir/unknown/model-00002-of-00002.safetensors" "$dir/unknown/model.safetensors"
+    mv "$dir/unknown/$shard" "$dir/unknown/model.safetensors"
     refuses convert.leftover_tensor 1 "no place" convert "$dir/unknown" "$out"
     broken words 'p{N}{1,3}' 'p{N}{1,2}' tokenizer.json
     refuses convert.unknown_pretokenizer 1 "p{N}{1,2}" convert "$dir/words" "$out"

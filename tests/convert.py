@@ -233,8 +233,9 @@ def shards_and_types():
 # ---- tokenizers ----
 
 TEXTS = ["", " ", "Hello world", " Hello  world ", "It's they'LL 12345 + 6789", "naïve café 北京 héllo\n\n  x\ty\r\n",
-         "def f(x):\n    return x ** 2  # été", "<s>a</s> <|end|> b", "a\u0301e\u0308 🙂👍🏽", "CamelCaseHTTPServer 3.14",
-         "don't can't we've I'm he'd", "    indented\n        more", "x" * 300, "¿Qué? — “quoted” …", "\u3000全角\u2003em"]
+         "def f(x):\n    return x ** 2  # été", "<s>a</s> <|end|> b", "a\u0301e\u0308 🙂👍🏽",
+         "CamelCaseHTTPServer 3.14", "don't can't we've I'm he'd", "    indented\n        more", "x" * 300,
+         "¿Qué? — “quoted” …", "\u3000全角\u2003em"]
 LLAMA3_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
                 r"\s*[\r\n]+|\s+(?!\S)|\s+")
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -268,7 +269,8 @@ def splitters():
             r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"""
             r" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"), plain]), False),
         "deepseek-coder": (p.Sequence([split(r"[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"),
-                                       split("[一-龥ࠀ-一가-\ud7ff]+"), p.Digits(individual_digits=True), plain]), False),
+                                       split("[一-龥ࠀ-一가-\ud7ff]+"), p.Digits(individual_digits=True),
+                                       plain]), False),
     }
 
 
@@ -317,8 +319,9 @@ def byte_level(name):
     pre, whole = splitters()[name]
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=whole))
     tokenizer.pre_tokenizer = pre
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=600, special_tokens=["<s>", "</s>", "<|end|>"], show_progress=False,
-                                             initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<s>", "</s>", "<|end|>"], show_progress=False,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.add_tokens([tokenizers.AddedToken("    ", normalized=False)] if name == "gpt-2" else [])
     if whole:

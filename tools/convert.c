@@ -70,9 +70,9 @@ static void read_input(convert_job *job) {
 static const gguf_file_type *usual_type(const gguf_plans *p) {
     int64_t weights[3] = { 0, 0, 0 };   /* f32, f16, bf16 */
     for (size_t i = 0; i < p->count; i++) {
-        tfm_type from = p->list[i].from;
-        if (p->list[i].shape.rank > 1)
-            weights[from == TFM_F16 ? 1 : from == TFM_BF16 ? 2 : 0] += gguf__plan_rows(&p->list[i]) * gguf__plan_width(&p->list[i]);
+        const gguf_plan *t = &p->list[i];
+        int kind = t->from == TFM_F16 ? 1 : t->from == TFM_BF16 ? 2 : 0;
+        if (t->shape.rank > 1) weights[kind] += gguf__plan_rows(t) * gguf__plan_width(t);
     }
     return gguf_file_type_named(weights[1] > weights[0] && weights[1] >= weights[2] ? "F16"
                                 : weights[2] > weights[0] ? "BF16" : "F32");

@@ -224,7 +224,8 @@ static const hf_family hf_families[] = {
       "{" HF_SILU "}" },
     { "falcon RefinedWeb RefinedWebModel", "falcon", 0, 0, hf_falcon_tensors,
       "{\"max_position_embeddings\": 2048, \"layer_norm_epsilon\": 1e-5}",
-      "{\"activation\": [\"gelu\"], \"alibi\": [false], \"parallel_attn\": [true], \"num_ln_in_parallel_attn\": [1, 2]}" },
+      "{\"activation\": [\"gelu\"], \"alibi\": [false], \"parallel_attn\": [true],"
+      " \"num_ln_in_parallel_attn\": [1, 2]}" },
     { "starcoder2", "starcoder2", 0, 0, hf_starcoder2_tensors, NULL, "{\"hidden_act\": " HF_GELU_TANH "}" },
     { "olmo2", "olmo2", 0, 4, hf_sandwich_tensors, NULL, "{" HF_SILU "}" },
     { "olmoe", "olmoe", 0, 0, hf_common_tensors, NULL,

@@ -6,7 +6,7 @@
 
 #include "tools/convert_families.h"
 #include "tools/convert_job.h"
-#include "tools/convert_vocab.h"
+#include "tools/convert_vocab_files.h"
 
 typedef struct hf_tensor {              /* of the folder */
     const char *name;
@@ -276,7 +276,8 @@ static void hf_write_rope(const hf_folder *h) {
     hf_meta_f32(h, "rope.freq_base", base);
     if (local < base || local > base) hf_meta_f32(h, "rope.freq_base_swa", local);
     for (int i = HF_MSCALE; i < HF_ROPE_PATHS; i++)
-        if (hf_config(h, at[i])) cli_fail("%s/config.json: the rotation's %s is not supported", h->dir, hf_rope_keys[i]);
+        if (hf_config(h, at[i]))
+            cli_fail("%s/config.json: the rotation's %s is not supported", h->dir, hf_rope_keys[i]);
     if (strcmp(kind, "linear") == 0) {
         gguf_meta_string(&h->job->out, hf_key(h, "rope.scaling.type"), "linear");
         hf_meta_f32(h, "rope.scaling.factor", factor);
@@ -287,12 +288,12 @@ static void hf_write_rope(const hf_folder *h) {
         cli_fail("%s/config.json: the rotation's type \"%s\" is not supported", h->dir, kind);
 }
 
-/* Sentence-transformers: how the rows of an encoder's output become one. */
-static void hf_write_pooling(const hf_folder *h) {
-    static const struct { const char *key; uint32_t type; } modes[] = {
-        { "pooling_mode_mean_tokens", 1 }, { "pooling_mode_cls_token", 2 }, { "pooling_mode_lasttoken", 3 }
-    };
-    const json *modules = convert_json_in(h->dir, "modules.json"), *pooling = NULL;
+/* The file must be of this folder. */
+static bool hf_is_file_name(const char *name) { return *name && !strpbrk(name, "/\\") && name[0] != '.'; }
+
+/* Sentence-transformers: which folder says how the rows of an encoder's output become one; NULL: none. */
+static const char *hf_pooling_folder(const hf_folder *h) {
+    const json *modules = convert_json_in(h->dir, "modules.json");
     const char *folder = modules ? NULL : "1_Pooling";
     for (const json *m = json_first(modules); m; m = m->next) {
         const char *type = json_text(json_get(m, "type"));
@@ -300,23 +301,29 @@ static void hf_write_pooling(const hf_folder *h) {
         else if (!type || (!strstr(type, "Transformer") && !strstr(type, "Normalize")))
             cli_fail("%s/modules.json: a module of type %s is not supported", h->dir, type ? type : "none");
     }
-    if (!folder || !*folder || strchr(folder, '/') || folder[0] == '.') return;
-    char *dir = convert_path(h->dir, folder);
-    pooling = convert_json_in(dir, "config.json");
+    return folder && hf_is_file_name(folder) ? convert_path(h->dir, folder) : NULL;
+}
+/* In the older form a truth value for each kind, in the newer one its name. */
+static void hf_write_pooling(const hf_folder *h) {
+    static const struct { const char *key, *mode; uint32_t type; } modes[] = {
+        { "pooling_mode_mean_tokens", "mean", 1 }, { "pooling_mode_cls_token", "cls", 2 },
+        { "pooling_mode_lasttoken", "lasttoken", 3 }
+    };
+    const char *dir = hf_pooling_folder(h);
+    const json *pooling = dir ? convert_json_in(dir, "config.json") : NULL;
     uint32_t type = 0;
     int chosen = 0;
-    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
-        if (json_true(json_get(pooling, modes[i].key))) type = modes[i].type, chosen++;
-    const char *mode = json_text(json_get(pooling, "pooling_mode"));
-    if (mode) type = strcmp(mode, "mean") == 0 ? 1 : strcmp(mode, "cls") == 0 ? 2 : strcmp(mode, "lasttoken") == 0 ? 3 : 0;
-    if (pooling && (!type || chosen > 1)) cli_fail("%s/config.json: only mean, CLS or last-token pooling is supported", dir);
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        if (!json_true(json_get(pooling, modes[i].key)) && !json_is(json_get(pooling, "pooling_mode"), modes[i].mode))
+            continue;
+        type = modes[i].type;
+        chosen++;
+    }
+    if (pooling && chosen != 1) cli_fail("%s/config.json: only mean, CLS or last-token pooling is supported", dir);
     if (pooling) hf_meta_u32(h, "pooling_type", type);
 }
 
 /* ---- Weights ---- */
-
-/* The file must be of this folder. */
-static bool hf_is_file_name(const char *name) { return *name && !strpbrk(name, "/\\") && name[0] != '.'; }
 
 static void hf_open_weights(hf_folder *h, const char *name) {
     char *path = convert_path(h->dir, name);
@@ -364,7 +371,8 @@ static void hf_open_shards(hf_folder *h, const char *index_path) {
     }
 }
 static void hf_find_weights(hf_folder *h) {
-    char *one = convert_path(h->dir, "model.safetensors"), *index = convert_path(h->dir, "model.safetensors.index.json");
+    char *one = convert_path(h->dir, "model.safetensors");
+    char *index = convert_path(h->dir, "model.safetensors.index.json");
     if (convert_exists(one)) hf_open_weights(h, "model.safetensors");
     else if (convert_exists(index)) hf_open_shards(h, index);
     else cli_fail("%s: neither model.safetensors nor model.safetensors.index.json is there", h->dir);
@@ -408,7 +416,8 @@ static const char *hf_bare_name(const char *name) {
 
 /* The row of the parts, counted through all of them, that row r of the output is. */
 static int64_t hf_source_row(const hf_output *o, int64_t r) {
-    int64_t size = o->size, head = size ? r / size : 0, at = size ? r % size : 0, each = o->groups ? o->heads / o->groups : 0;
+    int64_t size = o->size, each = o->groups ? o->heads / o->groups : 0;
+    int64_t head = size ? r / size : 0, at = size ? r % size : 0;
     switch (o->change) {
         case HF_ROTATED: return head * size + at % 2 * (size / 2) + at / 2;
         case HF_GROUPED:
@@ -437,7 +446,8 @@ static tfm_tensor hf_rows(tfm_context *c, const gguf_plan *p, int64_t begin, int
         if (o->count > 1) part = tfm_reshape(c, o->parts[row / rows], tfm_shape2(rows, width));
         if (n > rows - inside) n = rows - inside;
         tfm_tensor x = tfm_to_f32(c, tfm_slice(c, part, 0, inside, inside + n));
-        if (tfm_status_of(c) == TFM_OK) memcpy((float *)out.data + (r - begin) * width, x.data, (size_t)(n * width) * 4);
+        if (tfm_status_of(c) == TFM_OK)
+            memcpy((float *)out.data + (r - begin) * width, x.data, (size_t)(n * width) * sizeof(float));
         tfm_arena_rewind(c, mark);
     }
     for (int64_t i = 0; o->add > 0 && out.data && i < tfm_count(out); i++) ((float *)out.data)[i] += o->add;
@@ -466,7 +476,8 @@ static void hf_take(hf_folder *h, const hf_tensor *t, const hf_tensor_rule *rule
     if (t->tensor.type == TFM_TYPE_NONE)
         cli_fail("%s: %s: only tensors of type F32, F16, BF16 and F64 are read", h->dir, t->name);
     if (m->layer >= h->layers)
-        cli_fail("%s: %s: there is no layer %" PRId64 ", num_hidden_layers is %" PRId64, h->dir, t->name, m->layer, h->layers);
+        cli_fail("%s: %s: there is no layer %" PRId64 ", num_hidden_layers is %" PRId64, h->dir, t->name,
+                 m->layer, h->layers);
     hf_output *o = hf_output_named(h, name, rule->change);
     int64_t index = rule->change == HF_STACKED ? m->index : 0;
     if (index >= o->count) {
@@ -496,7 +507,8 @@ static tfm_shape hf_shape_of(const hf_folder *h, hf_output *o) {
     tfm_shape shape = { first->rank, { 0 } };
     bool halves = o->change == HF_FIRST_HALF || o->change == HF_SECOND_HALF;
     for (int64_t i = 0; i < o->count; i++) {
-        if (!o->parts[i].rank) cli_fail("%s: %s: number %" PRId64 " of %" PRId64 " is missing", h->dir, o->name, i, o->count);
+        if (!o->parts[i].rank)
+            cli_fail("%s: %s: number %" PRId64 " of %" PRId64 " is missing", h->dir, o->name, i, o->count);
         if (o->parts[i].rank != first->rank || tfm_count(o->parts[i]) != tfm_count(*first) ||
             o->parts[i].dim[0] != first->dim[0] || o->parts[i].type != first->type)
             cli_fail("%s: %s: number %" PRId64 " has another shape or type than number 0", h->dir, o->name, i);
@@ -505,7 +517,8 @@ static tfm_shape hf_shape_of(const hf_folder *h, hf_output *o) {
     if (o->change == HF_TURNED && first->rank == 2) shape = tfm_shape2(first->dim[1], first->dim[0]);
     if (o->change == HF_STACKED) {
         if (first->rank > 2) cli_fail("%s: %s: parts of rank %d, at most 2", h->dir, o->name, first->rank);
-        shape = first->rank == 1 ? tfm_shape2(o->count, first->dim[0]) : tfm_shape3(o->count, first->dim[0], first->dim[1]);
+        shape = first->rank == 1 ? tfm_shape2(o->count, first->dim[0])
+                                 : tfm_shape3(o->count, first->dim[0], first->dim[1]);
     }
     if (halves) {
         if (first->rank != 3 || first->dim[1] % 2)
@@ -521,8 +534,9 @@ static void hf_set_heads(const hf_folder *h, hf_output *o) {
     o->size = h->head_size;
     o->heads = h->heads;
     o->groups = h->kv_heads;
-    if (o->heads % o->groups) cli_fail("%s/config.json: %" PRId64 " heads are no multiple of %" PRId64 " key/value heads",
-                                       h->dir, o->heads, o->groups);
+    if (o->heads % o->groups)
+        cli_fail("%s/config.json: %" PRId64 " heads are no multiple of %" PRId64 " key/value heads", h->dir, o->heads,
+                 o->groups);
     int64_t rows = o->parts[0].dim[0], want = grouped ? (o->heads + 2 * o->groups) * o->size : o->size;
     if (grouped ? rows != want : rows % want || o->size % 2)
         cli_fail("%s: %s: %" PRId64 " rows, %s%" PRId64 " needed for heads of %" PRId64, h->dir, o->name, rows,

@@ -29,7 +29,8 @@ static inline const tfm_file *convert_open(convert_job *job, const char *path) {
     tfm_error err;
     tfm_file *f = tfm_file_open(path, NULL, &err);
     if (!f) cli_fail_at(path, err.message);
-    if (strcmp(tfm_file_format(f), "safetensors") != 0) cli_fail("%s: is %s, not safetensors", path, tfm_file_format(f));
+    if (strcmp(tfm_file_format(f), "safetensors") != 0)
+        cli_fail("%s: is %s, not safetensors", path, tfm_file_format(f));
     job->files = realloc(job->files, (job->file_count + 1) * sizeof *job->files);
     if (!job->files) cli_fail("%s: out of memory", path);
     job->files[job->file_count++] = f;
