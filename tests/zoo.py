@@ -177,6 +177,13 @@ def stories_perplexity(model):
     return got.strip()
 
 
+def stories_converted():
+    """llama2.c's checkpoint and tokenizer must become a model with the same text."""
+    out, models = os.path.join(scratch, "stories.gguf"), os.path.join(shared, "models")
+    run("convert", os.path.join(models, "stories260K.bin"), out, "--tokenizer", os.path.join(models, "tok512.bin"))
+    return f"{stories_logits(out)}, {stories_text(out)}"
+
+
 # ---- tokenizers ----
 
 def random_lines(family):
@@ -248,6 +255,7 @@ def main():
         case("stories260K text", stories_text, stories)
         case("stories260K ids", stories_ids, stories)
         case("stories260K perplexity", stories_perplexity, stories)
+        case("stories260K.bin converted", stories_converted)
         for family in FAMILIES:
             vocab = os.path.join(shared, "tokenizers", family, "vocab.gguf")
             case(f"tokenizer {family} random", tokenizer_random, vocab, family)
