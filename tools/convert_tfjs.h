@@ -189,7 +189,8 @@ static inline const char *tfjs_activation(const tfjs_model *m, const char *layer
     if (json_is(v, "hard_sigmoid") && m->keras_3) return "hard_sigmoid_2";
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (json_is(v, names[i])) return names[i];
-    cli_fail("%s: layer %s: the activation '%.40s' is not supported", m->path, layer, json_text(v) ? json_text(v) : "?");
+    const char *name = json_text(v) ? json_text(v) : "?";
+    cli_fail("%s: layer %s: the activation '%.40s' is not supported", m->path, layer, name);
 }
 static inline void tfjs_refuse(const tfjs_model *m, const char *layer, const json *config, const char *key, bool when) {
     if (when) cli_fail("%s: layer %s: its option %s is not supported", m->path, layer, key);
@@ -489,12 +490,15 @@ static inline void tfjs_checkpoint(tfjs_model *m) {
     tfjs_matrix(m, "weight", w, 0, (size_t)w->shape.dim[0], tfjs_plain, 1);
     tfjs_vector(m, "bias", tfjs_checkpoint_find(m, "rnnlm/softmax_b", -1, none, 1), 0, tfjs_plain, 1);
 }
-/* The characters in the order of their ids: {"a": 4, ...}, each id once. */
+/* The characters in the order of their ids: {"a": 4, ...}, each once. */
 static inline tfm_string *tfjs_characters(const char *path, const json *vocab, size_t *count) {
     *count = json_count(vocab);
     tfm_string *chars = cli_alloc(*count, sizeof *chars);
     for (const json *v = json_first(vocab); v; v = v->next) {
         int64_t id;
+        size_t length = 0;              /* in characters */
+        for (size_t i = 0; i < v->key.size; i++) length += (v->key.data[i] & 0xc0) != 0x80;
+        if (length != 1) cli_fail("%s: '%.20s' is not one character; --tokenizer takes another file", path, v->key.data);
         if (!json_int(v, &id) || id < 0 || (size_t)id >= *count || chars[id].data)
             cli_fail("%s: '%.20s' has no id of its own below %zu", path, v->key.data, *count);
         chars[id] = v->key;

@@ -57,7 +57,8 @@ static inline void net_text_string(gguf_writer *w, const json *text, const char 
 static inline void net_text_side(gguf_writer *w, const json *text, const char *name, const char *absent) {
     const json *v = json_get(text, name);
     char key[40];
-    if (v && !json_is(v, "left") && !json_is(v, "right")) cli_fail("--tokenizer: \"%s\" is neither left nor right", name);
+    if (v && !json_is(v, "left") && !json_is(v, "right"))
+        cli_fail("--tokenizer: \"%s\" is neither left nor right", name);
     snprintf(key, sizeof key, "sequential.%s", name);
     gguf_meta_string(w, key, v ? json_text(v) : absent);
 }
@@ -100,7 +101,8 @@ static inline void net_write_text(gguf_writer *w, const json *text) {
     bool rules = json_get(text, "drop") || json_get(text, "split") || json_get(text, "alone") ||
                  json_get(text, "letters");
     int64_t id = 1;
-    if (unknown && (!json_int(unknown, &id) || id < 0 || id >= NET_WIDTH)) cli_fail("--tokenizer: \"unknown\" is no id");
+    if (unknown && (!json_int(unknown, &id) || id < 0 || id >= NET_WIDTH))
+        cli_fail("--tokenizer: \"unknown\" is no id");
     gguf_meta_string(w, "tokenizer.ggml.model", "word");
     if (mapped) net_text_mapping(w, vocab);
     else net_text_list(w, vocab, "vocab", "tokenizer.ggml.tokens");
