@@ -47,7 +47,7 @@ $(BUILD)/tokenize: tools/tokenize.c tools/json.h $(TOOL)
 	$(COMPILE) tools/tokenize.c -o $@ $(LIBS)
 $(BUILD)/inspect: tools/inspect.c $(TOOL)
 	$(COMPILE) tools/inspect.c -o $@ $(LIBS)
-$(BUILD)/quantize: tools/quantize.c tools/gguf_write.h tools/gguf_choose.h $(TOOL)
+$(BUILD)/quantize: tools/quantize.c tools/gguf_plan.h tools/gguf_choose.h tools/gguf_write.h $(TOOL)
 	$(COMPILE) tools/quantize.c -o $@ $(LIBS)
 $(BUILD)/bench: tools/bench.c tools/bench_ops.h tools/machine.h tools/random_model.h tools/table.h tools/gguf_write.h \
                 tools/gguf_choose.h $(TOOL)
