@@ -14,7 +14,8 @@ BLAS_LIBS_1 = -lopenblas
 COMPILE  = $(CC) $(CFLAGS) -I. $(BLAS_$(OPENBLAS)) $(LDFLAGS)
 LIBS     = $(BLAS_LIBS_$(OPENBLAS)) $(LDLIBS)
 PROGRAMS = $(BUILD)/generate $(BUILD)/evaluate $(BUILD)/tokenize $(BUILD)/inspect $(BUILD)/quantize \
-           $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers
+           $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers \
+           $(BUILD)/charlstm $(BUILD)/sentiment
 SHARED   = tfm.h $(BUILD)/flags
 TOOL     = $(SHARED) tools/cli.h
 
@@ -56,6 +57,10 @@ $(BUILD)/c_array: tools/c_array.c $(BUILD)/flags
 	$(COMPILE) tools/c_array.c -o $@
 $(BUILD)/attention: examples/attention.c $(SHARED)
 	$(COMPILE) examples/attention.c -o $@ $(LIBS)
+$(BUILD)/charlstm: examples/charlstm.c $(TOOL)
+	$(COMPILE) examples/charlstm.c -o $@ $(LIBS)
+$(BUILD)/sentiment: examples/sentiment.c $(TOOL)
+	$(COMPILE) examples/sentiment.c -o $@ $(LIBS)
 $(BUILD)/layers: examples/layers.c $(SHARED)
 	$(COMPILE) examples/layers.c -o $@ $(LIBS)
 
