@@ -254,6 +254,43 @@ static void the_classic(void) {
     free(expected);
 }
 
+/* ---- Words: ids that Keras's Tokenizer and TextVectorization give ---- */
+
+static void words_of(const char *path) {
+    size_t size = 0;
+    tfm_error err = { TFM_OK, "" };
+    uint8_t *bytes = test_read(path, &size);
+    tfm_file *file = bytes ? tfm_file_from_memory(bytes, size, NULL, &err) : NULL;
+    tfm_tokenizer *t = file ? tfm_tokenizer_new(file, NULL, &err) : NULL;
+    tfm_context *c = tfm_context_new(NULL, NULL);
+    tfm_value texts, counts, ids, v;
+    CHECK_STR(err.message, "");
+    if (CHECK(t && tfm_file_meta(file, "test.texts", &texts) && tfm_file_meta(file, "test.counts", &counts) &&
+              tfm_file_meta(file, "test.ids", &ids))) {
+        for (int i = 0; tfm_value_next(&texts, &v); i++) {
+            tfm_string text;
+            int64_t want, id;
+            int32_t got[64];
+            CHECK(tfm_value_string(&v, &text) && tfm_value_next(&counts, &v) && tfm_value_i64(&v, &want));
+            int64_t n = tfm_tokenize(c, t, text.data, text.size, NULL, got, 64);
+            bool good = CHECK_STR(tfm_message(c), "") && CHECK_EQ(n, want);
+            for (int64_t k = 0; k < want && tfm_value_next(&ids, &v) && tfm_value_i64(&v, &id); k++)
+                if (good) good = CHECK_EQ(got[k], id);
+            if (!good) printf("    in text %d of %s\n", i, path);
+        }
+        CHECK_EQ(ids.count, 0);
+    }
+    tfm_context_free(c);
+    tfm_tokenizer_free(t);
+    tfm_file_free(file);
+    free(bytes);
+}
+static void words_of_keras(void) {
+    words_of("tests/data/words-tokenizer.gguf");
+    words_of("tests/data/words-oov.gguf");
+    words_of("tests/data/words-vectorization.gguf");
+}
+
 /* ---- Files that say something else than their tensors ---- */
 
 /* What is written in place of a dense net's own lists; NULL: leave the key out. */
@@ -358,6 +395,7 @@ const test_case tests_net[] = {
     { "memory_is_known", memory_is_known, QUICK },
     { "inputs_are_checked", inputs_are_checked, QUICK },
     { "the_classic", the_classic, SLOW },
+    { "words_of_keras", words_of_keras, QUICK },
     { "what_does_not_fit_is_refused", what_does_not_fit_is_refused, QUICK },
     { "damaged_files_do_no_harm", damaged_files_do_no_harm, QUICK },
     { "memory_may_run_out", memory_may_run_out, QUICK },

@@ -228,7 +228,7 @@ def metadata(model, entries, inputs):
 def text_metadata(path):
     with open(path, encoding="utf-8") as f:
         text = json.load(f)
-    if not isinstance(text.get("vocab"), (dict, list)):
+    if isinstance(text, list) or not isinstance(text.get("vocab"), (dict, list)):
         text = {"vocab": text}
     vocab = text["vocab"]
     mapped = isinstance(vocab, dict)

@@ -8,8 +8,10 @@ net-classic.gguf holds no weights: Embedding(10000, 32) of 50 ids, LSTM(128), De
 inputs that the test makes from the same seed, and the predictions.
 """
 
+import json
 import os
 import sys
+import tempfile
 
 import numpy as np
 import keras
@@ -17,7 +19,7 @@ from keras import layers
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from gguf_file import write_gguf
-from keras2gguf import convert_model
+from keras2gguf import convert_model, text_metadata
 
 COUNT = 6                               # samples per net
 STEPS, VOCAB, WIDTH = 7, 11, 5
@@ -65,10 +67,10 @@ def text_net(*rest, mask_zero=False, steps=STEPS):
 def small_nets():
     yield ("lstm", text_net(layers.LSTM(6), layers.Dense(1, activation="sigmoid")), ids())
     yield ("stacked", text_net(layers.LSTM(6, return_sequences=True), layers.Dropout(0.5),
-                             layers.LSTM(4, return_sequences=True, go_backwards=True),
-                             layers.LSTM(3, use_bias=False), layers.Dense(3, activation="softmax")), ids())
+                               layers.LSTM(4, return_sequences=True, go_backwards=True),
+                               layers.LSTM(3, use_bias=False), layers.Dense(3, activation="softmax")), ids())
     yield ("gru", text_net(layers.GRU(6, return_sequences=True), layers.GRU(4, reset_after=False),
-                         layers.Dense(2, use_bias=False)), ids())
+                           layers.Dense(2, use_bias=False)), ids())
     for merge in ("concat", "sum", "mul", "ave"):
         yield ("both-" + merge, text_net(
             layers.Bidirectional(layers.LSTM(4, return_sequences=True), merge_mode=merge),
@@ -82,7 +84,7 @@ def small_nets():
     x = padded()
     x[4::6, 3] = 1                      # the mean of no step is NaN
     yield ("masked-mean", text_net(layers.LSTM(4, return_sequences=True), layers.GlobalAveragePooling1D(),
-                                 mask_zero=True), x)
+                                   mask_zero=True), x)
     yield ("open", text_net(layers.SimpleRNN(4, return_sequences=True), layers.Dense(VOCAB), steps=None), ids())
 
 
@@ -144,6 +146,38 @@ def classic():
     print("classic:", y.min(), y.mean(), y.max())
 
 
+# ---- Text --------------------------------------------------------------------------------------
+
+TEXTS = ["Not bad at all, I'd say!", "The   plot...the actors:\tall bad_bad (really)", "", "unknown wörds — \u201cquoted\u201d",
+         "don't DON'T dont", "A-B a-b 10/10 #1", "\u00c4rger und \u00c4ra", "[UNK] the [PAD]"]
+
+
+def text_fixture(name, text, ids):
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8", delete=False) as f:
+        json.dump(text, f)
+    meta = text_metadata(f.name)
+    os.remove(f.name)
+    meta.update({"test.texts": TEXTS, "test.counts": np.array([len(i) for i in ids], np.int32),
+                 "test.ids": np.array([i for one in ids for i in one], np.int32)})
+    write_gguf(os.path.join(folder, f"words-{name}.gguf"), meta, {})
+    print(f"words-{name}: {ids}")
+
+
+def words():
+    from keras.src.legacy.preprocessing.text import Tokenizer
+    tokenizer = Tokenizer()
+    tokenizer.fit_on_texts(TEXTS[:2] + TEXTS[4:7])
+    text_fixture("tokenizer", tokenizer.word_index, tokenizer.texts_to_sequences(TEXTS))
+    tokenizer = Tokenizer(oov_token="<oov>", lower=False, filters="!?\t\n")
+    tokenizer.fit_on_texts(TEXTS[:2])
+    text_fixture("oov", {"vocab": tokenizer.word_index, "unknown": tokenizer.word_index["<oov>"], "lowercase": False,
+                         "split": "!?"}, tokenizer.texts_to_sequences(TEXTS))
+    layer = layers.TextVectorization()
+    layer.adapt(TEXTS[:2] + TEXTS[4:6])
+    ids = layer(TEXTS).numpy()
+    text_fixture("vectorization", layer.get_vocabulary(), [[int(i) for i in row if i] for row in ids])
+
+
 def nets(count):
     """(name, model with random weights, `count` inputs); imported by tests/keras_nets.py, too"""
     global COUNT
@@ -160,6 +194,7 @@ def main():
     for net in nets(COUNT):
         save(*net)
     classic()
+    words()
 
 
 if __name__ == "__main__":
