@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs nets that others trained: char LSTMs of ml5, a Keras LSTM of TensorFlow Lite's examples, and nn-sentiment.
 
-usage: python3 tests/nets.py SHARED_DIR BUILD_DIR [NN_SENTIMENT]
+usage: python3 tests/nets.py SHARED_DIR BUILD_DIR [NN_SENTIMENT [TFJS]]
 
-SHARED_DIR holds models/real and corpus; NN_SENTIMENT is the unpacked npm package nn-sentiment 1.0.0, without which its
-test is skipped.
+SHARED_DIR holds models/real and corpus; NN_SENTIMENT is the unpacked npm package nn-sentiment 1.0.0, TFJS what
+tools/vectors/tfjs_nets.js made; without them their tests are skipped.
 """
 import array
 import json
@@ -144,20 +144,36 @@ def sentiment(package):
     return f"{len(expected)} texts, largest difference {worst:.1e}"
 
 
+def tensorflow_js(folder):
+    """TensorFlow.js's predictions for all samples of a net."""
+    run("convert", os.path.join(folder, "model.json"), at("tfjs.gguf"))
+    with open(os.path.join(folder, "ids.txt"), encoding="ascii") as f:
+        ids = f.read().split()
+    with open(os.path.join(folder, "expected.txt"), encoding="ascii") as f:
+        want = [float(v) for v in f.read().split()]
+    got = [float(v) for v in run("evaluate", at("tfjs.gguf"), "--ids", ",".join(ids)).split()]
+    require(len(got) == len(want), f"{len(got)} values, expected {len(want)}")
+    worst = max(abs(a - b) for a, b in zip(got, want))
+    require(worst <= EXACT, f"largest difference {worst:.1e}, allowed {EXACT:.0e}")
+    return f"{len(ids)} samples, largest difference {worst:.1e}"
+
+
 def main():
     global shared, build, scratch
-    if len(sys.argv) not in (3, 4):
-        sys.exit("usage: python3 tests/nets.py SHARED_DIR BUILD_DIR [NN_SENTIMENT]")
+    if len(sys.argv) not in (3, 4, 5):
+        sys.exit("usage: python3 tests/nets.py SHARED_DIR BUILD_DIR [NN_SENTIMENT [TFJS]]")
     shared, build = sys.argv[1:3]
     with tempfile.TemporaryDirectory() as scratch:
         for name in BITS:
             case(f"char LSTM {name}", bits_per_character, name)
             case(f"char LSTM {name} writes", char_text, name)
         case("Keras LSTM of TensorFlow Lite's MNIST example", mnist)
-        if len(sys.argv) == 4:
+        if len(sys.argv) > 3:
             case("nn-sentiment", sentiment, sys.argv[3])
         else:
             print("skip nn-sentiment: the package was not given")
+        for name in sorted(os.listdir(sys.argv[4])) if len(sys.argv) > 4 else []:
+            case(f"TensorFlow.js {name}", tensorflow_js, os.path.join(sys.argv[4], name))
     print(f"{counts['ok']} passed, {counts['FAIL']} failed")
     sys.exit(counts["FAIL"] > 0)
 
