@@ -15,7 +15,7 @@ COMPILE  = $(CC) $(CFLAGS) -I. $(BLAS_$(OPENBLAS)) $(LDFLAGS)
 LIBS     = $(BLAS_LIBS_$(OPENBLAS)) $(LDLIBS)
 PROGRAMS = $(BUILD)/generate $(BUILD)/evaluate $(BUILD)/tokenize $(BUILD)/inspect $(BUILD)/quantize \
            $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers \
-           $(BUILD)/charlstm $(BUILD)/sentiment
+           $(BUILD)/charlstm $(BUILD)/sentiment $(BUILD)/convert
 SHARED   = tfm.h $(BUILD)/flags
 TOOL     = $(SHARED) tools/cli.h
 
@@ -57,6 +57,8 @@ $(BUILD)/c_array: tools/c_array.c $(BUILD)/flags
 	$(COMPILE) tools/c_array.c -o $@
 $(BUILD)/attention: examples/attention.c $(SHARED)
 	$(COMPILE) examples/attention.c -o $@ $(LIBS)
+$(BUILD)/convert: tools/convert.c tools/convert_*.h tools/net_write.h tools/json.h tools/gguf_*.h $(TOOL)
+	$(COMPILE) tools/convert.c -o $@ $(LIBS)
 $(BUILD)/charlstm: examples/charlstm.c $(TOOL)
 	$(COMPILE) examples/charlstm.c -o $@ $(LIBS)
 $(BUILD)/sentiment: examples/sentiment.c $(TOOL)
