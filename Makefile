@@ -14,8 +14,8 @@ BLAS_LIBS_1 = -lopenblas
 COMPILE  = $(CC) $(CFLAGS) -I. $(BLAS_$(OPENBLAS)) $(LDFLAGS)
 LIBS     = $(BLAS_LIBS_$(OPENBLAS)) $(LDLIBS)
 PROGRAMS = $(BUILD)/generate $(BUILD)/evaluate $(BUILD)/tokenize $(BUILD)/inspect $(BUILD)/quantize \
-           $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers \
-           $(BUILD)/charlstm $(BUILD)/sentiment $(BUILD)/convert
+           $(BUILD)/convert $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers \
+           $(BUILD)/charlstm $(BUILD)/sentiment
 SHARED   = tfm.h $(BUILD)/flags
 TOOL     = $(SHARED) tools/cli.h
 
@@ -50,6 +50,9 @@ $(BUILD)/inspect: tools/inspect.c $(TOOL)
 	$(COMPILE) tools/inspect.c -o $@ $(LIBS)
 $(BUILD)/quantize: tools/quantize.c tools/gguf_plan.h tools/gguf_choose.h tools/gguf_write.h $(TOOL)
 	$(COMPILE) tools/quantize.c -o $@ $(LIBS)
+$(BUILD)/convert: tools/convert.c tools/convert_*.h tools/net_write.h tools/json.h tools/gguf_plan.h \
+                  tools/gguf_choose.h tools/gguf_write.h $(TOOL)
+	$(COMPILE) tools/convert.c -o $@ $(LIBS)
 $(BUILD)/bench: tools/bench.c tools/bench_ops.h tools/machine.h tools/random_model.h tools/table.h tools/gguf_write.h \
                 tools/gguf_choose.h $(TOOL)
 	$(COMPILE) tools/bench.c -o $@ $(LIBS)
@@ -57,8 +60,6 @@ $(BUILD)/c_array: tools/c_array.c $(BUILD)/flags
 	$(COMPILE) tools/c_array.c -o $@
 $(BUILD)/attention: examples/attention.c $(SHARED)
 	$(COMPILE) examples/attention.c -o $@ $(LIBS)
-$(BUILD)/convert: tools/convert.c tools/convert_*.h tools/net_write.h tools/json.h tools/gguf_*.h $(TOOL)
-	$(COMPILE) tools/convert.c -o $@ $(LIBS)
 $(BUILD)/charlstm: examples/charlstm.c $(TOOL)
 	$(COMPILE) examples/charlstm.c -o $@ $(LIBS)
 $(BUILD)/sentiment: examples/sentiment.c $(TOOL)

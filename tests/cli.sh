@@ -75,7 +75,7 @@ holds() {
 
 # ---- Options, for all programs ----
 
-for p in generate evaluate tokenize inspect quantize bench convert charlstm sentiment; do
+for p in generate evaluate tokenize inspect quantize convert bench charlstm sentiment; do
     holds $p.help "^usage: $p " $p --help
     refuses $p.unknown_option 2 "--nonsense" $p --nonsense
     why="$p -h > /dev/full: not noticed"
@@ -381,6 +381,109 @@ if wanted quantize; then
     why="quantize left a file: $(ls "$dir")"
     ! ls "$dir" | grep -q 'q2\|\.part'
     report quantize.leaves_nothing $?
+fi
+
+# ---- convert ----
+
+# near NAME FILE: $dir/logits holds the floats of FILE, but for the order of additions
+near() {
+    why="$1: the logits differ by more than 1e-4, or in number"
+    [ "$(wc -c < "$2")" -eq "$(wc -c < "$dir/logits")" ] &&
+        { od -A n -v -t f4 "$2"; echo and; od -A n -v -t f4 "$dir/logits"; } | tr -s ' ' '\n' | awk '
+            $1 == "and" { second = 1; next } !/./ { next } !second { want[n++] = $1; next }
+            { d = $1 - want[m++]; if (!(d < 1e-4 && d > -1e-4)) exit 1 } END { if (m != n || n == 0) exit 1 }'
+    report "$1" $?
+}
+# broken NAME FROM TO FILE: a copy of the folder tests/data/hf-llama as $dir/NAME, FROM replaced by TO in its FILE
+broken() {
+    rm -rf "$dir/$1"
+    cp -r tests/data/hf-llama "$dir/$1"
+    sed "s|$2|$3|" "tests/data/hf-llama/$4" > "$dir/$1/$4"
+}
+if wanted convert; then
+    out=$dir/converted.gguf
+    for name in llama gpt2; do
+        run 0 convert tests/data/hf-$name "$out" --type F32 &&
+            run 0 evaluate "$out" --ids "$(cat tests/data/hf-$name/ids)" --logits "$dir/logits"
+        report convert.$name $?
+        near convert.${name}_logits tests/data/hf-$name/logits.f32
+    done
+    for name in llama bert; do
+        run 0 convert tests/data/hf-$name "$out"
+        cp tests/data/hf-$name/text.ids "$dir/want"
+        same convert.${name}_tokenizer tokenize "$out" --add-special -f tests/data/hf-$name/text
+    done
+    holds convert.pooling "bert.pooling_type.* 1$" inspect "$out"
+    run 0 convert tests/data/hf-llama "$out"
+    holds convert.own_type "blk.0.attn_q.weight +BF16 +16x16" inspect "$out"
+    holds convert.chat_template "im_start" inspect "$out"
+    holds convert.end_of_turn "tokenizer.ggml.eos_token_id.* 3$" inspect "$out"
+    run 0 convert tests/data/hf-llama "$dir/f32.gguf" --type F32 && run 0 quantize "$dir/f32.gguf" "$dir/a.gguf" Q8_0 &&
+        run 0 convert tests/data/hf-llama "$dir/b.gguf" --type Q8_0 -t 3 &&
+        why="quantized on the way: not as quantize does" && cmp -s "$dir/a.gguf" "$dir/b.gguf"
+    report convert.quantizes_on_the_way $?
+    header='{"__metadata__":{"a\u0062":"c\nd"},"x":{"dtype":"I64","shape":[],"data_offsets":[0,8]}}'
+    printf "\\$(printf %o ${#header})\\0\\0\\0\\0\\0\\0\\0%sabcdefgh" "$header" > "$dir/one.safetensors"
+    run 0 convert "$dir/one.safetensors" "$out"
+    report convert.safetensors $?
+    holds convert.safetensors_tensor "^  x +I64 +1 8" inspect "$out"
+    holds convert.safetensors_metadata '^  ab +string +"c.nd"' inspect "$out"
+    refuses convert.safetensors_type 1 "U8" convert tests/data/small.safetensors "$out"
+
+    refuses convert.no_input 1 "$dir/none" convert "$dir/none" "$out"
+    refuses convert.no_operand 2 "operand" convert tests/data/hf-llama
+    refuses convert.unknown_type 2 "Q9_9" convert tests/data/hf-llama "$out" --type Q9_9
+    refuses convert.not_gguf_again 1 "GGUF" convert "$llama" "$out"
+    refuses convert.unwritable_output 1 "$dir/none/q" convert tests/data/hf-llama "$dir/none/q"
+    rm -f "$out"
+    broken weights x x config.json
+    rm "$dir/weights/"model*
+    refuses convert.no_weights 1 "model.safetensors" convert "$dir/weights" "$out"
+    broken config "64" "sixty" config.json
+    refuses convert.bad_json 1 "line" convert "$dir/config" "$out"
+    broken family '"model_type": "llama"' '"model_type": "klama"' config.json
+    refuses convert.unknown_architecture 1 "klama" convert "$dir/family" "$out"
+    broken activation '"silu"' '"relu"' config.json
+    refuses convert.other_activation 1 "relu" convert "$dir/activation" "$out"
+    broken heads '"num_attention_heads": 4' '"num_attention_heads": 3' config.json
+    refuses convert.heads_in_no_groups 1 "3 heads" convert "$dir/heads" "$out"
+    broken kv_heads '"num_key_value_heads": 2' '"num_key_value_heads": 4' config.json
+    refuses convert.config_lies_about_heads 1 "blk.0.attn_k.weight: 8x16 in the file, 16x16 needed" \
+        convert "$dir/kv_heads" "$out"
+    broken layers '"num_hidden_layers": 2' '"num_hidden_layers": 3' config.json
+    refuses convert.too_few_layers 1 "blk.2" convert "$dir/layers" "$out"
+    broken layer '"num_hidden_layers": 2' '"num_hidden_layers": 1' config.json
+    refuses convert.too_many_layers 1 "model.layers.1" convert "$dir/layer" "$out"
+    broken vocab '"vocab_size": [0-9]*' '"vocab_size": 100' config.json
+    refuses convert.small_vocabulary 1 "vocab_size" convert "$dir/vocab" "$out"
+    broken huge '"hidden_size": 16' '"hidden_size": 99999999999' config.json
+    refuses convert.huge_width 1 "hidden_size" convert "$dir/huge" "$out"
+    broken rotation '"llama3"' '"dynamic"' config.json
+    refuses convert.unknown_rotation 1 "dynamic" convert "$dir/rotation" "$out"
+    broken shard "model-00002-of" "model-00009-of" model.safetensors.index.json
+    refuses convert.missing_shard 1 "model-00009-of-00002.safetensors" convert "$dir/shard" "$out"
+    broken outside "model-00002-of" "../../model-00002-of" model.safetensors.index.json
+    refuses convert.shard_outside 1 "not the name of a file" convert "$dir/outside" "$out"
+    broken name '"model.norm.weight"' '"model.morn.weight"' model.safetensors.index.json
+    refuses convert.index_names_nothing 1 "model.morn.weight" convert "$dir/name" "$out"
+    broken cut x x config.json
+    head -c 9000 tests/data/hf-llama/model-00001-of-00002.safetensors > "$dir/cut/model-00001-of-00002.safetensors"
+    refuses convert.truncated_shard 1 "model-00001-of-00002.safetensors" convert "$dir/cut" "$out"
+    broken unknown x x config.json
+    shard=model-00002-of-00002.safetensors
+    poke tests/data/hf-llama/$shard "$dir/unknown/$shard" norm.weight -4 0x58
+    rm "$dir/unknown/model.safetensors.index.json"
+    refuses convert.no_index 1 "model.safetensors.index.json" convert "$dir/unknown" "$out"
+    mv "$dir/unknown/$shard" "$dir/unknown/model.safetensors"
+    refuses convert.leftover_tensor 1 "no place" convert "$dir/unknown" "$out"
+    broken words 'p{N}{1,3}' 'p{N}{1,2}' tokenizer.json
+    refuses convert.unknown_pretokenizer 1 "p{N}{1,2}" convert "$dir/words" "$out"
+    broken merges '"type":"BPE"' '"type":"WordLevel"' tokenizer.json
+    refuses convert.unknown_tokenizer 1 "WordLevel" convert "$dir/merges" "$out"
+    head -c 100 tests/data/hf-llama/model-00001-of-00002.safetensors > "$dir/short.bin"
+    refuses convert.no_checkpoint 1 "llama2.c" convert "$dir/short.bin" "$out"
+    why="a failed conversion leaves a file" && [ -z "$(ls "$dir" | grep 'converted.gguf')" ]
+    report convert.nothing_left $?
 fi
 
 # ---- bench: what it prints, never how fast ----

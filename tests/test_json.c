@@ -62,12 +62,15 @@ static void strings(void) {
 static void refused(void) {
     static const struct { const char *text, *error; size_t line, byte; } cases[] = {
         { "", "not a JSON value", 1, 0 }, { "[1,]", "not a JSON value", 1, 3 }, { "[01]", "] is missing", 1, 2 },
-        { "[1", "] is missing", 1, 2 }, { "{\"a\" 1}", ": is missing", 1, 5 }, { "{a: 1}", "a string is missing", 1, 1 },
-        { "{\"a\":1,\n\"b\":2,\n\"a\":3}", "a key twice", 3, 21 }, { "[\n\"\\n\\n\",\nnul]", "not a JSON value", 3, 10 },
+        { "[1", "] is missing", 1, 2 }, { "{\"a\" 1}", ": is missing", 1, 5 },
+        { "{a: 1}", "a string is missing", 1, 1 },
+        { "{\"a\":1,\n\"b\":2,\n\"a\":3}", "a key twice", 3, 21 },
+        { "[\n\"\\n\\n\",\nnul]", "not a JSON value", 3, 10 },
         { "1 2", "something follows", 1, 2 }, { "NaN", "not a JSON value", 1, 0 }, { "\"a", "without an end", 1, 2 },
         { "\"\\x\"", "unknown escape", 1, 2 }, { "\"\\u12g4\"", "four hexadecimal", 1, 5 },
         { "\"\x01\"", "control character", 1, 1 }, { "\"\xff\"", "UTF-8", 1, 1 }, { "\"\xc0\x80\"", "UTF-8", 1, 1 },
-        { "\"\xed\xa0\x80\"", "UTF-8", 1, 1 }, { "\"\xf4\x90\x80\x80\"", "UTF-8", 1, 1 }, { "\"\xe2\x82", "UTF-8", 1, 1 },
+        { "\"\xed\xa0\x80\"", "UTF-8", 1, 1 }, { "\"\xf4\x90\x80\x80\"", "UTF-8", 1, 1 },
+        { "\"\xe2\x82", "UTF-8", 1, 1 },
         { "-", "not a JSON value", 1, 1 }, { "1.", "not a JSON value", 1, 2 }, { "1e", "not a JSON value", 1, 2 }
     };
     char room[256];

@@ -157,6 +157,13 @@ def stories_ids(model):
     return f"{len(ids)} ids"
 
 
+def stories_converted():
+    """llama2.c's checkpoint and tokenizer must become a model with the same text."""
+    out, models = os.path.join(scratch, "stories.gguf"), os.path.join(shared, "models")
+    run("convert", os.path.join(models, "stories260K.bin"), out, "--tokenizer", os.path.join(models, "tok512.bin"))
+    return f"{stories_logits(out)}, {stories_text(out)}"
+
+
 # ---- tokenizers ----
 
 def random_lines(family):
@@ -224,6 +231,7 @@ def main():
         case("stories260K logits", stories_logits, stories)
         case("stories260K text", stories_text, stories)
         case("stories260K ids", stories_ids, stories)
+        case("stories260K.bin converted", stories_converted)
         for family in FAMILIES:
             vocab = os.path.join(shared, "tokenizers", family, "vocab.gguf")
             case(f"tokenizer {family} random", tokenizer_random, vocab, family)

@@ -16,13 +16,12 @@
 /* ---- A lone .safetensors file: its tensors and metadata under their names ---- */
 
 static tfm_string decoded(tfm_string s) {                  /* what a JSON string between its quotes stands for */
-    json_document d;
-    char *text = cli_alloc(s.size + 3, 1);
+    char *text = convert_keep(s.size + 3);
     snprintf(text, s.size + 3, "\"%.*s\"", (int)s.size, s.data);
-    if (!json_read(&d, text, s.size + 2)) cli_fail("\"%.*s\": %s", (int)s.size, s.data, d.error);
-    return d.root->as.text;
+    return convert_json_text("__metadata__", text, s.size + 2)->as.text;
 }
-static void convert_safetensors(convert_job *job, const tfm_file *f) {
+static void convert_safetensors(convert_job *job) {
+    const tfm_file *f = convert_open(job, job->in);
     tfm_string key;
     tfm_value v;
     for (int64_t i = 0; tfm_file_meta_at(f, i, &key, &v); i++) {
@@ -34,7 +33,7 @@ static void convert_safetensors(convert_job *job, const tfm_file *f) {
     }
     tfm_tensor_info t;
     for (int64_t i = 0; tfm_file_tensor_at(f, i, &t); i++) {
-        char *name = cli_alloc(t.name.size + 1, 1);
+        char *name = convert_keep(t.name.size + 1);
         memcpy(name, t.name.data, t.name.size);
         tfm_shape shape = { t.tensor.rank, { 0 } };
         memcpy(shape.dim, t.tensor.dim, sizeof shape.dim);
@@ -43,7 +42,6 @@ static void convert_safetensors(convert_job *job, const tfm_file *f) {
         gguf_plan *p = gguf_plan_add(&job->plans, name, t.tensor.type, shape);
         p->data = p->user = t.tensor.data;
         p->rows = convert_rows;
-        free(name);
     }
 }
 
@@ -59,31 +57,23 @@ static bool is_folder(const char *path) {
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 #else
     char *config = convert_path(path, "config.json");
-    bool found = convert_exists(config);
-    free(config);
-    return found;
+    return convert_exists(config);
 #endif
 }
 static void read_input(convert_job *job) {
-    tfm_error err;
     if (is_folder(job->in)) { convert_hf(job); return; }
     if (ends_with(job->in, ".bin")) { convert_llama2(job); return; }
     if (ends_with(job->in, ".json")) { convert_tfjs(job); return; }
-    tfm_file *f = tfm_file_open(job->in, NULL, &err);
-    if (!f) cli_fail_at(job->in, err.message);
-    if (strcmp(tfm_file_format(f), "safetensors") != 0)
-        cli_fail("%s: is %s; a folder, a .safetensors, a model.json or a .bin of llama2.c can be converted", job->in,
-                 tfm_file_format(f));
-    convert_safetensors(job, f);
+    convert_safetensors(job);
 }
 
 /* The type that most weights have, of those that files can be made of. */
 static const gguf_file_type *usual_type(const gguf_plans *p) {
     int64_t weights[3] = { 0, 0, 0 };   /* f32, f16, bf16 */
     for (size_t i = 0; i < p->count; i++) {
-        tfm_type from = p->list[i].from;
-        if (p->list[i].shape.rank > 1)
-            weights[from == TFM_F16 ? 1 : from == TFM_BF16 ? 2 : 0] += gguf__plan_rows(&p->list[i]) * gguf__plan_width(&p->list[i]);
+        const gguf_plan *t = &p->list[i];
+        int kind = t->from == TFM_F16 ? 1 : t->from == TFM_BF16 ? 2 : 0;
+        if (t->shape.rank > 1) weights[kind] += gguf__plan_rows(t) * gguf__plan_width(t);
     }
     return gguf_file_type_named(weights[1] > weights[0] && weights[1] >= weights[2] ? "F16"
                                 : weights[2] > weights[0] ? "BF16" : "F32");
@@ -127,5 +117,6 @@ int main(int argc, char **argv) {
         cli_fail("%s: what was converted cannot be used: %s", job.in, message);
     }
     cli_commit(f);
+    for (size_t i = 0; i < job.file_count; i++) tfm_file_free(job.files[i]);
     return 0;
 }

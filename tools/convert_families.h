@@ -180,7 +180,8 @@ static const hf_key_rule hf_keys[] = {
 enum {
     HF_PAIRS = 1,                       /* GGUF's architecture rotates neighbouring pairs */
     HF_NORMS_PLUS_ONE = 2,              /* weights of norms are stored less 1 */
-    HF_ENCODER = 4
+    HF_LEARNED = 4,                     /* positions from a table, no rotation */
+    HF_ENCODER = 8
 };
 
 typedef struct hf_family {
@@ -223,7 +224,8 @@ static const hf_family hf_families[] = {
       "{" HF_SILU "}" },
     { "falcon RefinedWeb RefinedWebModel", "falcon", 0, 0, hf_falcon_tensors,
       "{\"max_position_embeddings\": 2048, \"layer_norm_epsilon\": 1e-5}",
-      "{\"activation\": [\"gelu\"], \"alibi\": [false], \"parallel_attn\": [true], \"num_ln_in_parallel_attn\": [1, 2]}" },
+      "{\"activation\": [\"gelu\"], \"alibi\": [false], \"parallel_attn\": [true],"
+      " \"num_ln_in_parallel_attn\": [1, 2]}" },
     { "starcoder2", "starcoder2", 0, 0, hf_starcoder2_tensors, NULL, "{\"hidden_act\": " HF_GELU_TANH "}" },
     { "olmo2", "olmo2", 0, 4, hf_sandwich_tensors, NULL, "{" HF_SILU "}" },
     { "olmoe", "olmoe", 0, 0, hf_common_tensors, NULL,
@@ -231,10 +233,10 @@ static const hf_family hf_families[] = {
     { "smollm3", "smollm3", HF_PAIRS, 0, hf_common_tensors, NULL, "{" HF_SILU ", \"no_rope_layer_interval\": [4]}" },
     { "granite", "granite", HF_PAIRS, 0, hf_common_tensors, NULL, "{" HF_SILU "}" },
     { "granitemoe", "granitemoe", HF_PAIRS, 0, hf_granitemoe_tensors, NULL, "{" HF_SILU "}" },
-    { "gpt2", "gpt2", 0, 0, hf_gpt2_tensors, NULL,
+    { "gpt2", "gpt2", HF_LEARNED, 0, hf_gpt2_tensors, NULL,
       "{\"activation_function\": " HF_GELU_TANH ", \"scale_attn_weights\": [true],"
       " \"scale_attn_by_inverse_layer_idx\": [false], \"add_cross_attention\": [false]}" },
-    { "bert", "bert", HF_ENCODER, 0, hf_bert_tensors, NULL,
+    { "bert", "bert", HF_LEARNED | HF_ENCODER, 0, hf_bert_tensors, NULL,
       "{\"hidden_act\": [\"gelu\"], \"position_embedding_type\": [\"absolute\"], \"is_decoder\": [false]}" }
 };
 

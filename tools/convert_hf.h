@@ -6,7 +6,7 @@
 
 #include "tools/convert_families.h"
 #include "tools/convert_job.h"
-#include "tools/convert_vocab.h"
+#include "tools/convert_vocab_files.h"
 
 typedef struct hf_tensor {              /* of the folder */
     const char *name;
@@ -97,16 +97,13 @@ static void hf_find_family(hf_folder *h) {
         cli_fail("%s: the weights are quantized (%s); only F32, F16 and BF16 are read", path,
                  json_text(hf_path(root, "quantization_config.quant_method")) ?
                  json_text(hf_path(root, "quantization_config.quant_method")) : "quantization_config");
-    free(path);
 }
 /* JSON that stands in our tables. */
 static const json *hf_constant(const char *text) {
-    json_document d;
     size_t n = strlen(text);
-    char *copy = cli_alloc(n + 1, 1);
+    char *copy = convert_keep(n + 1);
     memcpy(copy, text, n);
-    if (!json_read(&d, copy, n)) cli_fail("%s: %s", text, d.error);
-    return d.root;
+    return convert_json_text(text, copy, n);
 }
 static bool hf_equal(const json *a, const json *b) {
     double x, y;
@@ -172,12 +169,12 @@ static void hf_write_windows(const hf_folder *h) {
     const json *types = hf_config(h, "layer_types"), *window = hf_config(h, "sliding_window");
     const json *optional = hf_path(h->config, "use_sliding_window");
     if (!window || (optional && !json_true(optional))) return;
-    int64_t first = hf_whole(h, "max_window_layers", 1), every = h->family->global_every;
-    if (!optional) first = 0;
+    int64_t first = 0, every = h->family->global_every;
+    if (optional) json_int(hf_config(h, "max_window_layers"), &first);
     if (types && json_count(types) != (size_t)h->layers)
         cli_fail("%s/config.json: layer_types has %zu elements for %" PRId64 " layers", h->dir, json_count(types),
                  h->layers);
-    uint8_t *local = cli_alloc((size_t)h->layers, 1);
+    uint8_t *local = convert_keep((size_t)h->layers);
     const json *type = json_first(types);
     bool any = false, usual = true;
     for (int64_t i = 0; i < h->layers; i++, type = type ? type->next : NULL) {
@@ -191,8 +188,15 @@ static void hf_write_windows(const hf_folder *h) {
         if (!usual) gguf_meta_array(&h->job->out, hf_key(h, "attention.sliding_window_pattern"), TFM_VALUE_BOOL, local,
                                     (size_t)h->layers);
     }
-    free(local);
 }
+
+/* What stands in rope_parameters (rope_scaling in older files); what comes last is not supported. */
+enum { HF_FACTOR, HF_LOW, HF_HIGH, HF_ORIGINAL, HF_ATTENTION, HF_FAST, HF_SLOW, HF_ROPE_TYPE, HF_TYPE, HF_MSCALE,
+       HF_MSCALE_ALL, HF_MROPE, HF_ROPE_PATHS };
+static const char *const hf_rope_keys[HF_ROPE_PATHS] = {
+    "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", "attention_factor",
+    "beta_fast", "beta_slow", "rope_type", "type", "mscale", "mscale_all_dim", "mrope_section"
+};
 
 /* A tensor that config.json holds as numbers, or that follows from some. */
 static void hf_add_factors(const hf_folder *h, const char *name, float *values, int64_t count) {
@@ -203,7 +207,7 @@ static void hf_long_factors(const hf_folder *h, const char *name, const char *ke
     const json *list = hf_config(h, key);
     if (json_count(list) != (size_t)dims / 2)
         cli_fail("%s/config.json: %s has %zu numbers, %" PRId64 " needed", h->dir, key, json_count(list), dims / 2);
-    float *values = cli_alloc((size_t)dims / 2, sizeof *values);
+    float *values = convert_keep((size_t)dims / 2 * sizeof *values);
     const json *v = json_first(list);
     for (int64_t i = 0; v; i++, v = v->next) {
         double d;
@@ -215,9 +219,12 @@ static void hf_long_factors(const hf_folder *h, const char *name, const char *ke
 /* Llama 3: frequencies that turn less than low_freq_factor times over the original context are divided by
    `factor`, those that turn more than high_freq_factor times stay, and what lies between is blended. */
 static void hf_llama3_factors(const hf_folder *h, const char *const *at, double base, int64_t dims) {
-    double factor = hf_real(h, at[0], 8), low = hf_real(h, at[1], 1), high = hf_real(h, at[2], 4);
-    double context = hf_real(h, at[3], 8192);
-    float *values = cli_alloc((size_t)dims / 2, sizeof *values);
+    double factor = hf_real(h, at[HF_FACTOR], 0), low = hf_real(h, at[HF_LOW], 0), high = hf_real(h, at[HF_HIGH], 0);
+    double context = hf_real(h, at[HF_ORIGINAL], 0);
+    if (factor <= 0 || context <= 0 || low <= 0 || high <= low)
+        cli_fail("%s/config.json: the rotation of type llama3 needs factor, original_max_position_embeddings and "
+                 "low_freq_factor below high_freq_factor, all above 0", h->dir);
+    float *values = convert_keep((size_t)dims / 2 * sizeof *values);
     for (int64_t i = 0; i < dims / 2; i++) {
         double length = 2 * 3.14159265358979323846 * pow(base, 2.0 * (double)i / (double)dims);
         double share = (context / length - low) / (high - low);
@@ -239,16 +246,15 @@ static void hf_longrope(const hf_folder *h, int64_t dims) {
     hf_long_factors(h, "rope_factors_short.weight", "rope_parameters.short_factor rope_scaling.short_factor", dims);
 }
 /* YaRN: GGUF's readers multiply cos and sin by 1 + 0.1 ln(factor) times attn_factor. */
-static void hf_yarn(const hf_folder *h, double factor, const char *original, const char *attention, const char *fast,
-                    const char *slow) {
-    double usual = factor > 1 ? 1 + 0.1 * log(factor) : 1, magnitude = hf_real(h, attention, usual);
+static void hf_yarn(const hf_folder *h, const char *const *at, double factor) {
+    double usual = factor > 1 ? 1 + 0.1 * log(factor) : 1, magnitude = hf_real(h, at[HF_ATTENTION], usual);
     gguf_meta_string(&h->job->out, hf_key(h, "rope.scaling.type"), "yarn");
     hf_meta_f32(h, "rope.scaling.factor", factor);
     hf_meta_u32(h, "rope.scaling.original_context_length",
-                hf_whole(h, original, hf_whole(h, "max_position_embeddings", 0)));
+                hf_whole(h, at[HF_ORIGINAL], hf_whole(h, "max_position_embeddings", 0)));
     if (fabs(magnitude / usual - 1) > 1e-6) hf_meta_f32(h, "rope.scaling.attn_factor", magnitude / usual);
-    if (hf_config(h, fast)) hf_meta_f32(h, "rope.scaling.yarn_beta_fast", hf_real(h, fast, 32));
-    if (hf_config(h, slow)) hf_meta_f32(h, "rope.scaling.yarn_beta_slow", hf_real(h, slow, 1));
+    if (hf_config(h, at[HF_FAST])) hf_meta_f32(h, "rope.scaling.yarn_beta_fast", hf_real(h, at[HF_FAST], 0));
+    if (hf_config(h, at[HF_SLOW])) hf_meta_f32(h, "rope.scaling.yarn_beta_slow", hf_real(h, at[HF_SLOW], 0));
 }
 /* "rope_parameters.KEY" and its older places, as paths for hf_config. */
 static const char *hf_rope_path(char *out, size_t size, const char *key) {
@@ -256,88 +262,85 @@ static const char *hf_rope_path(char *out, size_t size, const char *key) {
     return out;
 }
 static void hf_write_rope(const hf_folder *h) {
-    static const char *const names[] = { "factor", "low_freq_factor", "high_freq_factor",
-                                         "original_max_position_embeddings", "attention_factor", "beta_fast",
-                                         "beta_slow", "rope_type", "type", "mscale", "mrope_section" };
-    char paths[11][160];
-    const char *at[11];
-    if (!hf_config(h, "rope_parameters rope_theta rope_scaling rotary_emb_base") && !(h->family->is & HF_ENCODER) &&
-        strcmp(h->family->arch, "gpt2") != 0)
-        hf_meta_f32(h, "rope.freq_base", 10000);
-    for (int i = 0; i < 11; i++) at[i] = hf_rope_path(paths[i], sizeof paths[i], names[i]);
-    if (h->family->is & HF_ENCODER || strcmp(h->family->arch, "gpt2") == 0) return;
-    const char *kind = hf_text(h, at[7], hf_text(h, at[8], "default"));
+    char paths[HF_ROPE_PATHS][160];
+    const char *at[HF_ROPE_PATHS];
+    for (int i = 0; i < HF_ROPE_PATHS; i++) at[i] = hf_rope_path(paths[i], sizeof paths[i], hf_rope_keys[i]);
+    const char *kind = hf_text(h, at[HF_ROPE_TYPE], hf_text(h, at[HF_TYPE], "default"));
     double base = hf_real(h, "rope_parameters.full_attention.rope_theta rope_parameters.rope_theta rope_theta "
                           "rotary_emb_base", 10000);
     double local = hf_real(h, "rope_parameters.sliding_attention.rope_theta rope_local_base_freq", base);
     double partial = hf_real(h, "rope_parameters.partial_rotary_factor partial_rotary_factor rotary_pct rope_pct", 1);
-    double factor = hf_real(h, at[0], 1);
+    double factor = hf_real(h, at[HF_FACTOR], 1);
     int64_t dims = (int64_t)((double)h->head_size * partial);
     hf_meta_u32(h, "rope.dimension_count", dims);
     hf_meta_f32(h, "rope.freq_base", base);
     if (local < base || local > base) hf_meta_f32(h, "rope.freq_base_swa", local);
-    if (hf_config(h, at[9]) || hf_config(h, at[10]))
-        cli_fail("%s/config.json: the rotation's %s is not supported", h->dir, hf_config(h, at[9]) ? names[9] : names[10]);
+    for (int i = HF_MSCALE; i < HF_ROPE_PATHS; i++)
+        if (hf_config(h, at[i]))
+            cli_fail("%s/config.json: the rotation's %s is not supported", h->dir, hf_rope_keys[i]);
     if (strcmp(kind, "linear") == 0) {
         gguf_meta_string(&h->job->out, hf_key(h, "rope.scaling.type"), "linear");
         hf_meta_f32(h, "rope.scaling.factor", factor);
     } else if (strcmp(kind, "llama3") == 0) hf_llama3_factors(h, at, base, dims);
     else if (strcmp(kind, "longrope") == 0 || strcmp(kind, "su") == 0) hf_longrope(h, dims);
-    else if (strcmp(kind, "yarn") == 0) hf_yarn(h, factor, at[3], at[4], at[5], at[6]);
+    else if (strcmp(kind, "yarn") == 0) hf_yarn(h, at, factor);
     else if (strcmp(kind, "default") != 0)
         cli_fail("%s/config.json: the rotation's type \"%s\" is not supported", h->dir, kind);
 }
 
-/* Sentence-transformers: how the rows of an encoder's output become one. */
-static void hf_write_pooling(const hf_folder *h) {
-    static const struct { const char *key; uint32_t type; } modes[] = {
-        { "pooling_mode_mean_tokens", 1 }, { "pooling_mode_cls_token", 2 }, { "pooling_mode_lasttoken", 3 }
-    };
-    const json *modules = convert_json_in(h->dir, "modules.json"), *pooling = NULL;
+/* The file must be of this folder. */
+static bool hf_is_file_name(const char *name) { return *name && !strpbrk(name, "/\\") && name[0] != '.'; }
+
+/* Sentence-transformers: which folder says how the rows of an encoder's output become one; NULL: none. */
+static const char *hf_pooling_folder(const hf_folder *h) {
+    const json *modules = convert_json_in(h->dir, "modules.json");
     const char *folder = modules ? NULL : "1_Pooling";
     for (const json *m = json_first(modules); m; m = m->next) {
         const char *type = json_text(json_get(m, "type"));
         if (type && strstr(type, "Pooling")) folder = json_text(json_get(m, "path"));
+        else if (!type || (!strstr(type, "Transformer") && !strstr(type, "Normalize")))
+            cli_fail("%s/modules.json: a module of type %s is not supported", h->dir, type ? type : "none");
     }
-    if (!folder || !*folder || strchr(folder, '/') || folder[0] == '.') return;
-    char *dir = convert_path(h->dir, folder);
-    pooling = convert_json_in(dir, "config.json");
+    return folder && hf_is_file_name(folder) ? convert_path(h->dir, folder) : NULL;
+}
+/* In the older form a truth value for each kind, in the newer one its name. */
+static void hf_write_pooling(const hf_folder *h) {
+    static const struct { const char *key, *mode; uint32_t type; } modes[] = {
+        { "pooling_mode_mean_tokens", "mean", 1 }, { "pooling_mode_cls_token", "cls", 2 },
+        { "pooling_mode_lasttoken", "lasttoken", 3 }
+    };
+    const char *dir = hf_pooling_folder(h);
+    const json *pooling = dir ? convert_json_in(dir, "config.json") : NULL;
     uint32_t type = 0;
     int chosen = 0;
-    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
-        if (json_true(json_get(pooling, modes[i].key))) type = modes[i].type, chosen++;
-    const char *mode = json_text(json_get(pooling, "pooling_mode"));
-    if (mode) type = strcmp(mode, "mean") == 0 ? 1 : strcmp(mode, "cls") == 0 ? 2 : strcmp(mode, "lasttoken") == 0 ? 3 : 0;
-    if (pooling && (!type || chosen > 1)) cli_fail("%s/config.json: only mean, CLS or last-token pooling is supported", dir);
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        if (!json_true(json_get(pooling, modes[i].key)) && !json_is(json_get(pooling, "pooling_mode"), modes[i].mode))
+            continue;
+        type = modes[i].type;
+        chosen++;
+    }
+    if (pooling && chosen != 1) cli_fail("%s/config.json: only mean, CLS or last-token pooling is supported", dir);
     if (pooling) hf_meta_u32(h, "pooling_type", type);
-    free(dir);
 }
 
 /* ---- Weights ---- */
 
-/* The file must be of this folder. */
-static bool hf_is_file_name(const char *name) { return *name && !strpbrk(name, "/\\") && name[0] != '.'; }
-
 static void hf_open_weights(hf_folder *h, const char *name) {
     char *path = convert_path(h->dir, name);
-    tfm_error err;
-    tfm_file *f = tfm_file_open(path, NULL, &err);
-    if (!f) cli_fail_at(path, err.message);
-    if (strcmp(tfm_file_format(f), "safetensors") != 0) cli_fail("%s: is %s, not safetensors", path, tfm_file_format(f));
+    const tfm_file *f = convert_open(h->job, path);
     size_t count = (size_t)tfm_file_tensor_count(f);
     h->tensors = realloc(h->tensors, (h->tensor_count + count + 1) * sizeof *h->tensors);
     if (!h->tensors) cli_fail("%s: out of memory for %zu tensors", path, count);
     for (size_t i = 0; i < count; i++) {
         tfm_tensor_info info;
         tfm_file_tensor_at(f, (int64_t)i, &info);
-        char *copy = cli_alloc(info.name.size + 1, 1);
+        char *copy = convert_keep(info.name.size + 1);
         memcpy(copy, info.name.data, info.name.size);
         tfm_type type = info.tensor.type;
         if (type != TFM_F32 && type != TFM_F16 && type != TFM_BF16 && type != TFM_F64) info.tensor.type = TFM_TYPE_NONE;
         h->tensors[h->tensor_count].name = copy;
         h->tensors[h->tensor_count++].tensor = info.tensor;
     }
-    free(path);
 }
 static int hf_by_name(const void *a, const void *b) {
     return strcmp(((const hf_tensor *)a)->name, ((const hf_tensor *)b)->name);
@@ -346,7 +349,7 @@ static int hf_by_name(const void *a, const void *b) {
 static void hf_open_shards(hf_folder *h, const char *index_path) {
     const json *map = json_get(convert_json(index_path), "weight_map");
     if (!json_count(map)) cli_fail("%s: \"weight_map\" is missing or empty", index_path);
-    const char **opened = cli_alloc(json_count(map), sizeof *opened);
+    const char **opened = convert_keep(json_count(map) * sizeof *opened);
     size_t count = 0, i;
     for (const json *v = json_first(map); v; v = v->next) {
         const char *file = json_text(v);
@@ -355,8 +358,7 @@ static void hf_open_shards(hf_folder *h, const char *index_path) {
         if (i < count) continue;
         char *path = convert_path(h->dir, file);
         if (!convert_exists(path)) cli_fail("%s: %s is in %s, which is not there", index_path, v->key.data, file);
-        free(path);
-        hf_open_weights(h, opened[count++] = file);
+            hf_open_weights(h, opened[count++] = file);
     }
     qsort(h->tensors, h->tensor_count, sizeof *h->tensors, hf_by_name);
     for (i = 1; i < h->tensor_count; i++)
@@ -367,15 +369,13 @@ static void hf_open_shards(hf_folder *h, const char *index_path) {
         if (!bsearch(&wanted, h->tensors, h->tensor_count, sizeof wanted, hf_by_name))
             cli_fail("%s: %s is not in %s", index_path, v->key.data, json_text(v));
     }
-    free((void *)opened);
 }
 static void hf_find_weights(hf_folder *h) {
-    char *one = convert_path(h->dir, "model.safetensors"), *index = convert_path(h->dir, "model.safetensors.index.json");
+    char *one = convert_path(h->dir, "model.safetensors");
+    char *index = convert_path(h->dir, "model.safetensors.index.json");
     if (convert_exists(one)) hf_open_weights(h, "model.safetensors");
     else if (convert_exists(index)) hf_open_shards(h, index);
     else cli_fail("%s: neither model.safetensors nor model.safetensors.index.json is there", h->dir);
-    free(one);
-    free(index);
     qsort(h->tensors, h->tensor_count, sizeof *h->tensors, hf_by_name);
 }
 
@@ -416,7 +416,8 @@ static const char *hf_bare_name(const char *name) {
 
 /* The row of the parts, counted through all of them, that row r of the output is. */
 static int64_t hf_source_row(const hf_output *o, int64_t r) {
-    int64_t size = o->size, head = size ? r / size : 0, at = size ? r % size : 0, each = o->groups ? o->heads / o->groups : 0;
+    int64_t size = o->size, each = o->groups ? o->heads / o->groups : 0;
+    int64_t head = size ? r / size : 0, at = size ? r % size : 0;
     switch (o->change) {
         case HF_ROTATED: return head * size + at % 2 * (size / 2) + at / 2;
         case HF_GROUPED:
@@ -445,7 +446,8 @@ static tfm_tensor hf_rows(tfm_context *c, const gguf_plan *p, int64_t begin, int
         if (o->count > 1) part = tfm_reshape(c, o->parts[row / rows], tfm_shape2(rows, width));
         if (n > rows - inside) n = rows - inside;
         tfm_tensor x = tfm_to_f32(c, tfm_slice(c, part, 0, inside, inside + n));
-        if (tfm_status_of(c) == TFM_OK) memcpy((float *)out.data + (r - begin) * width, x.data, (size_t)(n * width) * 4);
+        if (tfm_status_of(c) == TFM_OK)
+            memcpy((float *)out.data + (r - begin) * width, x.data, (size_t)(n * width) * sizeof(float));
         tfm_arena_rewind(c, mark);
     }
     for (int64_t i = 0; o->add > 0 && out.data && i < tfm_count(out); i++) ((float *)out.data)[i] += o->add;
@@ -459,7 +461,7 @@ static hf_output *hf_output_named(hf_folder *h, const char *name, hf_change chan
         h->outputs = realloc(h->outputs, (2 * h->output_count + 1) * sizeof *h->outputs);
         if (!h->outputs) cli_fail("%s: out of memory for %zu tensors", h->dir, h->output_count);
     }
-    hf_output *o = cli_alloc(1, sizeof *o);
+    hf_output *o = convert_keep(sizeof *o);
     snprintf(o->name, sizeof o->name, "%s", name);
     o->change = change;
     h->outputs[h->output_count++] = o;
@@ -474,7 +476,8 @@ static void hf_take(hf_folder *h, const hf_tensor *t, const hf_tensor_rule *rule
     if (t->tensor.type == TFM_TYPE_NONE)
         cli_fail("%s: %s: only tensors of type F32, F16, BF16 and F64 are read", h->dir, t->name);
     if (m->layer >= h->layers)
-        cli_fail("%s: %s: there is no layer %" PRId64 ", num_hidden_layers is %" PRId64, h->dir, t->name, m->layer, h->layers);
+        cli_fail("%s: %s: there is no layer %" PRId64 ", num_hidden_layers is %" PRId64, h->dir, t->name,
+                 m->layer, h->layers);
     hf_output *o = hf_output_named(h, name, rule->change);
     int64_t index = rule->change == HF_STACKED ? m->index : 0;
     if (index >= o->count) {
@@ -504,7 +507,8 @@ static tfm_shape hf_shape_of(const hf_folder *h, hf_output *o) {
     tfm_shape shape = { first->rank, { 0 } };
     bool halves = o->change == HF_FIRST_HALF || o->change == HF_SECOND_HALF;
     for (int64_t i = 0; i < o->count; i++) {
-        if (!o->parts[i].rank) cli_fail("%s: %s: number %" PRId64 " of %" PRId64 " is missing", h->dir, o->name, i, o->count);
+        if (!o->parts[i].rank)
+            cli_fail("%s: %s: number %" PRId64 " of %" PRId64 " is missing", h->dir, o->name, i, o->count);
         if (o->parts[i].rank != first->rank || tfm_count(o->parts[i]) != tfm_count(*first) ||
             o->parts[i].dim[0] != first->dim[0] || o->parts[i].type != first->type)
             cli_fail("%s: %s: number %" PRId64 " has another shape or type than number 0", h->dir, o->name, i);
@@ -513,7 +517,8 @@ static tfm_shape hf_shape_of(const hf_folder *h, hf_output *o) {
     if (o->change == HF_TURNED && first->rank == 2) shape = tfm_shape2(first->dim[1], first->dim[0]);
     if (o->change == HF_STACKED) {
         if (first->rank > 2) cli_fail("%s: %s: parts of rank %d, at most 2", h->dir, o->name, first->rank);
-        shape = first->rank == 1 ? tfm_shape2(o->count, first->dim[0]) : tfm_shape3(o->count, first->dim[0], first->dim[1]);
+        shape = first->rank == 1 ? tfm_shape2(o->count, first->dim[0])
+                                 : tfm_shape3(o->count, first->dim[0], first->dim[1]);
     }
     if (halves) {
         if (first->rank != 3 || first->dim[1] % 2)
@@ -529,8 +534,9 @@ static void hf_set_heads(const hf_folder *h, hf_output *o) {
     o->size = h->head_size;
     o->heads = h->heads;
     o->groups = h->kv_heads;
-    if (o->heads % o->groups) cli_fail("%s/config.json: %" PRId64 " heads are no multiple of %" PRId64 " key/value heads",
-                                       h->dir, o->heads, o->groups);
+    if (o->heads % o->groups)
+        cli_fail("%s/config.json: %" PRId64 " heads are no multiple of %" PRId64 " key/value heads", h->dir, o->heads,
+                 o->groups);
     int64_t rows = o->parts[0].dim[0], want = grouped ? (o->heads + 2 * o->groups) * o->size : o->size;
     if (grouped ? rows != want : rows % want || o->size % 2)
         cli_fail("%s: %s: %" PRId64 " rows, %s%" PRId64 " needed for heads of %" PRId64, h->dir, o->name, rows,
@@ -573,14 +579,13 @@ static void convert_hf(convert_job *job) {
     while (n > 1 && h.dir[n - 1] == '/') n--;
     const char *name = h.dir + n;
     while (name > h.dir && name[-1] != '/') name--;
-    char *copy = cli_alloc(n + 1, 1);
+    char *copy = convert_keep(n + 1);
     memcpy(copy, name, (size_t)(h.dir + n - name));
     gguf_meta_string(&job->out, "general.architecture", h.family->arch);
     gguf_meta_string(&job->out, "general.name", copy);
-    free(copy);
     hf_write_keys(&h);
     hf_write_windows(&h);
-    hf_write_rope(&h);
+    if (!(h.family->is & HF_LEARNED)) hf_write_rope(&h);
     if (h.family->is & HF_ENCODER) hf_write_pooling(&h);
     hf_find_weights(&h);
     hf_plan_tensors(&h);

@@ -20,7 +20,22 @@ typedef struct convert_job {
     gguf_writer out;
     gguf_plans plans;
     bool (*check)(const char *path, tfm_error *err);       /* can the written file be used? NULL: not asked */
+    tfm_file **files;                   /* kept open for the plans */
+    size_t file_count;
 } convert_job;
+
+/* Opens a .safetensors file, which stays open. */
+static inline const tfm_file *convert_open(convert_job *job, const char *path) {
+    tfm_error err;
+    tfm_file *f = tfm_file_open(path, NULL, &err);
+    if (!f) cli_fail_at(path, err.message);
+    if (strcmp(tfm_file_format(f), "safetensors") != 0)
+        cli_fail("%s: is %s, not safetensors", path, tfm_file_format(f));
+    job->files = realloc(job->files, (job->file_count + 1) * sizeof *job->files);
+    if (!job->files) cli_fail("%s: out of memory", path);
+    job->files[job->file_count++] = f;
+    return f;
+}
 
 static inline bool convert_check_model(const char *path, tfm_error *err) {
     tfm_model *m = tfm_model_open(path, NULL, err);
@@ -28,11 +43,20 @@ static inline bool convert_check_model(const char *path, tfm_error *err) {
     return m != NULL;
 }
 
-/* "DIR/NAME" in memory of its own. */
+/* Memory, zeroed, that stays until the program ends; all of it can be seen from here. */
+typedef struct convert_memory { struct convert_memory *next; } convert_memory;
+static inline void *convert_keep(size_t size) {
+    static convert_memory *all;
+    convert_memory *m = cli_alloc(1, sizeof *m + size);
+    m->next = all;
+    all = m;
+    return m + 1;
+}
+/* "DIR/NAME" */
 static inline char *convert_path(const char *dir, const char *name) {
-    size_t n = strlen(dir);
-    char *path = cli_alloc(n + strlen(name) + 2, 1);
-    sprintf(path, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+    size_t n = strlen(dir), size = n + strlen(name) + 2;
+    char *path = convert_keep(size);
+    snprintf(path, size, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
     return path;
 }
 static inline bool convert_exists(const char *path) {
@@ -40,20 +64,22 @@ static inline bool convert_exists(const char *path) {
     if (f) fclose(f);
     return f != NULL;
 }
-/* The value in a JSON file, which stays in memory. */
+/* Reads JSON; where: for messages. */
+static inline const json *convert_json_text(const char *where, char *text, size_t size) {
+    struct { json_document d; char *text; } *k = convert_keep(sizeof *k);
+    k->text = text;
+    if (!json_read(&k->d, text, size)) cli_fail("%s: line %zu: %s", where, k->d.line, k->d.error);
+    return k->d.root;
+}
 static inline const json *convert_json(const char *path) {
-    json_document d;
     size_t size;
     char *text = cli_read(path, &size);
-    if (!json_read(&d, text, size)) cli_fail("%s: line %zu: %s", path, d.line, d.error);
-    return d.root;
+    return convert_json_text(path, text, size);
 }
 /* The same of a file in a folder; NULL: there is none. */
 static inline const json *convert_json_in(const char *dir, const char *name) {
     char *path = convert_path(dir, name);
-    const json *v = convert_exists(path) ? convert_json(path) : NULL;
-    free(path);
-    return v;
+    return convert_exists(path) ? convert_json(path) : NULL;
 }
 
 /* All bytes of a file, mapped where that can be done; they stay. */

@@ -3,7 +3,7 @@
 #ifndef CONVERT_LLAMA2_H
 #define CONVERT_LLAMA2_H
 
-#include "tools/convert_vocab.h"
+#include "tools/convert_vocab_files.h"
 
 typedef struct llama2_file {
     const char *path;
@@ -20,17 +20,20 @@ static void llama2_header(llama2_file *f) {
     if (f->size >= 8) memcpy(&magic, f->data, 4), memcpy(&version, f->data + 4, 4);
     bool newer = magic == 0x616b3432;
     if (newer && version != 1)
-        cli_fail("%s: version %u of llama2.c's checkpoints; only the first two, of f32 weights, are read", f->path, version);
-    if (f->size < (newer ? 256u : 28u)) cli_fail("%s: %" PRIu64 " bytes are no checkpoint of llama2.c", f->path, f->size);
+        cli_fail("%s: version %u of llama2.c's checkpoints; only 0 and 1, of f32 weights, are read", f->path, version);
+    if (f->size < (newer ? 256u : 28u))
+        cli_fail("%s: %" PRIu64 " bytes are no checkpoint of llama2.c", f->path, f->size);
     memcpy(n, f->data + (newer ? 8 : 0), sizeof n);
     f->tied = newer ? f->data[36] != 0 : n[5] > 0;
     if (!newer && n[5] < 0 && n[5] > INT32_MIN) n[5] = -n[5];          /* a sign for an output matrix of its own */
     for (int i = 0; i < 7; i++)
-        if (n[i] < 1 || n[i] > 1 << 24) cli_fail("%s: number %d of its header is %d; no checkpoint of llama2.c", f->path, i + 1, n[i]);
+        if (n[i] < 1 || n[i] > 1 << 24)
+            cli_fail("%s: number %d of its header is %d; no checkpoint of llama2.c", f->path, i + 1, n[i]);
     f->width = (uint64_t)n[0], f->hidden = (uint64_t)n[1], f->layers = (uint64_t)n[2], f->heads = (uint64_t)n[3];
     f->kv_heads = (uint64_t)n[4], f->vocab = (uint64_t)n[5], f->context = (uint64_t)n[6];
     if (f->width % f->heads || f->heads % f->kv_heads || f->layers > 65536)
-        cli_fail("%s: width %d, %d heads, %d key/value heads and %d layers do not go together", f->path, n[0], n[3], n[4], n[2]);
+        cli_fail("%s: width %d, %d heads, %d key/value heads and %d layers do not go together", f->path, n[0], n[3],
+                 n[4], n[2]);
     f->at = newer ? 256 : 28;
 }
 /* The next tensor, one of `layers` with a number in its name, or a single one (layers 0). */
@@ -60,9 +63,9 @@ static void llama2_weights(llama2_file *f, convert_job *job, bool newer) {
         { "ffn_norm", norm, false }, { "ffn_gate", tfm_shape2(h, d), false }, { "ffn_down", tfm_shape2(d, h), false },
         { "ffn_up", tfm_shape2(h, d), false }, { "output_norm", norm, true }
     };
-    static const int old_order[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }, new_order[] = { 1, 6, 10, 0, 2, 3, 4, 5, 7, 8, 9 };
+    static const int new_order[] = { 1, 6, 10, 0, 2, 3, 4, 5, 7, 8, 9 };       /* the older form: as above */
     for (int i = 0; i < 11; i++) {
-        int k = newer ? new_order[i] : old_order[i];
+        int k = newer ? new_order[i] : i;
         llama2_take(f, job, order[k].name, order[k].single ? 0 : f->layers, order[k].shape);
     }
     if (!newer) f->at += f->context * (f->width / f->heads) * 4;       /* cosines and sines: we compute them */
