@@ -63,24 +63,6 @@ static bool on_id(void *user, int32_t id) {
     return printf((*printed)++ ? " %d" : "%d", (int)id) > 0 && fflush(stdout) == 0 && !cli_interrupted;
 }
 
-/* The shipped model lies below the current directory or, from build/, beside the program's. */
-static const char *shipped_model(const char *self, char *path, size_t size) {
-    const char *slash = strrchr(self, '/');
-    FILE *f = fopen(SHIPPED, "rb");
-    if (f) fclose(f);
-    if (f || !slash) return SHIPPED;
-    snprintf(path, size, "%.*s/../%s", (int)(slash - self), self, SHIPPED);
-    return path;
-}
-
-static uint64_t random_seed(void) {
-    uint64_t seed = 0;
-    FILE *f = fopen("/dev/urandom", "rb");
-    if (!f || fread(&seed, sizeof seed, 1, f) != 1) seed = (uint64_t)time(NULL) ^ (uint64_t)(cli_seconds() * 1e9);
-    if (f) fclose(f);
-    return seed;
-}
-
 /* What loading, the prompt and the new tokens took, on stderr; t: when each of them began, and the end. */
 static void print_figures(const char *path, const tfm_model *model, int64_t prompt, int64_t generated,
                           const double t[4]) {
@@ -106,7 +88,7 @@ static void print_figures(const char *path, const tfm_model *model, int64_t prom
 
 int main(int argc, char **argv) {
     char beside[4096];
-    const char *path = shipped_model(argv[0], beside, sizeof beside);
+    const char *path = cli_shipped(argv[0], SHIPPED, beside, sizeof beside);
     if (cli_parse(&program, argc, argv) > 0) path = argv[0];
     size_t size;
     char *text = cli_text(o.prompt, o.file, &size);
@@ -144,7 +126,7 @@ int main(int argc, char **argv) {
     if (o.echo && !o.ids) on_text(NULL, text, size);
     tfm_generate_opts opts = {
         .sampling = { .temperature = o.temperature, .top_k = (int)o.top_k, .top_p = o.top_p, .min_p = o.min_p,
-                      .repeat_penalty = o.repeat_penalty, .seed = o.seed.given ? o.seed.value : random_seed() },
+                      .repeat_penalty = o.repeat_penalty, .seed = o.seed.given ? o.seed.value : cli_random_seed() },
         .max_tokens = o.tokens, .raw_bytes = true, .on_token = o.ids ? on_id : NULL, .generated = &generated
     };
     tfm_finish finish = TFM_FINISH_LENGTH;                 /* -n 0: to the API that is no limit */

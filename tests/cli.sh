@@ -75,7 +75,7 @@ holds() {
 
 # ---- Options, for all programs ----
 
-for p in generate evaluate tokenize inspect quantize convert bench; do
+for p in generate evaluate tokenize inspect quantize convert bench charlstm sentiment; do
     holds $p.help "^usage: $p " $p --help
     refuses $p.unknown_option 2 "--nonsense" $p --nonsense
     why="$p -h > /dev/full: not noticed"
@@ -645,6 +645,74 @@ same attention.result attention
 printf '%s\n' "  0.1760   0.2845   0.5394" "  0.2565   0.3312   0.4123" "  0.4197   0.3438   0.2365" \
     "  0.3588   0.3405   0.3006" "  0.3530   0.3492   0.2978" > "$dir/want"
 same layers.result layers
+
+# ---- Nets of layers: convert, evaluate, sentiment, charlstm ----
+
+# near NAME FILE: the numbers of $dir/out are those of FILE within 1e-5
+near() {
+    why="$(head -c 200 "$dir/out") is not $(head -c 200 "$2")"
+    tr ' ' '\n' < "$dir/out" > "$dir/got"
+    tr ' ' '\n' < "$2" | paste "$dir/got" - | awk 'NF != 2 || $1 - $2 > 1e-5 || $2 - $1 > 1e-5 { bad = 1 }
+        END { exit bad || NR == 0 }'
+    report "$1" $?
+}
+for net in graph sequences stacked uint8; do
+    wanted "convert.tfjs_$net" || continue
+    folder=tests/data/tfjs/$net
+    run 0 convert "$folder/model.json" "$dir/net.gguf" &&
+        run 0 evaluate "$dir/net.gguf" --ids "$(paste -s -d , "$folder/ids.txt")"
+    near "convert.tfjs_$net" "$folder/expected.txt"
+done
+damaged() {                             # damaged NAME TEXT SED_SCRIPT: a model.json changed so is refused with TEXT
+    mkdir -p "$dir/tfjs"
+    cp tests/data/tfjs/graph/* "$dir/tfjs"
+    sed "$3" tests/data/tfjs/graph/model.json > "$dir/tfjs/model.json"
+    refuses "convert.tfjs_$1" 1 "$2" convert "$dir/tfjs/model.json" "$dir/none.gguf"
+    [ -e "$dir/none.gguf" ] && { why="$1 left a file"; report "convert.tfjs_$1_leaves_nothing" 1; }
+}
+damaged layer "Conv1D is not supported" 's/"class_name":"Dropout"/"class_name":"Conv1D"/'
+damaged activation "the activation 'mish' is not supported" 's/"activation":"selu"/"activation":"mish"/'
+damaged weight "its weight kernel is missing" 's|"dense_Dense1/kernel"|"dense_Dense1/kernels"|'
+damaged unused_weight "belongs to no layer" 's/"Embedding"/"Dropout"/'
+damaged dtype "its dtype is not float32" 's/"shape":\[11,5\],"dtype":"float32"/"shape":[11,5],"dtype":"int32"/'
+damaged shape "bytes" 's/"shape":\[11,5\]/"shape":[11,6]/'
+damaged shape_overflow "its shape is none" 's/"shape":\[11,5\]/"shape":[99999999999,5]/'
+damaged shape_empty "0 elements" 's/"shape":\[11,5\]/"shape":[0,5]/'
+damaged path "outside its folder" 's,"group1-shard1of2.bin","/dev/zero",'
+damaged path_up "outside its folder" 's,"group1-shard1of2.bin","../x",'
+damaged shard "No such file" 's,"group1-shard1of2.bin","none",'
+damaged read "is read before it is there" 's/"inbound_nodes":\[\[\["[a-z_A-Z0-9]*"/"inbound_nodes":[[["nobody"/'
+damaged json "line 1" 's/}$//'
+damaged graph_model "only layers-format models convert" 's/"format":"layers-model"/"format":"graph-model"/'
+damaged nothing "neither modelTopology" 's/.*/{}/'
+damaged return_state "return_state is not supported" 's/"return_state":false/"return_state":true/'
+run 0 convert tests/data/tfjs/graph/model.json "$dir/net.gguf"
+refuses evaluate.net_greedy 2 "--greedy" evaluate "$dir/net.gguf" --ids 1,2,3,4,5,6,7 --greedy 1
+refuses evaluate.net_too_few 1 "8 ids are no whole number of samples of 7" evaluate "$dir/net.gguf" --ids 1,2,3,4,5,6,7,8
+refuses evaluate.net_id 1 "token id 11" evaluate "$dir/net.gguf" --ids 1,2,3,4,5,6,11
+refuses evaluate.net_numbers 1 "takes ids" evaluate "$dir/net.gguf" --input README.md
+refuses evaluate.input_of_model 1 "is no net of layers" evaluate "$tiny" --input README.md
+refuses sentiment.no_words 1 "no tokenizer" sentiment -m "$dir/net.gguf" good
+refuses sentiment.model 1 "architecture" sentiment -m "$tiny" good
+refuses charlstm.model 1 "architecture" charlstm "$tiny"
+refuses charlstm.both 2 "--bpc" charlstm -p a --bpc README.md
+printf '{"vocab": {"bad": 1, "good": 2}, "unknown": 0, "alone": "!", "labels": ["no", "so", "yes"]}' > "$dir/text.json"
+if wanted sentiment; then
+    run 0 convert tests/data/tfjs/graph/model.json "$dir/net.gguf" --tokenizer "$dir/text.json"
+    keep evaluate "$dir/net.gguf" --ids 2,0,1,0,0,0,0
+    set -- $(cat "$dir/want")
+    printf 'no %.4f so %.4f yes %.4f\n' "$1" "$2" "$3" > "$dir/want"
+    same sentiment.padded sentiment -m "$dir/net.gguf" --all "Good or BAD"
+    printf 'Good or BAD\n\nGood or BAD' > "$dir/lines"
+    "$build/sentiment" -m "$dir/net.gguf" --all < "$dir/lines" > "$dir/out" 2> "$dir/err"
+    why="sentiment on three lines: $(cat "$dir/out")"
+    [ "$(wc -l < "$dir/out")" -eq 3 ] && [ "$(grep -cxF "$(cat "$dir/want")" "$dir/out")" -eq 2 ]
+    report sentiment.lines $?
+    keep evaluate "$dir/net.gguf" --ids 1,1,2,1,2,1,2
+    prints evaluate.words "$(cat "$dir/want")\n" evaluate "$dir/net.gguf" -p "bad bad good bad good bad good"
+    refuses sentiment.vocabulary 1 "\"good\" has no id" convert tests/data/tfjs/graph/model.json "$dir/none.gguf" \
+        --tokenizer "$(printf '{"good": -1}' > "$dir/t.json"; echo "$dir/t.json")"
+fi
 
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

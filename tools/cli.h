@@ -494,4 +494,22 @@ static inline int32_t *cli_tokenize(tfm_context *c, const tfm_tokenizer *t, cons
     }
 }
 
+/* A file of the repository lies below the current directory or, from build/, beside the program's. */
+static inline const char *cli_shipped(const char *self, const char *name, char *path, size_t size) {
+    const char *slash = strrchr(self, '/');
+    FILE *f = fopen(name, "rb");
+    if (f) fclose(f);
+    if (f || !slash) return name;
+    snprintf(path, size, "%.*s/../%s", (int)(slash - self), self, name);
+    return path;
+}
+
+static inline uint64_t cli_random_seed(void) {
+    uint64_t seed = 0;
+    FILE *f = fopen("/dev/urandom", "rb");
+    if (!f || fread(&seed, sizeof seed, 1, f) != 1) seed = (uint64_t)time(NULL) ^ (uint64_t)(cli_seconds() * 1e9);
+    if (f) fclose(f);
+    return seed;
+}
+
 #endif

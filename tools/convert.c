@@ -10,6 +10,8 @@
 #include "tools/convert_hf.h"
 #include "tools/convert_job.h"
 #include "tools/convert_llama2.h"
+#include "tools/net_write.h"
+#include "tools/convert_tfjs.h"
 
 /* ---- A lone .safetensors file: its tensors and metadata under their names ---- */
 
@@ -61,8 +63,7 @@ static bool is_folder(const char *path) {
 static void read_input(convert_job *job) {
     if (is_folder(job->in)) { convert_hf(job); return; }
     if (ends_with(job->in, ".bin")) { convert_llama2(job); return; }
-    if (ends_with(job->in, ".json"))
-        cli_fail("%s: a model.json of TensorFlow.js is not read yet", job->in);     /* convert_tfjs(job) */
+    if (ends_with(job->in, ".json")) { convert_tfjs(job); return; }
     convert_safetensors(job);
 }
 
@@ -86,13 +87,14 @@ int main(int argc, char **argv) {
         { "--type", CLI_TEXT, &type, 0, 0, "TYPE", "F32, F16, BF16, Q8_0, Q4_0, Q4_K_M or Q6_K; default: that of\n"
           "most weights of IN. Which tensor gets which, llama.cpp's\nrules say" },
         { "--tokenizer", CLI_TEXT, &job.tokenizer, 0, 0, "FILE", "tokenizer.json, SentencePiece's tokenizer.model or\n"
-          "llama2.c's tokenizer.bin; default: that of the folder" },
+          "llama2.c's tokenizer.bin; default: that of the folder. For a\nmodel.json a vocabulary as keras2gguf.py takes it" },
         { "-t", CLI_WHOLE, &threads, 1, 256, "THREADS", "default: the CPUs" },
         { NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL }
     };
     const cli_program program = { "convert", "IN OUT.gguf", 2, 2,
         "Writes the model IN as a GGUF file. IN is a Hugging Face folder (config.json, safetensors,\n"
-        "tokenizer), a .safetensors file, or a .bin checkpoint of llama2.c.", options };
+        "tokenizer), a .safetensors file, a .bin checkpoint of llama2.c, a layers model of TensorFlow.js\n"
+        "(model.json and its shards) or a char LSTM as ml5.js has it (manifest.json).", options };
     cli_parse(&program, argc, argv);
     const gguf_file_type *to = type ? gguf_file_type_named(type) : NULL;
     if (type && !to) cli_usage("--type %s: no such type; F32, F16, BF16, Q8_0, Q4_0, Q4_K_M and Q6_K are", type);

@@ -13,7 +13,7 @@ typedef struct tfjs_weight {
     tfm_shape shape;
     size_t count;
     const unsigned char *data;
-    bool used, owns;                    /* owns: data is malloc'd, to be freed with this one */
+    bool used;
 } tfjs_weight;
 
 typedef struct tfjs_model {
@@ -40,11 +40,6 @@ static inline char *tfjs_beside(const char *path, const char *name) {
     memcpy(full, path, folder);
     strcpy(full + folder, name);
     return full;
-}
-static inline void tfjs_read_json(const char *path, json_document *d, char **text) {
-    size_t size;
-    *text = cli_read(path, &size);
-    if (!json_read(d, *text, size)) cli_fail("%s: line %zu: %s", path, d->line, d->error);
 }
 static inline float tfjs_value(const tfjs_weight *w, size_t i) {
     static const unsigned sizes[4] = { 4, 2, 2, 1 };
@@ -113,7 +108,6 @@ static inline void tfjs_read_group(tfjs_model *m, const json *group) {
             cli_fail("%s: weight %.80s needs bytes %zu to %zu, the shards have %zu", m->path, w->name.data, used,
                      used + need, size);
         w->data = bytes + used;
-        w->owns = used == 0;
         used += need;
     }
     if (used != size || !used) cli_fail("%s: the weights take %zu bytes, the shards have %zu", m->path, used, size);
@@ -189,7 +183,8 @@ static inline const char *tfjs_activation(const tfjs_model *m, const char *layer
     if (json_is(v, "hard_sigmoid") && m->keras_3) return "hard_sigmoid_2";
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (json_is(v, names[i])) return names[i];
-    cli_fail("%s: layer %s: the activation '%.40s' is not supported", m->path, layer, json_text(v) ? json_text(v) : "?");
+    const char *name = json_text(v) ? json_text(v) : "?";
+    cli_fail("%s: layer %s: the activation '%.40s' is not supported", m->path, layer, name);
 }
 static inline void tfjs_refuse(const tfjs_model *m, const char *layer, const json *config, const char *key, bool when) {
     if (when) cli_fail("%s: layer %s: its option %s is not supported", m->path, layer, key);
@@ -447,7 +442,6 @@ static inline void tfjs_read_checkpoint(tfjs_model *m, const json *manifest) {
         for (int i = 0; i < w->shape.rank; i++) w->count *= (size_t)w->shape.dim[i];
         char *path = tfjs_beside(m->path, file);
         w->data = (unsigned char *)cli_read(path, &size);
-        w->owns = true;
         if (size != w->count * 4 || !size) cli_fail("%s: %zu bytes, %zu needed", path, size, w->count * 4);
         free(path);
         m->weight_count++;
@@ -489,12 +483,15 @@ static inline void tfjs_checkpoint(tfjs_model *m) {
     tfjs_matrix(m, "weight", w, 0, (size_t)w->shape.dim[0], tfjs_plain, 1);
     tfjs_vector(m, "bias", tfjs_checkpoint_find(m, "rnnlm/softmax_b", -1, none, 1), 0, tfjs_plain, 1);
 }
-/* The characters in the order of their ids: {"a": 4, ...}, each id once. */
-static inline tfm_string *tfjs_characters(const char *path, const json *vocab, size_t *count) {
-    *count = json_count(vocab);
+/* The characters in the order of their ids: {"a": 4, ...}, each once. */
+static inline tfm_string *tfjs_characters(const char *path, const json *list, size_t *count) {
+    *count = json_count(list);
     tfm_string *chars = cli_alloc(*count, sizeof *chars);
-    for (const json *v = json_first(vocab); v; v = v->next) {
+    for (const json *v = json_first(list); v; v = v->next) {
         int64_t id;
+        size_t length = 0;              /* in characters */
+        for (size_t i = 0; i < v->key.size; i++) length += (v->key.data[i] & 0xc0) != 0x80;
+        if (length != 1) cli_fail("%s: '%.20s' is not one character; --tokenizer takes another file", path, v->key.data);
         if (!json_int(v, &id) || id < 0 || (size_t)id >= *count || chars[id].data)
             cli_fail("%s: '%.20s' has no id of its own below %zu", path, v->key.data, *count);
         chars[id] = v->key;
@@ -504,44 +501,31 @@ static inline tfm_string *tfjs_characters(const char *path, const json *vocab, s
 
 /* ---- The entry ---- */
 
-/* Converts IN, a model.json or a manifest.json. tokenizer: a file of keras2gguf.py's --tokenizer, or NULL; of a
-   checkpoint another vocab.json than that beside it. */
-static inline void convert_tfjs(const char *in, const char *out, const char *tokenizer, tfm_type type) {
-    tfjs_model *m = cli_alloc(1, sizeof *m);
-    json_document d, t;
-    char *text, *vocab = NULL, *beside = NULL;
-    size_t char_count = 0;
-    tfm_string *chars = NULL;
-    m->path = m->net.in = in;
-    tfjs_read_json(in, &d, &text);
-    bool checkpoint = json_get(json_get(d.root, "embedding"), "filename") != NULL;
-    if (json_is(json_get(d.root, "format"), "graph-model"))
-        cli_fail("%s: a graph model; only layers-format models convert", in);
-    if (!checkpoint && !json_get(d.root, "modelTopology"))
-        cli_fail("%s: no model of TensorFlow.js: no modelTopology", in);
-    if (checkpoint && !tokenizer) tokenizer = beside = tfjs_beside(in, "vocab.json");
-    if (tokenizer) tfjs_read_json(tokenizer, &t, &vocab);
-    if (checkpoint) {
-        tfjs_read_checkpoint(m, d.root);
-        tfjs_checkpoint(m);
-        chars = tfjs_characters(tokenizer, t.root, &char_count);
-        if ((int64_t)char_count != m->net.tensors[0].shape.dim[0])
-            cli_fail("%s: %zu characters, the net has %d", tokenizer, char_count, (int)m->net.tensors[0].shape.dim[0]);
-    } else {
-        tfjs_read_weights(m, json_get(d.root, "weightsManifest"));
-        tfjs_topology(m, json_get(d.root, "modelTopology"));
+/* A model.json or a manifest.json. job->tokenizer: a file of keras2gguf.py's --tokenizer, or NULL; of a checkpoint
+   another vocab.json than that beside it. */
+static inline void convert_tfjs(convert_job *job) {
+    static tfjs_model m;
+    const char *path = job->tokenizer;
+    const json *root = convert_json(job->in);
+    m.path = m.net.in = job->in;
+    if (json_is(json_get(root, "format"), "graph-model"))
+        cli_fail("%s: a graph model; only layers-format models convert", job->in);
+    if (json_get(root, "modelTopology")) {
+        tfjs_read_weights(&m, json_get(root, "weightsManifest"));
+        tfjs_topology(&m, json_get(root, "modelTopology"));
+        net_write(&m.net, job, path ? convert_json(path) : NULL, NULL, 0);
+        return;
     }
-    net_write(&m->net, out, type, vocab && !checkpoint ? t.root : NULL, chars, char_count);
-    if (vocab) json_free(&t);
-    json_free(&d);
-    free(vocab);
-    free(beside);
-    free(chars);
-    free(text);
-    for (size_t i = 0; i < m->weight_count; i++)
-        if (m->weights[i].owns) free((void *)(uintptr_t)m->weights[i].data);
-    free(m->weights);
-    free(m);
+    if (!json_get(json_get(root, "embedding"), "filename"))
+        cli_fail("%s: no model of TensorFlow.js: neither modelTopology nor a checkpoint's embedding", job->in);
+    tfjs_read_checkpoint(&m, root);
+    tfjs_checkpoint(&m);
+    size_t count;
+    if (!path) path = tfjs_beside(job->in, "vocab.json");
+    tfm_string *chars = tfjs_characters(path, convert_json(path), &count);
+    if ((int64_t)count != m.net.tensors[0].shape.dim[0])
+        cli_fail("%s: %zu characters, the net has %d", path, count, (int)m.net.tensors[0].shape.dim[0]);
+    net_write(&m.net, job, NULL, chars, count);
 }
 
 #endif

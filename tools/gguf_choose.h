@@ -100,7 +100,9 @@ static inline bool gguf__is_converted(const gguf_chooser *c, const char *name, t
     size_t length = strlen(name);
     bool matrix = false;
     for (int i = 0; i < shape.rank - 1; i++) matrix = matrix || shape.dim[i] > 1;
-    if (!matrix || length < 6 || strcmp(name + length - 6, "weight") != 0) return false;
+    bool weight = length >= 6 && strcmp(name + length - 6, "weight") == 0;
+    bool recurrent = strstr(name, ".weight_ih") || strstr(name, ".weight_hh");  /* of a net of layers */
+    if (!matrix || !(weight || recurrent)) return false;
     for (size_t i = 0; i < sizeof gguf__kept / sizeof *gguf__kept; i++)
         if (gguf__matches(name, gguf__kept[i].name) &&
             (!gguf__kept[i].arch || strcmp(gguf__kept[i].arch, c->arch) == 0))

@@ -228,7 +228,7 @@ def metadata(model, entries, inputs):
 def text_metadata(path):
     with open(path, encoding="utf-8") as f:
         text = json.load(f)
-    if not isinstance(text.get("vocab"), (dict, list)):
+    if isinstance(text, list) or not isinstance(text.get("vocab"), (dict, list)):
         text = {"vocab": text}
     vocab = text["vocab"]
     mapped = isinstance(vocab, dict)
@@ -270,12 +270,12 @@ def made_by_keras_3(path):
     return (version.decode() if isinstance(version, bytes) else version) >= "3"
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description="Converts a Keras model to GGUF for tfm_net.")
     parser.add_argument("model", help="model.keras or model.h5")
     parser.add_argument("out", help="out.gguf")
     parser.add_argument("--tokenizer", metavar="FILE", help="a vocabulary as JSON, so that the net reads text")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         import keras
     except ImportError:

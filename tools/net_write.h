@@ -1,10 +1,10 @@
-/* net_write.h - puts a net of layers together and writes it as GGUF, architecture "sequential". Include it after
-   cli.h, gguf_write.h and json.h.
+/* net_write.h - puts a net of layers together for a GGUF file of architecture "sequential". Include it after
+   convert_job.h.
 
        net_builder b = { .in = "model.json", .input_rank = 1, .input = { 50 } };
        net_layer *l = net_add(&b, "dense");                // reads the layer before it
-       net_tensor(&b, "weight", tfm_shape2(3, 5), floats); // of the layer added last; floats: the builder's now
-       net_write(&b, "out.gguf", TFM_F32, NULL); */
+       net_tensor(&b, "weight", tfm_shape2(3, 5), floats); // of the layer added last; floats stay
+       net_write(&b, job, NULL, NULL, 0); */
 #ifndef NET_WRITE_H
 #define NET_WRITE_H
 
@@ -57,7 +57,8 @@ static inline void net_text_string(gguf_writer *w, const json *text, const char 
 static inline void net_text_side(gguf_writer *w, const json *text, const char *name, const char *absent) {
     const json *v = json_get(text, name);
     char key[40];
-    if (v && !json_is(v, "left") && !json_is(v, "right")) cli_fail("--tokenizer: \"%s\" is neither left nor right", name);
+    if (v && !json_is(v, "left") && !json_is(v, "right"))
+        cli_fail("--tokenizer: \"%s\" is neither left nor right", name);
     snprintf(key, sizeof key, "sequential.%s", name);
     gguf_meta_string(w, key, v ? json_text(v) : absent);
 }
@@ -74,16 +75,16 @@ static inline void net_text_list(gguf_writer *w, const json *list, const char *n
     free(s);
 }
 /* Word -> id as a list; ids without a word get their number. */
-static inline void net_text_mapping(gguf_writer *w, const json *vocab) {
+static inline void net_text_mapping(gguf_writer *w, const json *words) {
     int64_t most = -1, id;
-    for (const json *v = json_first(vocab); v; v = v->next) {
+    for (const json *v = json_first(words); v; v = v->next) {
         if (!json_int(v, &id) || id < 0 || id >= NET_WIDTH) cli_fail("--tokenizer: \"%s\" has no id", v->key.data);
         if (id > most) most = id;
     }
     if (most < 0) cli_fail("--tokenizer: there are no words");
     tfm_string *s = cli_alloc((size_t)most + 1, sizeof *s);
     char (*names)[16] = cli_alloc((size_t)most + 1, sizeof *names);
-    for (const json *v = json_first(vocab); v; v = v->next)
+    for (const json *v = json_first(words); v; v = v->next)
         if (json_int(v, &id)) s[id] = v->key;
     for (int64_t i = 0; i <= most; i++)
         if (!s[i].data) s[i] = (tfm_string){ names[i], (size_t)snprintf(names[i], 16, "[%d]", (int)i) };
@@ -92,18 +93,19 @@ static inline void net_text_mapping(gguf_writer *w, const json *vocab) {
     free(s);
 }
 static inline void net_write_text(gguf_writer *w, const json *text) {
-    const json *vocab = json_get(text, "vocab"), *unknown = json_get(text, "unknown");
+    const json *words = json_get(text, "vocab"), *unknown = json_get(text, "unknown");
     const json *lower = json_get(text, "lowercase");
-    if (!vocab || vocab->kind == JSON_NUMBER) vocab = text;
-    if (vocab == text) text = lower = unknown = NULL;
-    bool mapped = vocab->kind == JSON_OBJECT;
+    if (!words || words->kind == JSON_NUMBER) words = text;
+    if (words == text) text = lower = unknown = NULL;
+    bool mapped = words->kind == JSON_OBJECT;
     bool rules = json_get(text, "drop") || json_get(text, "split") || json_get(text, "alone") ||
                  json_get(text, "letters");
     int64_t id = 1;
-    if (unknown && (!json_int(unknown, &id) || id < 0 || id >= NET_WIDTH)) cli_fail("--tokenizer: \"unknown\" is no id");
+    if (unknown && (!json_int(unknown, &id) || id < 0 || id >= NET_WIDTH))
+        cli_fail("--tokenizer: \"unknown\" is no id");
     gguf_meta_string(w, "tokenizer.ggml.model", "word");
-    if (mapped) net_text_mapping(w, vocab);
-    else net_text_list(w, vocab, "vocab", "tokenizer.ggml.tokens");
+    if (mapped) net_text_mapping(w, words);
+    else net_text_list(w, words, "vocab", "tokenizer.ggml.tokens");
     if (unknown || (!rules && !mapped)) gguf_meta_u32(w, "tokenizer.ggml.unknown_token_id", (uint32_t)id);
     gguf_meta_bool(w, "tokenizer.word.lowercase", !lower || json_true(lower));
     net_text_string(w, text, "drop", "tokenizer.word.drop");
@@ -118,6 +120,15 @@ static inline void net_write_text(gguf_writer *w, const json *text) {
 }
 
 /* ---- Writing ---- */
+
+static inline bool net_check(const char *path, tfm_error *err) {
+    tfm_file *f = tfm_file_open(path, NULL, err);
+    tfm_net *n = f ? tfm_net_new(f, NULL, err) : NULL;
+    bool good = n != NULL;
+    tfm_net_free(n);
+    tfm_file_free(f);
+    return good;
+}
 
 static inline void net_write_names(gguf_writer *w, const net_builder *b, const char *key, size_t member,
                                    const char *absent) {
@@ -172,42 +183,23 @@ static inline void net_write_layers(gguf_writer *w, const net_builder *b) {
     if (norms) gguf_meta_array(w, "sequential.layer.epsilon", TFM_VALUE_F32, epsilon, (size_t)b->count);
     net_write_reads(w, b);
 }
-/* Matrices whose rows are whole blocks get `type`; all else stays F32. */
-static inline tfm_type net_type(tfm_type type, tfm_shape s) {
-    return s.rank == 2 && s.dim[1] % gguf_type_block(type) == 0 ? type : TFM_F32;
-}
-static inline void net_write_data(gguf_writer *w, const net_builder *b, tfm_type want) {
-    for (int i = 0; i < b->tensor_count; i++) {
-        tfm_shape s = b->tensors[i].shape;
-        tfm_type type = net_type(want, s);
-        int64_t row = s.dim[s.rank - 1], rows = s.rank == 2 ? s.dim[0] : 1;
-        size_t bytes = (size_t)(row / gguf_type_block(type) * gguf_type_bytes(type));
-        void *out = type == TFM_F32 ? NULL : cli_alloc((size_t)rows, bytes);
-        if (out && !gguf_encode(type, b->tensors[i].data, out, rows * row))
-            cli_fail("%s: %s cannot be encoded", b->in, b->tensors[i].name);
-        gguf_data(w, out ? out : b->tensors[i].data, (size_t)rows * bytes);
-        free(out);
-    }
-}
-/* text: the vocabulary, or NULL. chars: the names of ids of a net of characters, or NULL. Frees the weights. */
-static inline void net_write(net_builder *b, const char *out, tfm_type type, const json *text, const tfm_string *chars,
+/* text: the vocabulary of words, or NULL. chars: the names of the ids of a net of characters, or NULL. */
+static inline void net_write(const net_builder *b, convert_job *job, const json *text, const tfm_string *chars,
                              size_t char_count) {
-    gguf_writer w;
-    FILE *f = cli_create(out);
-    gguf_begin_file(&w, f);
-    gguf_meta_string(&w, "general.architecture", "sequential");
-    net_write_layers(&w, b);
-    if (text) net_write_text(&w, text);
+    gguf_writer *w = &job->out;
+    gguf_meta_string(w, "general.architecture", "sequential");
+    net_write_layers(w, b);
+    if (text) net_write_text(w, text);
     if (chars) {
-        gguf_meta_string(&w, "tokenizer.ggml.model", "char");
-        gguf_meta_strings(&w, "tokenizer.ggml.tokens", chars, char_count);
+        gguf_meta_string(w, "tokenizer.ggml.model", "char");
+        gguf_meta_strings(w, "tokenizer.ggml.tokens", chars, char_count);
     }
-    for (int i = 0; i < b->tensor_count; i++)
-        gguf_tensor(&w, b->tensors[i].name, net_type(type, b->tensors[i].shape), b->tensors[i].shape);
-    net_write_data(&w, b, type);
-    if (!gguf_finish(&w)) cli_fail("%s: %s", out, w.error);
-    cli_commit(f);
-    for (int i = 0; i < b->tensor_count; i++) free(b->tensors[i].data);
+    for (int i = 0; i < b->tensor_count; i++) {
+        gguf_plan *p = gguf_plan_add(&job->plans, b->tensors[i].name, TFM_F32, b->tensors[i].shape);
+        p->data = p->user = b->tensors[i].data;
+        p->rows = convert_rows;
+    }
+    job->check = net_check;
 }
 
 #endif
