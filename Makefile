@@ -15,7 +15,7 @@ COMPILE  = $(CC) $(CFLAGS) -I. $(BLAS_$(OPENBLAS)) $(LDFLAGS)
 LIBS     = $(BLAS_LIBS_$(OPENBLAS)) $(LDLIBS)
 PROGRAMS = $(BUILD)/generate $(BUILD)/evaluate $(BUILD)/tokenize $(BUILD)/inspect $(BUILD)/quantize \
            $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers \
-           $(BUILD)/embed
+           $(BUILD)/embed $(BUILD)/classify
 SHARED   = tfm.h $(BUILD)/flags
 TOOL     = $(SHARED) tools/cli.h
 
@@ -61,6 +61,8 @@ $(BUILD)/layers: examples/layers.c $(SHARED)
 	$(COMPILE) examples/layers.c -o $@ $(LIBS)
 $(BUILD)/embed: examples/embed.c $(TOOL)
 	$(COMPILE) examples/embed.c -o $@ $(LIBS)
+$(BUILD)/classify: examples/classify.c tools/image.h tools/json.h $(TOOL)
+	$(COMPILE) examples/classify.c -o $@ $(LIBS)
 
 run: $(BUILD)/generate
 	$(BUILD)/generate $(MODEL) -p "Once upon a time" -n 180 -s 7 --echo
