@@ -121,7 +121,7 @@ static void print_nearest(const char *query) {
     embed(query, strlen(query), 0, e);
     each_line(o.search, rank_line, &s);
     for (int64_t i = 0; i < s.count; i++) {
-        printf("%.6f  ", s.best[i].cosine);
+        printf("%.4f  ", s.best[i].cosine);
         fwrite(s.best[i].line, 1, s.best[i].size, stdout);
         putchar('\n');
         free(s.best[i].line);
@@ -132,8 +132,8 @@ static void print_nearest(const char *query) {
 
 int main(int argc, char **argv) {
     int operands = cli_parse(&program, argc, argv);
-    if ((o.a != NULL) + (o.file != NULL) + (o.search != NULL) != 1) cli_usage("one of -a, -f and --search is needed");
     if (o.b && !o.a) cli_usage("-b: compared with which text? -a is missing");
+    if ((o.a != NULL) + (o.file != NULL) + (o.search != NULL) != 1) cli_usage("one of -a, -f and --search is needed");
     if (o.search && operands < 2) cli_usage("--search: the query is missing; usage: embed --search FILE MODEL QUERY");
     if (!o.search && operands > 1) cli_usage("'%s': a query is for --search", argv[1]);
 
@@ -155,7 +155,7 @@ int main(int argc, char **argv) {
         embed(o.a, strlen(o.a), 0, a);
         if (o.b) {
             embed(o.b, strlen(o.b), 0, b);
-            printf("%.6f\n", cosine(a, b));
+            printf("%.4f\n", cosine(a, b));
         } else print_embedding(o.a, strlen(o.a), a);
         free(a);
         free(b);

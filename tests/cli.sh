@@ -75,7 +75,7 @@ holds() {
 
 # ---- Options, for all programs ----
 
-for p in generate evaluate tokenize inspect quantize convert bench charlstm sentiment; do
+for p in generate evaluate tokenize inspect quantize convert bench charlstm sentiment embed classify; do
     holds $p.help "^usage: $p " $p --help
     refuses $p.unknown_option 2 "--nonsense" $p --nonsense
     why="$p -h > /dev/full: not noticed"
@@ -635,6 +635,125 @@ if wanted bench; then
     why="bench left a file: $(ls "$dir")"
     ! ls "$dir" | grep -q 'tfm-bench\|\.part\|^x$'
     report bench.leaves_nothing $?
+fi
+
+# ---- embed, and encoders in evaluate ----
+
+bert=tests/data/tiny-bert.gguf
+if wanted embed; then
+    printf '%s\n' "her sister was tired of it" "the picture" "she had no book in the bank" "reading" "" "Alice" \
+        "Alice was tired" > "$dir/lines"
+    prints embed.cosine "0.5860\n" embed $bert -a "Alice was reading a book" -b reading      # by transformers
+    printf '%s\n' "0.8832  she had no book in the bank" "0.7869  her sister was tired of it" \
+        "0.7793  the picture" "0.7314  Alice was tired" "0.5860  reading" > "$dir/want"   # and these
+    same embed.search embed $bert --search "$dir/lines" "Alice was reading a book"
+    head -n 2 "$dir/want" > "$dir/two" && mv "$dir/two" "$dir/want"
+    same embed.search_two embed $bert -t 3 -n 2 --search "$dir/lines" "alice was READING a book"
+    holds embed.line '^\{"text": "reading", "embedding": \[(-?[0-9.e-]+, ){31}-?[0-9.e-]+\]\}$' embed $bert -f "$dir/lines"
+    why="embed -f: $(wc -l < "$dir/out") lines of 7"
+    [ "$(wc -l < "$dir/out")" -eq 7 ]
+    report embed.every_line $?
+    sed -n 2p "$dir/out" > "$dir/want"
+    same embed.one_text embed $bert -a "the picture"
+    printf 'the picture\r\n' > "$dir/crlf"
+    same embed.crlf embed $bert -f "$dir/crlf"
+    yes alice | head -n 200 | tr '\n' ' ' > "$dir/long"
+    run 0 embed $bert -f "$dir/long" && why="nothing on stderr of the 202 tokens" &&
+        grep -q '202 tokens, only 80' "$dir/err"
+    report embed.long_text $?
+    refuses embed.nothing_to_do 2 "-a, -f and --search" embed $bert
+    refuses embed.b_alone 2 "-a is missing" embed $bert -b x
+    refuses embed.two_things 2 "-a, -f and --search" embed $bert -a x -f "$dir/lines"
+    refuses embed.no_query 2 "query is missing" embed $bert --search "$dir/lines"
+    refuses embed.query_of_nothing 2 "a query is for --search" embed $bert -a x y
+    refuses embed.decoder 1 "llama is no encoder" embed "$llama" -a x
+    refuses embed.missing_lines 1 "$dir/none" embed $bert -f "$dir/none"
+    refuses generate.encoder 1 "bert is an encoder" generate $bert -p alice
+    refuses evaluate.encoder_greedy 1 "no next token" evaluate $bert --ids 2,5,3 --greedy 3
+    refuses evaluate.encoder_perplexity 1 "no next token" evaluate $bert -p alice
+    run 0 evaluate $bert --ids 2,5,3 --logits "$dir/pooled" && why="the pooled output has another size than 32 floats" &&
+        [ "$(wc -c < "$dir/pooled")" -eq 128 ]
+    report evaluate.encoder $?
+fi
+
+# ---- classify ----
+
+# near FILE_A FILE_B: two files of f32 differ by at most 1e-4
+floats() { od -An -v -t f4 "$1" | awk '{ for (i = 1; i <= NF; i++) print $i }'; }
+near() {
+    floats "$1" > "$dir/a"; floats "$2" > "$dir/b"
+    paste "$dir/a" "$dir/b" | awk 'NF != 2 || !(($1 - $2) ^ 2 <= 1e-8) { bad = 1 } END { exit bad || NR == 0 }'
+}
+if wanted classify; then
+    vit=tests/data/vit hf=tests/data/vit/hf/model.safetensors
+    for m in hf deit timm timm-distilled; do                # logits by transformers and timm
+        run 0 classify $vit/$m/model.safetensors $vit/picture.ppm --logits "$dir/logits" &&
+            why="$m: logits $(floats "$dir/logits" | tr '\n' ' ')" && near "$dir/logits" $vit/$m/logits.f32
+        report classify.$m $?
+    done
+    printf '%s\n' "0.3765  cat" "0.2674  T-shirt/top" "0.2147  ship" "0.0735  horse" "0.0284  dog" > "$dir/want"
+    same classify.top_five classify $hf $vit/picture.ppm
+    for i in picture16.ppm picture-plain.ppm picture24.bmp picture32.bmp; do same classify.$i classify $hf $vit/$i; done
+    keep classify $hf $vit/few.ppm
+    same classify.few8.bmp classify $hf $vit/few8.bmp
+    keep classify $hf $vit/grey.pgm
+    same classify.grey-plain.pgm classify $hf $vit/grey-plain.pgm
+    same classify.grey8.bmp classify $hf $vit/grey8.bmp
+    printf '%s\n' "$vit/grey.pgm:" "0.4318  T-shirt/top" "$vit/grey8.bmp:" "0.4318  T-shirt/top" > "$dir/want"
+    run 0 classify $vit/timm/model.safetensors -n 1 $vit/grey.pgm $vit/grey8.bmp &&
+        [ "$(grep -c '^tests/data/vit/grey.*:$' "$dir/out")" -eq 2 ] && [ "$(wc -l < "$dir/out")" -eq 4 ]
+    report classify.two_images $?
+    printf '%s\n' a b c d e f "g g" > "$dir/labels"
+    holds classify.labels '^0.3765  a$' classify $hf $vit/picture.ppm --labels "$dir/labels"
+    keep classify $hf $vit/picture.ppm
+    same classify.options classify $hf $vit/picture.ppm --heads 3 --mean .5 --std 0.4,0.5,0.6
+    head -n 6 "$dir/labels" > "$dir/fewer"
+    refuses classify.few_labels 1 "6 labels for 7 classes" classify $hf $vit/picture.ppm --labels "$dir/fewer"
+    refuses classify.heads 1 "24 is not a multiple of 5 heads" classify $hf $vit/picture.ppm --heads 5
+    refuses classify.mean 2 "--mean 1,2" classify $hf $vit/picture.ppm --mean 1,2
+    refuses classify.std 1 "std of 0" classify $hf $vit/picture.ppm --std 0
+    refuses classify.no_image 2 "an operand is missing" classify $hf
+    refuses classify.gguf 1 "no vision transformer" classify "$llama" $vit/picture.ppm
+    mkdir "$dir/vit"
+    poke $hf "$dir/vit/extra" classifier.bias -1 0x78       # classifier.biax now
+    poke $hf "$dir/vit/missing" vit.layernorm.weight -1 0x78
+    poke $hf "$dir/vit/shape" '"vit.layernorm.weight":{"dtype":"F32","shape":[' 0 0x34       # 44 of 24
+    refuses classify.extra_tensor 1 "classifier.biax: the tensor has no place" classify "$dir/vit/extra" \
+        $vit/picture.ppm --heads 3
+    refuses classify.missing_tensor 1 "vit.layernorm.weight: the tensor is missing" classify "$dir/vit/missing" \
+        $vit/picture.ppm --heads 3
+    refuses classify.wrong_shape 1 "vit.layernorm.weight" classify "$dir/vit/shape" $vit/picture.ppm
+    cp $hf "$dir/vit/model"
+    refuses classify.unknown_heads 1 "--heads is needed" classify "$dir/vit/model" $vit/picture.ppm
+    printf '{"num_attention_heads": 3,}' > "$dir/vit/config.json"
+    refuses classify.bad_config 1 "config.json: line 1" classify "$dir/vit/model" $vit/picture.ppm
+
+    # refuses_image NAME TEXT: what stands in $dir/i is no picture
+    refuses_image() { refuses classify.$1 1 "$2" classify $hf "$dir/i"; }
+    printf '' > "$dir/i"; refuses_image empty "neither PPM"
+    printf 'P7\n' > "$dir/i"; refuses_image pam "neither PPM"
+    printf 'P5 2 2 255\nabc' > "$dir/i"; refuses_image short "need 4 bytes, there are 3"
+    printf 'P5 2 2 255\nabcde' > "$dir/i"; refuses_image long "something follows"
+    printf 'P5 2 2\n' > "$dir/i"; refuses_image no_maximum "the largest sample"
+    printf 'P5 2 2 0\nabcd' > "$dir/i"; refuses_image maximum_zero "not between 1 and 65535"
+    printf 'P5 2 2 65536\nabcdabcd' > "$dir/i"; refuses_image maximum_large "not between 1 and 65535"
+    printf 'P5 0 2 255\n' > "$dir/i"; refuses_image width_zero "0 x 2"
+    printf 'P6 60000 60000 255\nabc' > "$dir/i"; refuses_image huge "need 10800000000 bytes"
+    printf 'P6 99999999999999999999 1 255\nabc' > "$dir/i"; refuses_image overflow "the width"
+    printf 'P5 -2 2 255\nabcd' > "$dir/i"; refuses_image negative "the width"
+    printf 'P2 2 2 9\n1 2 3 10' > "$dir/i"; refuses_image sample "sample 3 is 10, the largest 9"
+    printf 'P2 2 2 9\n1 2 3x4' > "$dir/i"; refuses_image letters "a sample"
+    printf 'P2 2 2 9\n1 1 1   ' > "$dir/i"; refuses_image too_few "a sample"
+    head -c 53 $vit/picture24.bmp > "$dir/i"; refuses_image bmp_header "53 bytes"
+    head -c 885 $vit/picture24.bmp > "$dir/i"; refuses_image bmp_short "there are 831"
+    poke $vit/picture24.bmp "$dir/i" BM 28 1; refuses_image bmp_compressed "compression 1"
+    poke $vit/picture24.bmp "$dir/i" BM 26 4; refuses_image bmp_bits "4 bits"
+    poke $vit/picture24.bmp "$dir/i" BM 12 12; refuses_image bmp_old "header of 12 bytes"
+    poke $vit/picture24.bmp "$dir/i" BM 8 0xff 0xff 0xff 0xff; refuses_image bmp_offset "begin at byte 4294967295"
+    poke $vit/picture24.bmp "$dir/i" BM 16 0xff 0xff 0xff 0x7f; refuses_image bmp_wide "2147483647 x 13"
+    poke $vit/picture24.bmp "$dir/i" BM 20 0 0 0 0x80; refuses_image bmp_high "21 x 2147483648"
+    poke $vit/few8.bmp "$dir/i" BM 44 3; refuses_image bmp_palette "the palette has 3"
+    poke $vit/few8.bmp "$dir/i" BM 44 0xff 0xff; refuses_image bmp_palette_long "palette of 65535 colours"
 fi
 
 # ---- The other examples ----

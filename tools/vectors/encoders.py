@@ -27,6 +27,8 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXT = ("Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once "
         "or twice she had peeped into the book her sister was reading, but it had no pictures or conversations in it, "
         "and on the bank there was nothing to begin once or twice.")
+QUERY = "Alice was reading a book"
+LINES = ["her sister was tired of it", "the picture", "she had no book in the bank", "reading", "Alice", "Alice was tired"]
 WIDTH, HEADS, LAYERS, FEED_FORWARD, CONTEXT = 32, 4, 2, 48, 80
 PARTS = {       # transformers' name in a layer -> GGUF's
     "bert": {"attention.self.query": "attn_q", "attention.self.key": "attn_k", "attention.self.value": "attn_v",
@@ -63,12 +65,12 @@ def gguf_name(arch, name):
     return f"blk.{layer}.{PARTS[arch][inner]}.{suffix}"
 
 
-def tokenize():
+def tokenize(text):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "vocab.txt")
         with open(path, "w") as f:
             f.write("\n".join(SPECIAL + WORDS) + "\n")
-        return transformers.BertTokenizer(path, do_lower_case=True)(TEXT)["input_ids"]
+        return transformers.BertTokenizer(path, do_lower_case=True)(text)["input_ids"]
 
 
 def vocabulary():
@@ -87,10 +89,18 @@ def make(folder, arch, kind, pooling, more, seed, **options):
     model = model_class(config_class(**config, **options), add_pooling_layer=False).eval()
     random_weights(model, seed)
     weights = {gguf_name(arch, name): p.detach().numpy().copy() for name, p in model.named_parameters()}
-    ids = tokenize()
-    with torch.no_grad():
-        hidden = model.double()(torch.tensor([ids])).last_hidden_state[0].numpy()
+    model = model.double()
+
+    def run(text):
+        with torch.no_grad():
+            return model(torch.tensor([tokenize(text)])).last_hidden_state[0].numpy()
+
+    ids, hidden = tokenize(TEXT), run(TEXT)
     print(f"{arch}: {len(ids)} ids, hidden states of standard deviation {hidden.std():.2f}")
+    if pooling == 1:                    # for tests/cli.sh
+        query, *rest = [run(text).mean(0) for text in [QUERY, *LINES]]
+        for text, e in zip(LINES, rest):
+            print(f"  {query @ e / np.linalg.norm(query) / np.linalg.norm(e):.6f}  {text}")
     meta = {"general.architecture": arch, "general.name": f"tiny random {arch}", f"{arch}.block_count": LAYERS,
             f"{arch}.context_length": CONTEXT, f"{arch}.embedding_length": WIDTH,
             f"{arch}.feed_forward_length": FEED_FORWARD, f"{arch}.attention.head_count": HEADS,
