@@ -588,6 +588,22 @@ TFMDEF int64_t      tfm_session_capacity(const tfm_session *s);
 TFMDEF tfm_status   tfm_rewind(tfm_session *s, int64_t position);      /* forget what is later */
 TFMDEF void         tfm_cancel(tfm_session *s);            /* the call in progress ends soon, or the next */
 
+/* Makes the session hold exactly these ids: keeps the longest beginning that it holds already, evaluates
+   the rest, the last id in any case. The same bits as evaluating all of them from position 0. On TFM_FULL
+   nothing was done. */
+TFMDEF tfm_status   tfm_eval_from_prefix(tfm_session *s, const int32_t *ids, int64_t n);
+/* How many of these ids, from the first on, are what the session holds. */
+TFMDEF int64_t      tfm_prefix(const tfm_session *s, const int32_t *ids, int64_t n);
+
+/* The state of a session: ids, cache, logits of the last position, with what identifies the model, and a
+   checksum; the same bytes on every machine. save returns how many bytes it takes and writes them if
+   buffer is not NULL; 0 on error. load replaces the state by one of the same model (its architecture's
+   keys, its tensors and how each begins), adapters and type of cache; options may differ if the positions
+   fit. What follows then is bit for bit what would have followed. Errors, kept in the session's context,
+   leave the session as it was. */
+TFMDEF size_t       tfm_session_save(tfm_session *s, void *buffer, size_t size);
+TFMDEF tfm_status   tfm_session_load(tfm_session *s, const void *data, size_t size);
+
 /* ---- Sampling and generation ---------------------------------------------- [API.SAMPLER] */
 
 /* splitmix64 (Steele, Lea, Flood 2014): state += 0x9e3779b97f4a7c15; z = state;
@@ -8960,12 +8976,15 @@ static void tfm__head(tfm_session *s, tfm_tensor x) {
     tfm__run(c, c->kernels->unary, &tanh_job, count, 20.0 * (double)count);
     tfm__multiply(c, s->logits, count, h->logit_cap);
 }
+static bool tfm__rotates_long(const tfm_session *s) {
+    return s->m->long_factors && s->o.context > s->m->hp.rope.original_context;
+}
 /* The angles of n positions from the session's on, or NULL if the model does not use such. */
 static float *tfm__angles(tfm_session *s, int64_t n, bool local) {
     const tfm_model *m = s->m;
     tfm_rope_opts rope = local ? m->hp.local_rope : m->hp.rope;
     if (m->arch->is & TFM__LEARNED || (local && !m->local_rope)) return NULL;
-    if (!local && m->long_factors && s->o.context > rope.original_context) rope.freq_factors = m->long_factors;
+    if (!local && tfm__rotates_long(s)) rope.freq_factors = m->long_factors;
     float *angles = (float *)tfm__arena(s->c, (size_t)n, (size_t)m->hp.rope_dims * sizeof(float));
     if (tfm__ok(s->c) && !s->c->measure) tfm__rope_table(angles, s->position, n, m->hp.rope_dims, &rope);
     return angles;
@@ -9159,7 +9178,8 @@ TFMDEF tfm_status tfm_rewind(tfm_session *s, int64_t position) {
     s->position = position;
     return TFM_OK;
 }
-static bool tfm__eval_check(tfm_session *s, const int32_t *ids, int64_t n) {
+/* Can ids be evaluated when the session stands at this position? */
+static bool tfm__eval_check(tfm_session *s, int64_t position, const int32_t *ids, int64_t n) {
     tfm_error *e = &s->c->err;
     if (!tfm__ok(s->c)) return false;
     if (n < 0 || (n && !ids)) return tfm__fail(e, TFM_ARGUMENT, "eval: %i ids", n);
@@ -9170,8 +9190,8 @@ static bool tfm__eval_check(tfm_session *s, const int32_t *ids, int64_t n) {
     if (s->o.all_logits && n > s->o.batch)
         return tfm__fail(e, TFM_ARGUMENT, "eval: %i ids at once with all_logits, the batch is %i", n,
                          (int64_t)s->o.batch);
-    if (n > tfm_session_capacity(s) - s->position)
-        return tfm__fail(e, TFM_FULL, "context full: %i positions in use, %i more asked, %i in all", s->position, n,
+    if (n > tfm_session_capacity(s) - position)
+        return tfm__fail(e, TFM_FULL, "context full: %i positions in use, %i more asked, %i in all", position, n,
                          tfm_session_capacity(s));
     return true;
 }
@@ -9195,11 +9215,196 @@ static void tfm__eval_pieces(tfm_session *s, const int32_t *ids, int64_t n, bool
 }
 TFMDEF tfm_status tfm_eval(tfm_session *s, const int32_t *ids, int64_t n) {
     if (!s) return TFM_ARGUMENT;
-    if (!tfm__eval_check(s, ids, n)) return s->c->err.status;
+    if (!tfm__eval_check(s, s->position, ids, n)) return s->c->err.status;
     tfm__fpenv env = tfm__fp_set();
     tfm__eval_pieces(s, ids, n, true);
     tfm__fp_restore(env);
     return s->c->err.status;
+}
+TFMDEF int64_t tfm_prefix(const tfm_session *s, const int32_t *ids, int64_t n) {
+    int64_t same = 0;
+    while (s && ids && same < tfm__min64(n, s->position) && s->ids[same] == ids[same]) same++;
+    return same;
+}
+TFMDEF tfm_status tfm_eval_from_prefix(tfm_session *s, const int32_t *ids, int64_t n) {
+    if (!s) return TFM_ARGUMENT;
+    int64_t kept = tfm__min64(tfm_prefix(s, ids, n), tfm__max64(n - 1, 0));    /* logits may have been edited */
+    if (!tfm__eval_check(s, kept, ids ? ids + kept : NULL, n - kept)) return s->c->err.status;
+    tfm_rewind(s, kept);
+    return tfm_eval(s, ids ? ids + kept : NULL, n - kept);
+}
+
+/* Saved states: words of 8 bytes (magic, tfm__state_names, position, number of logits), ids, logits, per layer the
+   keys and then the values as [kv head][position][size], a checksum word. All of it little-endian. */
+enum { TFM__STATE_SAME = 10, TFM__STATE_WORDS = TFM__STATE_SAME + 3 };
+#define TFM__STATE_MAGIC UINT64_C(0x65746174736d6674)      /* "tfmstate" */
+
+static const char *const tfm__state_names[TFM__STATE_SAME] = {     /* what a state and its session must agree in */
+    "version", "type of cache", "number of layers", "number of key/value heads", "key size", "value size",
+    "vocabulary", "use of long rope factors", "model (a hash)", "set of adapters (a hash)"
+};
+static uint64_t tfm__mix(uint64_t h, uint64_t word) {
+    h = (h ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+    return h ^ h >> 32;
+}
+static uint64_t tfm__load_word(const uint8_t *p, size_t bytes) {
+    uint64_t word = 0;
+    for (size_t i = 0; i < bytes; i++) word |= (uint64_t)p[i] << 8 * i;
+    return word;
+}
+static uint64_t tfm__mix_bytes(uint64_t h, const void *data, size_t size) {
+    const uint8_t *p = (const uint8_t *)data;
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) h = tfm__mix(h, tfm__load_word(p + i, 8));
+    return tfm__mix(tfm__mix(h, tfm__load_word(p + i, size - i)), size);
+}
+static uint64_t tfm__mix_value(uint64_t h, const tfm_value *v) {
+    tfm_string text;
+    double number = 0;
+    bool truth = false;
+    uint64_t bits;
+    if (tfm_value_string(v, &text)) return tfm__mix_bytes(h, text.data, text.size);
+    if (!tfm_value_f64(v, &number) && tfm_value_bool(v, &truth)) number = truth;
+    memcpy(&bits, &number, sizeof bits);
+    return tfm__mix(h, bits);
+}
+/* Numbers are taken, not bytes, so that a file in the other byte order has the same hash. */
+static uint64_t tfm__file_hash(const tfm_file *f, const char *prefix) {
+    enum { SAMPLE = 256 };              /* a multiple of every block */
+    size_t prefix_size = strlen(prefix);
+    uint64_t h = 0;
+    tfm_string key;
+    tfm_value v, e;
+    tfm_tensor_info t;
+    for (int64_t i = 0; tfm_file_meta_at(f, i, &key, &v); i++) {
+        if (key.size < prefix_size || memcmp(key.data, prefix, prefix_size) != 0) continue;
+        h = tfm__mix_bytes(h, key.data, key.size);
+        if (v.type != TFM_VALUE_ARRAY) h = tfm__mix_value(h, &v);
+        else while (tfm_value_next(&v, &e)) h = tfm__mix_value(h, &e);
+    }
+    for (int64_t i = 0; tfm_file_tensor_at(f, i, &t); i++) {
+        float sample[SAMPLE];
+        int64_t n = tfm__min64(SAMPLE, tfm__is_numeric(t.tensor.type) ? t.tensor.dim[t.tensor.rank - 1] : 0);
+        h = tfm__mix(tfm__mix_bytes(h, t.name.data, t.name.size), (uint64_t)t.tensor.type);
+        for (int d = 0; d < t.tensor.rank; d++) h = tfm__mix(h, (uint64_t)t.tensor.dim[d]);
+        if (t.tensor.data) tfm__decode(t.tensor.type, t.tensor.data, sample, n);
+        for (int64_t j = 0; t.tensor.data && j < n; j++) {
+            uint32_t bits;
+            memcpy(&bits, &sample[j], sizeof bits);
+            h = tfm__mix(h, bits);
+        }
+    }
+    return h;
+}
+static void tfm__state_words(const tfm_session *s, uint64_t words[TFM__STATE_WORDS]) {
+    const tfm_hparams *h = &s->m->hp;
+    const uint64_t all[TFM__STATE_WORDS] = {
+        TFM__STATE_MAGIC, 1, (uint64_t)s->o.cache, (uint64_t)h->layers, (uint64_t)h->kv_heads, (uint64_t)h->key_size,
+        (uint64_t)h->value_size, (uint64_t)h->vocab, tfm__rotates_long(s), tfm__file_hash(s->m->file, s->m->arch->name),
+        0, (uint64_t)s->position, s->logit_rows ? (uint64_t)h->vocab : 0
+    };
+    memcpy(words, all, sizeof all);
+}
+static size_t tfm__state_size(const tfm_session *s, uint64_t position, uint64_t logits) {
+    const tfm_hparams *h = &s->m->hp;   /* cannot overflow: the session holds as much, but for what is added here */
+    size_t position_bytes = (size_t)h->layers * (size_t)h->kv_heads * (size_t)(h->key_size + h->value_size) *
+                            (size_t)tfm_type_bytes(s->o.cache) + sizeof(int32_t);
+    return (size_t)position * position_bytes + (size_t)logits * sizeof(float) + (TFM__STATE_WORDS + 1) * 8;
+}
+/* A session's numbers on their way to a state, or from it. */
+typedef struct tfm__state { uint8_t *out; const uint8_t *in; size_t at; } tfm__state;
+
+static void tfm__state_move(tfm__state *k, void *numbers, size_t element, int64_t count, int64_t stride) {
+    static const uint16_t one = 1;
+    const bool little = *(const uint8_t *)&one == 1;
+    if (little && (size_t)stride == element) { element *= (size_t)count; count = count > 0; }
+    for (int64_t i = 0; i < count; i++, k->at += element) {
+        uint8_t *mine = (uint8_t *)numbers + i * stride, *to = k->in ? mine : k->out + k->at;
+        const uint8_t *from = k->in ? k->in + k->at : mine;
+        if (little) memcpy(to, from, element);
+        else for (size_t b = 0; b < element; b++) to[b] = from[element - 1 - b];
+    }
+}
+static void tfm__state_cache(tfm__state *k, const tfm_session *s, int layer, bool turned) {
+    const tfm_hparams *h = &s->m->hp;
+    int64_t size = turned ? h->key_size : h->value_size, element = tfm_type_bytes(s->o.cache);
+    tfm_tensor t = tfm__cache(s, turned ? s->keys : s->values, layer, s->position, size);
+    for (int64_t head = 0; head < h->kv_heads; head++)
+        for (int64_t p = 0; p < s->position; p++) {
+            int64_t inner = turned ? p % 16 : 0;
+            char *row = (char *)t.data + head * t.stride[1] + (p - inner) * t.stride[2] + inner * element;
+            tfm__state_move(k, row, (size_t)element, size, turned ? 16 * element : element);
+        }
+}
+/* Everything between the words and the checksum. */
+static void tfm__state_body(tfm__state *k, tfm_session *s, int64_t logits) {
+    float *last = logits && !k->in ? tfm_logits(s) : s->logits;
+    tfm__state_move(k, s->ids, sizeof *s->ids, s->position, sizeof *s->ids);
+    tfm__state_move(k, last, sizeof *last, logits, sizeof *last);
+    for (int i = 0; i < s->m->hp.layers; i++) {
+        tfm__state_cache(k, s, i, true);
+        tfm__state_cache(k, s, i, false);
+    }
+}
+TFMDEF size_t tfm_session_save(tfm_session *s, void *buffer, size_t size) {
+    uint64_t words[TFM__STATE_WORDS], sum;
+    tfm__state k = { (uint8_t *)buffer, NULL, 0 };
+    if (!s || !tfm__ok(s->c)) return 0;
+    tfm__state_words(s, words);
+    size_t need = tfm__state_size(s, (uint64_t)s->position, words[TFM__STATE_WORDS - 1]);
+    if (!buffer) return need;
+    if (size < need) {
+        tfm__fail(&s->c->err, TFM_MEMORY, "state: %u bytes given, %u needed", (uint64_t)size, (uint64_t)need);
+        return 0;
+    }
+    tfm__state_move(&k, words, 8, TFM__STATE_WORDS, 8);
+    tfm__state_body(&k, s, (int64_t)words[TFM__STATE_WORDS - 1]);
+    sum = tfm__mix_bytes(0, buffer, k.at);
+    tfm__state_move(&k, &sum, 8, 1, 8);
+    return need;
+}
+/* Sees that a state is one of this session's, whole and undamaged. */
+static bool tfm__state_check(tfm_session *s, const uint8_t *data, size_t size, const uint64_t words[TFM__STATE_WORDS]) {
+    tfm_error *e = &s->c->err;
+    uint64_t mine[TFM__STATE_WORDS], position = words[TFM__STATE_SAME + 1], logits = words[TFM__STATE_SAME + 2];
+    tfm__state_words(s, mine);
+    if (words[0] != TFM__STATE_MAGIC) return tfm__fail(e, TFM_MALFORMED, "state: these bytes are no saved session");
+    for (int i = 0; i < TFM__STATE_SAME; i++)
+        if (words[i + 1] != mine[i + 1])
+            return tfm__fail(e, i ? TFM_MISMATCH : TFM_UNSUPPORTED, "state: its %s is %u, the session's %u",
+                             tfm__state_names[i], words[i + 1], mine[i + 1]);
+    if (logits && (logits != (uint64_t)s->m->hp.vocab || !position))
+        return tfm__fail(e, TFM_MALFORMED, "state: %u logits of %u positions", logits, position);
+    if (position > (uint64_t)tfm_session_capacity(s))
+        return tfm__fail(e, TFM_FULL, "state: %u positions, the session has room for %i", position,
+                         tfm_session_capacity(s));
+    size_t need = tfm__state_size(s, position, logits);
+    if (size != need) return tfm__fail(e, size < need ? TFM_TRUNCATED : TFM_MALFORMED,
+                                       "state: %u bytes, %u needed", (uint64_t)size, (uint64_t)need);
+    if (tfm__mix_bytes(0, data, size - 8) != tfm__load_word(data + size - 8, 8))
+        return tfm__fail(e, TFM_MALFORMED, "state: it is damaged: the checksum does not fit");
+    for (size_t i = 0; i < position; i++) {
+        uint64_t id = tfm__load_word(data + TFM__STATE_WORDS * 8 + 4 * i, 4);
+        if (id >= (uint64_t)s->m->hp.vocab)
+            return tfm__fail(e, TFM_MALFORMED, "state: token id %u at %u is not between 0 and %i", id, (uint64_t)i,
+                             (int64_t)s->m->hp.vocab - 1);
+    }
+    return true;
+}
+TFMDEF tfm_status tfm_session_load(tfm_session *s, const void *data, size_t size) {
+    uint64_t words[TFM__STATE_WORDS];
+    tfm__state k = { NULL, (const uint8_t *)data, 0 };
+    if (!s) return TFM_ARGUMENT;
+    if (!data) tfm__fail(&s->c->err, TFM_ARGUMENT, "state: the data is NULL");
+    else if (size < sizeof words + 8)
+        tfm__fail(&s->c->err, TFM_TRUNCATED, "state: %u bytes are too few", (uint64_t)size);
+    if (!tfm__ok(s->c)) return s->c->err.status;
+    tfm__state_move(&k, words, 8, TFM__STATE_WORDS, 8);
+    if (!tfm__state_check(s, k.in, size, words)) return s->c->err.status;
+    s->position = (int64_t)words[TFM__STATE_SAME + 1];
+    s->logit_rows = words[TFM__STATE_SAME + 2] != 0;
+    tfm__state_body(&k, s, (int64_t)words[TFM__STATE_SAME + 2]);
+    return TFM_OK;
 }
 
 /* ---- Sampling and generation ------------------------------------------------------ [IMPL.SAMPLER] */
