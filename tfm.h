@@ -68,13 +68,13 @@
    Contents: search for a tag with its brackets.                                         [TOC]
      use             [INTRO] [CONFIG]
      API             [API.STATUS] [API.MEMORY] [API.TENSOR] [API.OPS] [API.LAYERS] [API.FILES]
-                     [API.NET] [API.TOKENIZER] [API.MODEL] [API.SAMPLER]
+                     [API.NET] [API.TOKENIZER] [API.CHAT] [API.MODEL] [API.SAMPLER]
      implementation  [IMPL.PLATFORM] [IMPL.THREADS] [IMPL.CURSOR] [IMPL.TYPES]
                      [KERNELS.MATH] [KERNELS.C] [KERNELS.AVX2] [KERNELS.AVX2.INTEGER]
                      [KERNELS.AVX512] [KERNELS.AMX] [KERNELS.TABLE]
                      [IMPL.CONTEXT] [IMPL.TENSOR] [IMPL.OPS] [IMPL.LAYERS]
                      [IMPL.FILES] [IMPL.FILES.GGUF] [IMPL.FILES.SAFETENSORS]
-                     [IMPL.NET] [IMPL.TOKENIZER] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]                       */
+                     [IMPL.NET] [IMPL.TOKENIZER] [IMPL.CHAT] [IMPL.MODEL] [IMPL.SAMPLER] [LICENSE]  */
 
 #ifndef TFM_H
 #define TFM_H
@@ -506,9 +506,13 @@ TFMDEF size_t         tfm_tokenizer_size(const tfm_file *f, tfm_error *err);    
 TFMDEF tfm_tokenizer *tfm_tokenizer_in(const tfm_file *f, void *mem, size_t size, tfm_error *err);
 TFMDEF void           tfm_tokenizer_free(tfm_tokenizer *t);   /* before its file */
 
+typedef struct tfm_span { size_t begin, end; } tfm_span;   /* bytes of a text, the one at end not among them */
+
 typedef struct tfm_tokenize_opts {
     bool add_special;                   /* add what the file asks for: BOS before, EOS after */
     bool parse_special;                 /* control tokens written in the text become tokens */
+    const tfm_span *plain;              /* but not if a byte of theirs lies in one of these, in order: text */
+    int64_t plain_count;                /* of unknown origin. It is split and merged as if all were one */
 } tfm_tokenize_opts;
 
 /* Text -> ids. Returns how many there are, of which at most `capacity` are written; -1 on error
@@ -537,6 +541,40 @@ TFMDEF size_t tfm_token_bytes(const tfm_tokenizer *t, int32_t id, bool special, 
    flushes. */
 typedef struct tfm_utf8 { unsigned char pending[4]; int count; } tfm_utf8;
 TFMDEF size_t tfm_utf8_feed(tfm_utf8 *u, const char *bytes, size_t size, bool replace, bool final, char *out);
+
+/* ---- Chat templates ----------------------------------------------------------- [API.CHAT]
+   How a model wants a conversation to be written stands in its file as a Jinja program. No program
+   is run here: the common templates are recognised by what they contain, and what they would write
+   is written from a table. Tools, images and dates other than the one given are not supported. */
+
+typedef struct tfm_turn { const char *role, *content; } tfm_turn;           /* system, user or assistant */
+
+typedef struct tfm_chat {               /* made by tfm_chat_init; points into its arguments */
+    const struct tfm__chat_style *style;
+    tfm_string bos, eos;                /* the texts of these tokens */
+    tfm_string system;                  /* of the template, for conversations without one; may be empty */
+    unsigned flags;
+    const char *date;                   /* "27 Nov 2026", for the templates that write it; NULL: 26 Jul 2024,
+                                           as theirs is where they know none. Set it after init */
+} tfm_chat;
+
+/* jinja: the string tokenizer.chat_template, or the name of a style: chatml, qwen3, llama2, llama3,
+   llama3.1, mistral-v0, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, mistral-v7-tekken, gemma,
+   gemma3, phi3, phi4, phi4-mini, zephyr. Another is TFM_UNSUPPORTED. */
+TFMDEF tfm_status  tfm_chat_init(tfm_chat *chat, tfm_string jinja, const tfm_tokenizer *t, tfm_error *err);
+TFMDEF const char *tfm_chat_name(const tfm_chat *chat);
+
+/* The text of a conversation, with BOS where the template has it, so that no other may be added; with
+   `prompt` up to where the assistant's next message begins. Returns its size, of which at most
+   `capacity` bytes are written; -1: error (a role that the template does not know, or not there).
+   contents [count], if not NULL, gets where the contents lie: all else is the template's. */
+TFMDEF int64_t tfm_chat_apply(const tfm_chat *chat, const tfm_turn *messages, int64_t count, bool prompt,
+                              char *out, size_t capacity, tfm_span *contents, tfm_error *err);
+/* Its ids: control tokens of the template are parsed, such as stand in contents are plain text.
+   Otherwise as tfm_tokenize; scratch from c's arena. */
+TFMDEF int64_t tfm_chat_tokenize(tfm_context *c, const tfm_tokenizer *t, const tfm_chat *chat,
+                                 const tfm_turn *messages, int64_t count, bool prompt, int32_t *ids,
+                                 int64_t capacity);
 #endif /* TFM_NO_TOKENIZER */
 
 #ifndef TFM_NO_MODEL
@@ -7400,6 +7438,8 @@ struct tfm_tokenizer {
 
 /* Characters. */
 
+static size_t tfm__min_size(size_t a, size_t b) { return a < b ? a : b; }
+
 /* The character at p and its length in bytes; an invalid byte is U+FFFD of length 1. */
 static uint32_t tfm__utf8_decode(const uint8_t *p, size_t n, int *length) {
     int k = tfm__utf8_need(p, n);
@@ -8542,11 +8582,15 @@ TFMDEF size_t tfm_tokenize_memory(const tfm_tokenizer *t, size_t size) {
 static void tfm__write_text(tfm__writer *w, const uint8_t *p, size_t n, const tfm_tokenize_opts *o) {
     const tfm_tokenizer *t = w->t;
     const uint8_t *starts = t->starts[o->parse_special];
+    const tfm_span *plain = o->plain, *last = plain + (plain ? o->plain_count : 0);
     size_t from = 0;
     if (o->add_special && t->add_bos) tfm__write_id(w, t->bos);
     for (size_t at = 0; at < n;) {
         bool may = starts[p[at] >> 3] >> (p[at] & 7) & 1;
-        int32_t id = may ? tfm__match_special(t, p + at, n - at, o->parse_special) : -1;
+        while (plain != last && (plain->end <= at || plain->end <= plain->begin)) plain++;
+        bool inside = plain != last && plain->begin <= at;
+        size_t end = plain == last ? n : tfm__min_size(n, inside ? plain->end : plain->begin);
+        int32_t id = may ? tfm__match_special(t, p + at, end - at, o->parse_special && !inside) : -1;
         if (id < 0 || (t->unigram && tfm__token_kind(t, id) == TFM__TOKEN_USER)) { at++; continue; }
         if (at > from) tfm__write_piece(w, p + from, at - from);
         tfm__write_id(w, id);
@@ -8830,6 +8874,333 @@ static uint32_t tfm__unicode_class(uint32_t c) {
         if (c < at) return 1u << v / 13;
     }
     return TFM__OTHER;
+}
+
+/* ---- Chat templates ---------------------------------------------------------------- [IMPL.CHAT]
+   One row per style: what recognises its template, and what stands before and after each content. */
+
+enum {
+    TFM__CHAT_BOS = 1,                  /* BOS at the beginning; with FIND, if the template names bos_token */
+    TFM__CHAT_FIND = 2,
+    TFM__CHAT_ALTERNATE = 4,            /* after an optional system message: user, assistant, user ... */
+    TFM__CHAT_NO_SYSTEM = 8,
+    TFM__CHAT_SYSTEM_FIRST = 16,        /* the system message stands in the first user message, */
+    TFM__CHAT_SYSTEM_LAST = 32,         /* or in the last message, if that is a user's */
+    TFM__CHAT_SYSTEM_ALWAYS = 64,       /* without one: as if it were empty */
+    TFM__CHAT_SYSTEM_NEEDED = 128,      /* the template's own cannot be told */
+    TFM__CHAT_TRIM = 256,               /* contents lose white space at both ends; only the assistant's: */
+    TFM__CHAT_TRIM_ASSISTANT = 512,
+    TFM__CHAT_THOUGHTS = 1024,          /* of the assistant's messages only what follows </think> is kept */
+    TFM__CHAT_DEFAULT = 2048,           /* the template may hold a system message */
+    TFM__CHAT_END = 4096,               /* EOS at the end if no prompt follows; found in the template */
+    TFM__CHAT_DATE = 16384,             /* the date given is written; found in the template */
+    TFM__CHAT_PROMPT = 8192             /* the prompt always follows: nothing asks for it; found in the template */
+};
+
+/* In what is written, \1 stands for BOS, \2 for EOS, \3 for the date. */
+typedef struct tfm__chat_style {
+    const char *name, *has[2], *lacks[4];                  /* recognised by */
+    const char *system[2], *user[2], *assistant[2], *prompt;
+    unsigned flags;
+} tfm__chat_style;
+
+#define TFM__CHAT_ROLE(role) {"<|" role "|>\n", "<|end|>\n"}
+
+static const tfm__chat_style tfm__chat_styles[] = {
+    {"phi4-first", {"<|im_end|><|im_start|>assistant<|im_sep|>", NULL}, {NULL},
+     {"<|im_start|>system<|im_sep|>", "<|im_end|>"},
+     {"<|im_start|>user<|im_sep|>", "<|im_end|><|im_start|>assistant<|im_sep|>"}, {"", "<|im_end|>"}, "", 0},
+    {"phi4", {"<|im_sep|>", NULL}, {NULL}, {"<|im_start|>system<|im_sep|>", "<|im_end|>"},
+     {"<|im_start|>user<|im_sep|>", "<|im_end|>"}, {"<|im_start|>assistant<|im_sep|>", "<|im_end|>"},
+     "<|im_start|>assistant<|im_sep|>", 0},
+    {"qwen3", {"<|im_start|>", "content.split('</think>')[-1].lstrip('\n')"}, {"assistant\n<think>", "'<think>\n' }}"},
+     {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"},
+     {"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_start|>assistant\n",
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_THOUGHTS},
+    {"chatml", {"<|im_start|>", "<|im_end|>"}, {"<end_of_utterance>", "strftime_now", "<think>", "<|im_middle|>"},
+     {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"},
+     {"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_start|>assistant\n",
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_DEFAULT},
+    {"mistral-v7-tekken", {"[SYSTEM_PROMPT]", "default_system_message"}, {NULL}, {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"},
+     {"[INST]", "[/INST]"}, {"", "\2"}, "", TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_NEEDED},
+    {"mistral-v7", {"[SYSTEM_PROMPT] ", "[INST] "}, {NULL}, {"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"},
+     {"[INST] ", "[/INST]"}, {" ", "\2"}, "", TFM__CHAT_BOS},
+    {"llama2", {"<<SYS>>", "bos_token + '[INST] ' + content.strip()"}, {NULL}, {"<<SYS>>\n", "\n<</SYS>>\n\n"},
+     {"\1[INST] ", " [/INST]"}, {" ", " \2"}, "", TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_TRIM},
+    {"mistral-v1", {"' [INST] ' + system_message", NULL}, {NULL}, {"", "\n\n"}, {" [INST] ", " [/INST]"}, {" ", "\2"}, "",
+     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST},
+    {"mistral-v3", {"\"[INST] \" + system_message", "|trim + eos_token"}, {NULL}, {"", "\n\n"}, {"[INST] ", "[/INST]"},
+     {" ", "\2"}, "", TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_LAST | TFM__CHAT_TRIM_ASSISTANT},
+    {"mistral-v3-tekken", {"\"[INST]\" + system_message", NULL}, {NULL}, {"", "\n\n"}, {"[INST]", "[/INST]"}, {"", "\2"}, "",
+     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_LAST},
+    {"mistral-v0.1", {"'[INST] ' + message['content'] + ' [/INST]'", "eos_token + ' '"}, {"<<SYS>>", NULL}, {"", ""},
+     {"[INST] ", " [/INST]"}, {"", "\2 "}, "", TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_NO_SYSTEM},
+    {"mistral-v0", {"'[INST] ' + message['content'] + ' [/INST]'", NULL}, {"<<SYS>>", NULL}, {"", ""},
+     {"[INST] ", " [/INST]"}, {"", "\2"}, "", TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_NO_SYSTEM},
+    {"llama3.1", {"<|start_header_id|>", "Today Date: "}, {NULL},
+     {"<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: \3\n\n",
+      "<|eot_id|>"}, {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
+     {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
+     "<|start_header_id|>assistant<|end_header_id|>\n\n", TFM__CHAT_BOS | TFM__CHAT_SYSTEM_ALWAYS | TFM__CHAT_TRIM},
+    {"llama3", {"'<|start_header_id|>' + message['role'] + '<|end_header_id|>", "| trim + '<|eot_id|>'"}, {"tools", NULL},
+     {"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"},
+     {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
+     {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
+     "<|start_header_id|>assistant<|end_header_id|>\n\n", TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_TRIM},
+    {"gemma3", {"<start_of_turn>", "first_user_prefix"}, {NULL}, {"", "\n\n"}, {"<start_of_turn>user\n", "<end_of_turn>\n"},
+     {"<start_of_turn>model\n", "<end_of_turn>\n"}, "<start_of_turn>model\n",
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_TRIM},
+    {"gemma", {"<start_of_turn>", "System role not supported"}, {NULL}, {"", ""},
+     {"<start_of_turn>user\n", "<end_of_turn>\n"}, {"<start_of_turn>model\n", "<end_of_turn>\n"}, "<start_of_turn>model\n",
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_NO_SYSTEM | TFM__CHAT_TRIM},
+    {"phi4-mini", {"<|assistant|>", "'<|' + message['role'] + '|>' + message['content'] + '<|end|>'"}, {NULL},
+     {"<|system|>", "<|end|>"}, {"<|user|>", "<|end|>"}, {"<|assistant|>", "<|end|>"}, "<|assistant|>",
+     TFM__CHAT_FIND | TFM__CHAT_BOS},
+    {"phi3-first", {"<|end|>", "'<|end|>' + '\n' + '<|assistant|>' + '\n'"}, {NULL}, {"", ""},
+     {"<|user|>\n", "<|end|>\n<|assistant|>\n"}, {"", "<|end|>\n"}, "",
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_NO_SYSTEM},
+    {"phi3", {"<|assistant|>", "<|end|>"}, {"messages[-1]", "FINAL RESPONSE"}, TFM__CHAT_ROLE("system"), TFM__CHAT_ROLE("user"),
+     TFM__CHAT_ROLE("assistant"), "<|assistant|>\n", TFM__CHAT_FIND | TFM__CHAT_BOS},
+    {"zephyr", {"'<|user|>\n' + message['content'] + eos_token }}\n", NULL}, {NULL}, {"<|system|>\n", "\2\n"}, {"<|user|>\n", "\2\n"},
+     {"<|assistant|>\n", "\2\n"}, "<|assistant|>\n", 0}
+};
+
+static size_t tfm__str_find(tfm_string s, const char *part) {              /* SIZE_MAX: nowhere */
+    size_t n = strlen(part);
+    for (size_t i = 0; i + n <= s.size; i++)
+        if (memcmp(s.data + i, part, n) == 0) return i;
+    return SIZE_MAX;
+}
+/* Bytes of the end of a line that s begins with, which a template may write as two characters, or 0. */
+static size_t tfm__chat_newline(tfm_string s) {
+    if (s.size > 1 && s.data[0] == '\\' && s.data[1] == 'n') return 2;
+    return s.size && *s.data == '\n';
+}
+static bool tfm__chat_has(tfm_string jinja, const char *part) {
+    for (; jinja.size; jinja.data++, jinja.size--) {
+        tfm_string rest = jinja;
+        const char *p = part;
+        for (size_t n; *p && rest.size; p++, rest.data += n, rest.size -= n) {
+            n = *p == '\n' ? tfm__chat_newline(rest) : *p == *rest.data;
+            if (!n) break;
+        }
+        if (!*p) return true;
+    }
+    return false;
+}
+
+static bool tfm__chat_matches(tfm_string jinja, const tfm__chat_style *s) {
+    if (tfm__str_eq(jinja, s->name)) return true;
+    for (int i = 0; i < 2; i++)
+        if (s->has[i] && !tfm__chat_has(jinja, s->has[i])) return false;
+    for (int i = 0; i < 4; i++)
+        if (s->lacks[i] && tfm__chat_has(jinja, s->lacks[i])) return false;
+    return true;
+}
+/* A ChatML template's own system message stands in it as it is written: <|im_start|>system\nText<|im_end|>. */
+static tfm_string tfm__chat_default(tfm_string jinja) {
+    static const char begin[] = "<|im_start|>system", end[] = "<|im_end|>";
+    for (size_t at; (at = tfm__str_find(jinja, begin)) != SIZE_MAX;) {
+        jinja.data += at + sizeof begin - 1;
+        jinja.size -= at + sizeof begin - 1;
+        size_t skip = tfm__chat_newline(jinja);
+        tfm_string text = jinja;
+        text.data += skip;
+        text.size = tfm__str_find(jinja, end);
+        if (!skip || text.size == SIZE_MAX || (text.size -= skip) == 0) continue;
+        if (!memchr(text.data, '\'', text.size) && !memchr(text.data, '"', text.size) &&
+            !memchr(text.data, '{', text.size)) return text;
+    }
+    return tfm__str("");
+}
+TFMDEF tfm_status tfm_chat_init(tfm_chat *chat, tfm_string jinja, const tfm_tokenizer *t, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    if (!chat || !t || (!jinja.data && jinja.size)) {
+        tfm__fail(e, TFM_ARGUMENT, "chat: no %s", !chat ? "place for it" : t ? "template" : "tokenizer");
+        return e->status;
+    }
+    memset(chat, 0, sizeof *chat);
+    for (size_t i = 0; i < sizeof tfm__chat_styles / sizeof *tfm__chat_styles && !chat->style; i++)
+        if (tfm__chat_matches(jinja, &tfm__chat_styles[i])) chat->style = &tfm__chat_styles[i];
+    if (!chat->style) {
+        tfm_string shown = jinja;
+        if (shown.size > 60) shown.size = 60;
+        tfm__fail(e, TFM_UNSUPPORTED, "the chat template '%q%s' is none that is known", &shown,
+                  shown.size < jinja.size ? " ..." : "");
+        return e->status;
+    }
+    bool named = tfm__str_eq(jinja, chat->style->name);
+    chat->flags = chat->style->flags;
+    if (chat->flags & TFM__CHAT_FIND && !tfm__chat_has(jinja, "bos_token")) chat->flags &= ~(unsigned)TFM__CHAT_BOS;
+    if (chat->flags & TFM__CHAT_DEFAULT) chat->system = tfm__chat_default(jinja);
+    if (tfm__chat_has(jinja, "{% else %}{{ eos_token }}")) chat->flags |= TFM__CHAT_END;
+    if (!named && !tfm__chat_has(jinja, "add_generation_prompt")) chat->flags |= TFM__CHAT_PROMPT;
+    if (named || tfm__chat_has(jinja, "strftime_now")) chat->flags |= TFM__CHAT_DATE;
+    chat->bos = tfm_token_text(t, t->bos);
+    chat->eos = tfm_token_text(t, t->eos);
+    return TFM_OK;
+}
+TFMDEF const char *tfm_chat_name(const tfm_chat *chat) { return chat && chat->style ? chat->style->name : ""; }
+
+typedef struct tfm__chat_writer {
+    const tfm_chat *chat;
+    char *out;
+    size_t capacity, size;
+    tfm_span *span;                     /* of the next content; NULL: nobody asks */
+} tfm__chat_writer;
+
+static void tfm__chat_put(tfm__chat_writer *w, tfm_string s) {
+    if (w->size < w->capacity && s.size) memcpy(w->out + w->size, s.data, tfm__min_size(s.size, w->capacity - w->size));
+    w->size += s.size;
+}
+static void tfm__chat_markup(tfm__chat_writer *w, const char *p) {
+    for (size_t n; *p; p += n) {
+        n = strcspn(p, "\1\2\3");
+        tfm_string s = {p, n};
+        tfm__chat_put(w, s);
+        if (!p[n]) break;
+        const char *date = w->chat->flags & TFM__CHAT_DATE && w->chat->date ? w->chat->date : "26 Jul 2024";
+        tfm__chat_put(w, p[n] == 1 ? w->chat->bos : p[n] == 2 ? w->chat->eos : tfm__str(date));
+        n++;
+    }
+}
+static void tfm__chat_content(tfm__chat_writer *w, tfm_string s) {
+    size_t begin = w->size;
+    tfm__chat_put(w, s);
+    if (!w->span) return;
+    w->span->begin = begin;
+    w->span++->end = w->size;
+}
+
+/* White space at the ends as Python's strip has it: U+001C to U+001F too. */
+static bool tfm__chat_space(tfm_string s, size_t at, int *length) {
+    uint32_t c = tfm__utf8_decode((const uint8_t *)s.data + at, s.size - at, length);
+    return tfm__char_class(c) == TFM__SPACE || (c >= 0x1c && c <= 0x1f);
+}
+static tfm_string tfm__chat_trim(tfm_string s, bool left, bool right) {
+    int length;
+    while (left && s.size && tfm__chat_space(s, 0, &length)) { s.data += length; s.size -= (size_t)length; }
+    while (right && s.size) {
+        size_t at = s.size - 1;
+        while (at && ((unsigned char)s.data[at] & 0xc0) == 0x80) at--;
+        if (!tfm__chat_space(s, at, &length) || at + (size_t)length != s.size) break;
+        s.size = at;
+    }
+    return s;
+}
+static tfm_string tfm__chat_answer(const tfm_chat *chat, tfm_string s) {
+    for (size_t at; chat->flags & TFM__CHAT_THOUGHTS && (at = tfm__str_find(s, "</think>")) != SIZE_MAX;) {
+        s.data += at + 8;
+        s.size -= at + 8;
+        while (s.size && *s.data == '\n') { s.data++; s.size--; }
+    }
+    return s;
+}
+
+/* Which of the template's roles a message has, if it may stand at its place. */
+enum { TFM__CHAT_IS_SYSTEM, TFM__CHAT_IS_USER, TFM__CHAT_IS_ASSISTANT };
+
+static int tfm__chat_role(const tfm_chat *chat, const tfm_turn *m, int64_t i, bool last, bool system,
+                          tfm_error *e) {
+    static const char *const roles[] = {"system", "user", "assistant"};
+    unsigned apart = TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_SYSTEM_ALWAYS;
+    int role = 0;
+    if (!m->role || !m->content) { tfm__fail(e, TFM_ARGUMENT, "message %i: no role or content", i); return -1; }
+    while (role < 3 && strcmp(m->role, roles[role]) != 0) role++;
+    if (role == 3)
+        tfm__fail(e, TFM_ARGUMENT, "message %i: the role '%s' is not system, user or assistant", i, m->role);
+    else if (role == TFM__CHAT_IS_ASSISTANT && last && chat->flags & TFM__CHAT_THOUGHTS)
+        tfm__fail(e, TFM_UNSUPPORTED, "message %i: an assistant's, to which the chat template %s at the end adds thoughts",
+                  i, chat->style->name);
+    else if (role == TFM__CHAT_IS_SYSTEM && (chat->flags & TFM__CHAT_NO_SYSTEM || (i && chat->flags & apart)))
+        tfm__fail(e, TFM_UNSUPPORTED, chat->flags & TFM__CHAT_NO_SYSTEM
+                  ? "message %i: the chat template %s has no system message"
+                  : "message %i: the chat template %s has a system message at the beginning only", i, chat->style->name);
+    else if (role && chat->flags & TFM__CHAT_ALTERNATE && (role == TFM__CHAT_IS_USER) != ((i - system) % 2 == 0))
+        tfm__fail(e, TFM_ARGUMENT, "message %i: the chat template %s wants user and assistant in turns", i,
+                  chat->style->name);
+    return e->status == TFM_OK ? role : -1;
+}
+static void tfm__chat_message(tfm__chat_writer *w, int role, tfm_string s, const char *system) {
+    const tfm__chat_style *style = w->chat->style;
+    unsigned flags = w->chat->flags;
+    bool trim = flags & TFM__CHAT_TRIM || (flags & TFM__CHAT_TRIM_ASSISTANT && role == TFM__CHAT_IS_ASSISTANT);
+    bool joined = system && style->system[0][0];           /* to llama2 both are one content */
+    const char *const *around = role == TFM__CHAT_IS_SYSTEM ? style->system
+                              : role == TFM__CHAT_IS_USER ? style->user : style->assistant;
+    tfm__chat_markup(w, around[0]);
+    if (role == TFM__CHAT_IS_ASSISTANT) s = tfm__chat_answer(w->chat, s);
+    if (trim) s = tfm__chat_trim(s, !joined, true);
+    if (system) {
+        tfm__chat_markup(w, style->system[0]);
+        tfm__chat_content(w, tfm__str(system));
+        tfm_string after = tfm__str(style->system[1]);
+        tfm__chat_put(w, tfm__chat_trim(after, false, joined && !s.size));
+    }
+    tfm__chat_content(w, s);
+    tfm__chat_markup(w, around[1]);
+}
+/* The template's own text, in which a line's end may be written \n. */
+static void tfm__chat_own_system(tfm__chat_writer *w) {
+    tfm_string s = w->chat->system;
+    tfm__chat_markup(w, w->chat->style->system[0]);
+    for (size_t at; (at = tfm__str_find(s, "\\n")) != SIZE_MAX; s.data += at + 2, s.size -= at + 2) {
+        tfm_string line = {s.data, at};
+        tfm__chat_put(w, line);
+        tfm__chat_put(w, tfm__str("\n"));
+    }
+    tfm__chat_put(w, s);
+    tfm__chat_markup(w, w->chat->style->system[1]);
+}
+TFMDEF int64_t tfm_chat_apply(const tfm_chat *chat, const tfm_turn *messages, int64_t count, bool prompt,
+                              char *out, size_t capacity, tfm_span *contents, tfm_error *err) {
+    tfm_error local, *e = tfm__begin(err, &local);
+    if (!chat || !chat->style || !messages || count < 1) {
+        tfm__fail(e, TFM_ARGUMENT, "chat: no %s", chat && chat->style ? "message" : "template");
+        return -1;
+    }
+    tfm__chat_writer w = {chat, out, out ? capacity : 0, 0, contents};
+    unsigned flags = chat->flags;
+    bool system = messages[0].role && strcmp(messages[0].role, "system") == 0;
+    bool inside = system && flags & (TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_SYSTEM_LAST);
+    if (!system && flags & TFM__CHAT_SYSTEM_NEEDED) {
+        tfm__fail(e, TFM_ARGUMENT, "the chat template %s needs a system message", chat->style->name);
+        return -1;
+    }
+    if (flags & TFM__CHAT_BOS) tfm__chat_put(&w, chat->bos);
+    if (!system && chat->system.size) tfm__chat_own_system(&w);
+    if (!system && flags & TFM__CHAT_SYSTEM_ALWAYS) {
+        tfm__chat_markup(&w, chat->style->system[0]);
+        tfm__chat_markup(&w, chat->style->system[1]);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        int role = tfm__chat_role(chat, &messages[i], i, i == count - 1, system, e);
+        if (role < 0) return -1;
+        if (role == TFM__CHAT_IS_SYSTEM && inside) continue;
+        bool here = role == TFM__CHAT_IS_USER && i == (flags & TFM__CHAT_SYSTEM_FIRST ? 1 : count - 1);
+        tfm__chat_message(&w, role, tfm__str(messages[i].content), inside && here ? messages[0].content : NULL);
+    }
+    if (prompt || flags & TFM__CHAT_PROMPT) tfm__chat_markup(&w, chat->style->prompt);
+    else if (flags & TFM__CHAT_END) tfm__chat_put(&w, chat->eos);
+    while (contents && w.span < contents + count) w.span->begin = w.span->end = w.size, w.span++;
+    return (int64_t)w.size;
+}
+TFMDEF int64_t tfm_chat_tokenize(tfm_context *c, const tfm_tokenizer *t, const tfm_chat *chat,
+                                 const tfm_turn *messages, int64_t count, bool prompt, int32_t *ids,
+                                 int64_t capacity) {
+    if (!c || c->err.status != TFM_OK) return -1;
+    int64_t size = tfm_chat_apply(chat, messages, count, prompt, NULL, 0, NULL, &c->err), n = -1;
+    if (size < 0) return -1;
+    tfm_mark mark = tfm_arena_mark(c);
+    char *text = (char *)tfm__arena(c, (size_t)size, 1);
+    tfm_span *plain = (tfm_span *)tfm__arena(c, (size_t)count, sizeof *plain);
+    if (c->err.status == TFM_OK) {
+        tfm_tokenize_opts o = {false, true, plain, count};
+        if (!c->measure) tfm_chat_apply(chat, messages, count, prompt, text, (size_t)size, plain, &c->err);
+        n = tfm_tokenize(c, t, text, (size_t)size, &o, ids, capacity);
+    }
+    tfm_arena_rewind(c, mark);
+    return n;
 }
 #endif /* TFM_NO_TOKENIZER */
 
