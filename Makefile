@@ -43,7 +43,7 @@ $(BUILD)/generate: examples/generate.c $(TOOL)
 	$(COMPILE) examples/generate.c -o $@ $(LIBS)
 $(BUILD)/evaluate: tools/evaluate.c $(TOOL)
 	$(COMPILE) tools/evaluate.c -o $@ $(LIBS)
-$(BUILD)/tokenize: tools/tokenize.c $(TOOL)
+$(BUILD)/tokenize: tools/tokenize.c tools/json.h $(TOOL)
 	$(COMPILE) tools/tokenize.c -o $@ $(LIBS)
 $(BUILD)/inspect: tools/inspect.c $(TOOL)
 	$(COMPILE) tools/inspect.c -o $@ $(LIBS)
@@ -86,7 +86,7 @@ $(BUILD)/tests_list.h: tests $(BUILD)/flags
 	@for f in tests/test_*.c; do n=$${f#tests/test_}; echo "SUBJECT($${n%.c})"; done > $@
 $(BUILD)/tfm.o: tests/tfm_impl.c $(SHARED)
 	$(COMPILE) -c tests/tfm_impl.c -o $@
-$(BUILD)/tests: tests/*.c tests/*.h tools/gguf_write.h $(BUILD)/tests_list.h $(BUILD)/tfm.o
+$(BUILD)/tests: tests/*.c tests/*.h tools/gguf_write.h tools/json.h $(BUILD)/tests_list.h $(BUILD)/tfm.o
 	$(COMPILE) -Itools -I$(BUILD) tests/main.c tests/test_*.c $(BUILD)/tfm.o -o $@ $(LIBS)
 $(BUILD)/poke: tests/poke.c $(BUILD)/flags
 	$(COMPILE) tests/poke.c -o $@
