@@ -14,7 +14,7 @@ BLAS_LIBS_1 = -lopenblas
 COMPILE  = $(CC) $(CFLAGS) -I. $(BLAS_$(OPENBLAS)) $(LDFLAGS)
 LIBS     = $(BLAS_LIBS_$(OPENBLAS)) $(LDLIBS)
 PROGRAMS = $(BUILD)/generate $(BUILD)/evaluate $(BUILD)/tokenize $(BUILD)/inspect $(BUILD)/quantize \
-           $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers
+           $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers $(BUILD)/json
 SHARED   = tfm.h $(BUILD)/flags
 TOOL     = $(SHARED) tools/cli.h
 
@@ -58,6 +58,8 @@ $(BUILD)/attention: examples/attention.c $(SHARED)
 	$(COMPILE) examples/attention.c -o $@ $(LIBS)
 $(BUILD)/layers: examples/layers.c $(SHARED)
 	$(COMPILE) examples/layers.c -o $@ $(LIBS)
+$(BUILD)/json: examples/json.c $(TOOL)
+	$(COMPILE) examples/json.c -o $@ $(LIBS)
 
 run: $(BUILD)/generate
 	$(BUILD)/generate $(MODEL) -p "Once upon a time" -n 180 -s 7 --echo
