@@ -639,6 +639,7 @@ typedef struct tfm_session_opts {
     int threads;                        /* 0: tfm_cpu_count(). At most 256 */
     tfm_type cache;                     /* TFM_F32 (0) or TFM_F16 */
     bool all_logits;                    /* keep the logits of every position of a call to tfm_eval */
+    int sequences;                      /* that tfm_eval_many may join, with this session as the first; 0: 1 */
     int prompt_bytes;                   /* text that tfm_generate can tokenize in fixed memory; 0: 1024 */
     tfm_level level;
     const tfm_allocator *allocator;
@@ -668,6 +669,14 @@ TFMDEF tfm_context *tfm_session_context(tfm_session *s);   /* errors, and scratc
    TFM_FULL nothing was evaluated; after TFM_CANCELLED the positions finished so
    far stay, and the session can go on (tfm_clear its context). */
 TFMDEF tfm_status   tfm_eval(tfm_session *s, const int32_t *ids, int64_t n);
+/* tfm_eval of ids[i], counts[i] of them, on each of `count` sessions, the rows of all in one batch, so that
+   the weights are read once: faster than one by one, with the same bits. Logits are those of the last id of
+   each. The first session's batch, threads and memory serve (its `sequences`, at least count), its context
+   has the errors, it can be cancelled; the others only hold their caches and logits. All are different
+   sessions of one model, with the same type of cache, adapters and scales, none longer than the first. Ids
+   and room are checked first. */
+TFMDEF tfm_status   tfm_eval_many(tfm_session *const *sessions, int count, const int32_t *const *ids,
+                                  const int64_t *counts);
 /* Logits [V] of the last evaluated position; with all_logits, of the i-th id of the last call.
    Valid until the next call on the session; NULL if there are none. They may be edited. */
 TFMDEF float       *tfm_logits(tfm_session *s);
@@ -9857,6 +9866,13 @@ TFMDEF const tfm_file *tfm_model_file(const tfm_model *m) { return m ? m->file :
 TFMDEF const tfm_tokenizer *tfm_model_tokenizer(const tfm_model *m) { return m ? m->tokenizer : NULL; }
 #endif
 
+/* A sequence's share of a batch: n ids at its session's position, with logits of the last few. */
+typedef struct tfm__rows {
+    tfm_session *s;
+    const int32_t *ids;
+    int64_t n, logits, left;            /* left: ids that are to be evaluated, these n among them */
+} tfm__rows;
+
 /* Sessions. The cache of values is [layer][kv head][position][size], that of keys [layer][kv head]
    [position / 16][size][16], so that a vector of keys can be read at once. */
 struct tfm_session {
@@ -9869,6 +9885,8 @@ struct tfm_session {
     int32_t *ids;                       /* [context] what was evaluated */
     float *logits;                      /* [logit_rows, V] of the last piece; an encoder's vectors [logit_rows, D] */
     int64_t position, logit_rows;
+    const tfm__rows *rows;              /* [row_count] of the batch in progress, which this session runs */
+    int row_count;
     float *adapter_scales;              /* [adapter_count] */
     int64_t entry;                      /* of the model's file, whose adapter was asked for last */
     int cancel;
@@ -10091,12 +10109,42 @@ static tfm_tensor tfm__qk_norm(tfm_context *c, const tfm_model *m, tfm_tensor x,
     }
     return tfm_reshape(c, x, shape);
 }
+/* Stores k and v in the caches and gives attention of q over them, for each sequence its rows. */
+static tfm_tensor tfm__attend_rows(tfm_session *s, int layer, tfm_tensor q, tfm_tensor k, tfm_tensor v) {
+    const tfm_hparams *h = &s->m->hp;
+    tfm_context *c = s->c;
+    tfm_attention_opts o;
+    int64_t at = 0;
+    memset(&o, 0, sizeof o);
+    o.scale = h->attention_scale;
+    o.cap = h->attention_cap;
+    o.causal = !h->encoder;
+    o.window = s->m->layers[layer].window;
+    tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape2(q.dim[0], (int64_t)h->heads * h->value_size));
+    for (int i = 0; i < s->row_count && tfm__ok(c); i++) {
+        const tfm__rows *r = &s->rows[i];
+        if (!r->n) continue;
+        tfm_mark mark = tfm_arena_mark(c);
+        tfm__cache_store(r->s, r->s->keys, layer, tfm_slice(c, k, 0, at, at + r->n), true);
+        tfm__cache_store(r->s, r->s->values, layer, tfm_slice(c, v, 0, at, at + r->n), false);
+        tfm_tensor mine[2] = { tfm_slice(c, q, 0, at, at + r->n), tfm_slice(c, y, 0, at, at + r->n) };
+        for (int j = 0; j < 2; j++)
+            mine[j] = tfm__heads(c, "rows", tfm_reshape(c, mine[j], tfm_shape3(1, r->n, mine[j].dim[1])), h->heads);
+        o.offset = r->s->position;
+        if (tfm__ok(c)) tfm__attend(c, mine[0], tfm__cache(r->s, r->s->keys, layer, o.offset + r->n, h->key_size),
+                                    tfm__cache(r->s, r->s->values, layer, o.offset + r->n, h->value_size), mine[1],
+                                    true, &o);
+        tfm_arena_rewind(c, mark);
+        at += r->n;
+    }
+    return y;
+}
 static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, const float *angles) {
     const tfm_model *m = s->m;
     const tfm_hparams *h = &m->hp;
     const tfm__layer *l = &m->layers[layer];
     tfm_context *c = s->c;
-    int64_t n = x.dim[0], q_width = (int64_t)h->heads * h->key_size;
+    int64_t n = x.dim[0];
     const tfm__linear *const w[] = { &l->attn_q, &l->attn_k, &l->attn_v };
     tfm_tensor qkv[3], y;
     tfm__linears(s, x, w, qkv, 3);
@@ -10107,21 +10155,7 @@ static tfm_tensor tfm__attention_part(tfm_session *s, int layer, tfm_tensor x, c
         tfm__rotate(c, tfm__floats(k), tfm__floats(k), angles, n, h->kv_heads, h->key_size, h->rope_dims,
                     h->rope.half_split);
     }
-    tfm__cache_store(s, s->keys, layer, k, true);
-    tfm__cache_store(s, s->values, layer, qkv[2], false);
-    tfm_attention_opts o;
-    memset(&o, 0, sizeof o);
-    o.scale = h->attention_scale;
-    o.cap = h->attention_cap;
-    o.causal = !h->encoder;
-    o.offset = s->position;
-    o.window = l->window;
-    y = tfm__new(c, TFM_F32, tfm_shape2(n, (int64_t)h->heads * h->value_size));
-    if (tfm__ok(c))
-        tfm__attend(c, tfm__heads(c, "q", tfm_reshape(c, q, tfm_shape3(1, n, q_width)), h->heads),
-                    tfm__cache(s, s->keys, layer, s->position + n, h->key_size),
-                    tfm__cache(s, s->values, layer, s->position + n, h->value_size),
-                    tfm__heads(c, "y", tfm_reshape(c, y, tfm_shape3(1, n, y.dim[1])), h->heads), true, &o);
+    y = tfm__attend_rows(s, layer, q, k, qkv[2]);
     return tfm__apply(s, y, &l->attn_output);
 }
 /* down(activation(gate x) * up x); without a gate down(activation(up x)). */
@@ -10201,25 +10235,25 @@ static void tfm__layer_run(tfm_session *s, int layer, tfm_tensor x, const float 
     tfm__residual(c, m, x, tfm__ffn_part(s, layer, f), l->ffn_post);
     tfm_arena_rewind(c, mark);
 }
-/* The session's logits from x [rows, D]. */
-static void tfm__head(tfm_session *s, tfm_tensor x) {
+/* Logits [rows, V] from x [rows, D]. */
+static void tfm__head(tfm_session *s, tfm_tensor x, float *logits) {
     const tfm_model *m = s->m;
     const tfm_hparams *h = &m->hp;
     tfm_context *c = s->c;
     int64_t rows = x.dim[0], count = rows * h->vocab;
     tfm_tensor y = tfm__norm(c, m, x, m->output_norm);
     const float *bias = tfm__vector(c, "output", "bias", m->output.b, h->vocab);
-    tfm__part p = tfm__part_of(m->output.w.type, m->output.w.data, m->output.w.stride[0], h->vocab, bias, s->logits, 1,
+    tfm__part p = tfm__part_of(m->output.w.type, m->output.w.data, m->output.w.stride[0], h->vocab, bias, logits, 1,
                                h->vocab);
     p.interleaved = m->output.interleaved;
     tfm__products(c, &p, 1, tfm__floats(y), rows, h->width);
-    tfm__adapt(s, y, tfm__layout(s->logits, TFM_F32, tfm_shape2(rows, h->vocab)), &m->output);
-    tfm__multiply(c, s->logits, count, 1.0f / h->logit_scale);
+    tfm__adapt(s, y, tfm__layout(logits, TFM_F32, tfm_shape2(rows, h->vocab)), &m->output);
+    tfm__multiply(c, logits, count, 1.0f / h->logit_scale);
     if (h->logit_cap == 0) return;
-    tfm__unary_job tanh_job = { TFM__TANH, s->logits, NULL, s->logits };
-    tfm__multiply(c, s->logits, count, 1.0f / h->logit_cap);
+    tfm__unary_job tanh_job = { TFM__TANH, logits, NULL, logits };
+    tfm__multiply(c, logits, count, 1.0f / h->logit_cap);
     tfm__run(c, c->kernels->unary, &tanh_job, count, 20.0 * (double)count);
-    tfm__multiply(c, s->logits, count, h->logit_cap);
+    tfm__multiply(c, logits, count, h->logit_cap);
 }
 /* The same of an encoder: x [n, D] pooled. */
 static void tfm__pool_rows(tfm_session *s, tfm_tensor x) {
@@ -10233,14 +10267,18 @@ static void tfm__pool_rows(tfm_session *s, tfm_tensor x) {
 static bool tfm__rotates_long(const tfm_session *s) {
     return s->m->long_factors && s->o.context > s->m->hp.rope.original_context;
 }
-/* The angles of n positions from the session's on, or NULL if the model does not use such. */
+/* The angles of n rows, each sequence's from its position on, or NULL if the model does not use such. */
 static float *tfm__angles(tfm_session *s, int64_t n, bool local) {
     const tfm_model *m = s->m;
-    tfm_rope_opts rope = local ? m->hp.local_rope : m->hp.rope;
     if (m->arch->is & TFM__LEARNED || (local && !m->local_rope)) return NULL;
-    if (!local && tfm__rotates_long(s)) rope.freq_factors = m->long_factors;
-    float *angles = (float *)tfm__arena(s->c, (size_t)n, (size_t)m->hp.rope_dims * sizeof(float));
-    if (tfm__ok(s->c) && !s->c->measure) tfm__rope_table(angles, s->position, n, m->hp.rope_dims, &rope);
+    float *angles = (float *)tfm__arena(s->c, (size_t)n, (size_t)m->hp.rope_dims * sizeof(float)), *at = angles;
+    for (int i = 0; tfm__ok(s->c) && !s->c->measure && i < s->row_count; i++) {
+        const tfm__rows *r = &s->rows[i];
+        tfm_rope_opts rope = local ? m->hp.local_rope : m->hp.rope;
+        if (!local && tfm__rotates_long(r->s)) rope.freq_factors = m->long_factors;
+        tfm__rope_table(at, r->s->position, r->n, m->hp.rope_dims, &rope);
+        at += r->n * m->hp.rope_dims;
+    }
     return angles;
 }
 /* x [n, D] += rows begin..end-1 of a table: n of them, or one for all. */
@@ -10249,21 +10287,63 @@ static void tfm__add_rows(tfm_context *c, tfm_tensor x, tfm_tensor table, int64_
     if (c->measure) tfm_zeros(c, tfm_shape2(end - begin, x.dim[1]));        /* begin may lie past the table's end */
     else tfm__accumulate(c, x, tfm_to_f32(c, tfm_slice(c, table, 0, begin, end)));
 }
-/* The transformer: n ids at the session's position; logits of the last `rows` of them. */
-static void tfm__forward(tfm_session *s, const int32_t *ids, int64_t n, int64_t rows) {
+/* x [n, D]: the embeddings of the ids of all rows, and of their types and positions where the model has such. */
+static tfm_tensor tfm__embed_rows(tfm_session *s, int64_t n) {
+    const tfm_model *m = s->m;
+    tfm_context *c = s->c;
+    tfm_tensor x = tfm__new(c, TFM_F32, tfm_shape2(n, m->hp.width));
+    int64_t at = 0;
+    for (int i = 0; i < s->row_count; i++) {
+        const tfm__rows *r = &s->rows[i];
+        tfm_mark mark = tfm_arena_mark(c);
+        tfm_tensor part = tfm_slice(c, x, 0, at, at + r->n);
+        for (int64_t j = 0; tfm__ok(c) && !c->measure && j < r->n; j++)
+            c->kernels->decode(m->token_embd.type, (const char *)m->token_embd.data +
+                               r->ids[j] * m->token_embd.stride[0], tfm__floats(part) + j * x.dim[1], x.dim[1]);
+        if (tfm__ok(c)) tfm__multiply(c, tfm__floats(part), tfm_count(part), m->hp.embedding_scale);
+        if (r->n) tfm__add_rows(c, part, m->token_types, 0, 1);
+        if (r->n) tfm__add_rows(c, part, m->position_embd, r->s->position, r->s->position + r->n);
+        tfm_arena_rewind(c, mark);
+        at += r->n;
+    }
+    return tfm__ok(c) ? tfm__norm(c, m, x, m->embd_norm) : x;
+}
+/* Logits of the last rows of x: one sequence's where they stay, those of several together, and then to each. */
+static void tfm__logit_rows(tfm_session *s, tfm_tensor x, int64_t count) {
+    tfm_context *c = s->c;
+    int64_t n = x.dim[0], width = x.dim[1], vocab = s->m->hp.vocab, at = 0;
+    if (s->row_count == 1) { tfm__head(s, tfm_slice(c, x, 0, n - count, n), s->logits); return; }
+    tfm_tensor last = tfm__new(c, TFM_F32, tfm_shape2(count, width));
+    float *logits = (float *)tfm__arena(c, (size_t)count, (size_t)vocab * sizeof *logits);
+    const float *end = tfm__floats(x);
+    for (int i = 0; i < s->row_count && tfm__ok(c) && !c->measure; i++) {
+        end += s->rows[i].n * width;
+        if (s->rows[i].logits) memcpy(tfm__floats(last) + at++ * width, end - width, (size_t)width * sizeof *end);
+    }
+    if (tfm__ok(c)) tfm__head(s, last, logits);
+    at = 0;
+    for (int i = 0; i < s->row_count && tfm__ok(c) && !c->measure; i++)
+        if (s->rows[i].logits)
+            memcpy(s->rows[i].s->logits, logits + at++ * vocab, (size_t)vocab * sizeof *logits);
+}
+/* The transformer: the rows of each sequence at its session's position. */
+static void tfm__forward(tfm_session *s, const tfm__rows *rows, int count) {
     const tfm_model *m = s->m;
     tfm_context *c = s->c;
     tfm_mark start = tfm_arena_mark(c);
-    tfm_tensor x = c->measure ? tfm_zeros(c, tfm_shape2(n, m->hp.width)) : tfm_embedding(c, m->token_embd, ids, n);
+    int64_t n = 0, logits = 0;
+    for (int i = 0; i < count; i++) {
+        n += rows[i].n;
+        logits += rows[i].logits;
+    }
+    s->rows = rows;
+    s->row_count = count;
+    tfm_tensor x = tfm__embed_rows(s, n);
     const float *angles[2] = { tfm__angles(s, n, false), tfm__angles(s, n, true) };
-    if (tfm__ok(c)) tfm__multiply(c, tfm__floats(x), tfm_count(x), m->hp.embedding_scale);
-    tfm__add_rows(c, x, m->token_types, 0, 1);
-    tfm__add_rows(c, x, m->position_embd, s->position, s->position + n);
-    if (tfm__ok(c)) x = tfm__norm(c, m, x, m->embd_norm);
     for (int i = 0; i < m->hp.layers && tfm__ok(c); i++)
         tfm__layer_run(s, i, x, m->layers[i].rope < 0 ? NULL : angles[m->layers[i].rope]);
-    if (rows > 0 && tfm__ok(c) && m->hp.encoder) tfm__pool_rows(s, x);
-    else if (rows > 0 && tfm__ok(c)) tfm__head(s, tfm_slice(c, x, 0, n - rows, n));
+    if (logits > 0 && tfm__ok(c) && m->hp.encoder) tfm__pool_rows(s, x);
+    else if (logits > 0 && tfm__ok(c)) tfm__logit_rows(s, x, logits);
     tfm_arena_rewind(c, start);
 }
 
@@ -10276,10 +10356,16 @@ static bool tfm__session_defaults(const tfm_model *m, const tfm_session_opts *op
     if (m->hp.encoder) o->all_logits = m->hp.pooling == TFM_POOLING_NONE;
     if (!o->threads) o->threads = tfm_cpu_count();
     if (!o->prompt_bytes) o->prompt_bytes = 1024;
+    if (!o->sequences) o->sequences = 1;
     if (o->context < 1) return tfm__fail(e, TFM_ARGUMENT, "session: context %i, at least 1", (int64_t)o->context);
     if (o->batch < 1) return tfm__fail(e, TFM_ARGUMENT, "session: batch %i, at least 1", (int64_t)o->batch);
     if (o->threads < 1 || o->threads > 256)
         return tfm__fail(e, TFM_ARGUMENT, "session: threads %i, not between 1 and 256", (int64_t)o->threads);
+    if (o->sequences < 1)
+        return tfm__fail(e, TFM_ARGUMENT, "session: sequences %i, at least 1", (int64_t)o->sequences);
+    if (o->sequences > 1 && m->hp.encoder)
+        return tfm__fail(e, TFM_UNSUPPORTED, "session: %i sequences, an encoder takes one text at a time",
+                         (int64_t)o->sequences);
     if (o->prompt_bytes < 1)
         return tfm__fail(e, TFM_ARGUMENT, "session: prompt_bytes %i, at least 1", (int64_t)o->prompt_bytes);
     if (o->cache != TFM_F32 && o->cache != TFM_F16)
@@ -10312,9 +10398,20 @@ static size_t tfm__session_scratch(const tfm_model *m, const tfm_session_opts *o
     s.o = *o;
     s.keys = s.values = (char *)(uintptr_t)TFM_ALIGN;   /* never followed */
     s.position = o->context - 1;                        /* the last id of all sees the longest cache */
-    tfm__forward(&s, NULL, 1, 1);
+    tfm__rows rows[2] = { { &s, NULL, 1, 1, 0 }, { &s, NULL, 1, 1, 0 } };
+    tfm__forward(&s, rows, 1);
+    if (o->sequences > 1) {                             /* a whole batch, with one such id, and all their logits */
+        tfm_mark mark = tfm_arena_mark(&c);
+        tfm__arena(&c, (size_t)o->sequences, sizeof *rows);
+        rows[0].n = o->batch - 1;
+        rows[0].logits = tfm__min64(o->sequences, o->batch) - 1;
+        tfm__forward(&s, rows, 2);
+        tfm_arena_rewind(&c, mark);
+    }
     s.position = o->context - o->batch;
-    tfm__forward(&s, NULL, o->batch, o->all_logits ? o->batch : 1);
+    rows[0].n = o->batch;
+    rows[0].logits = o->all_logits ? o->batch : 1;
+    tfm__forward(&s, rows, 1);
     tfm__arena(&c, (size_t)m->hp.vocab, sizeof(int32_t));           /* tfm_sample */
     tfm__arena(&c, (size_t)m->hp.vocab, sizeof(float));
     tfm__arena(&c, (size_t)m->hp.vocab, sizeof(float));             /* the logits that it edits */
@@ -10489,30 +10586,90 @@ static bool tfm__eval_check(tfm_session *s, int64_t position, const int32_t *ids
                          tfm_session_capacity(s));
     return true;
 }
-/* Evaluates ids that were checked. A prompt can be cancelled between its pieces, a generated id not:
-   its text is out already. */
-static void tfm__eval_pieces(tfm_session *s, const int32_t *ids, int64_t n, bool prompt) {
-    for (int64_t done = 0; done < n && tfm__ok(s->c);) {
-        int64_t piece = tfm__min64(s->o.batch, n - done);
-        bool last = done + piece == n;
-        if (prompt && tfm__cancelled(s)) break;
-        s->logit_rows = 0;
-        tfm__forward(s, ids + done, piece, s->o.all_logits ? piece : last);
-        if (!tfm__ok(s->c)) break;
-        memmove(s->ids + s->position, ids + done, (size_t)piece * sizeof *ids);
-        s->position += piece;
-        done += piece;
-        if (last) s->logit_rows = s->o.all_logits ? piece : 1;
-        if (prompt && s->o.progress && !s->o.progress(s->o.progress_user, done, n))
+/* Evaluates ids that were checked, of all rows as many at once as the session's batch holds. A prompt can be
+   cancelled between its pieces, a generated id not: its text is out already. */
+static void tfm__eval_rows(tfm_session *s, tfm__rows *rows, int count, bool prompt) {
+    int64_t total = 0, done = 0;
+    for (int i = 0; i < count; i++) total += rows[i].left;
+    while (done < total && tfm__ok(s->c) && !(prompt && tfm__cancelled(s))) {
+        int64_t room = s->o.batch;
+        for (int i = 0; i < count; i++) {
+            tfm__rows *r = &rows[i];
+            r->n = tfm__min64(r->left, room);
+            room -= r->n;
+            r->logits = count == 1 && s->o.all_logits ? r->n : r->n && r->n == r->left;
+            if (r->n) r->s->logit_rows = 0;
+        }
+        tfm__forward(s, rows, count);
+        for (int i = 0; i < count && tfm__ok(s->c); i++) {
+            tfm__rows *r = &rows[i];
+            if (!r->n) continue;
+            memmove(r->s->ids + r->s->position, r->ids, (size_t)r->n * sizeof *r->ids);
+            r->s->position += r->n;
+            r->s->logit_rows = r->logits;
+            r->ids += r->n;
+            r->left -= r->n;
+            done += r->n;
+        }
+        if (prompt && tfm__ok(s->c) && s->o.progress && !s->o.progress(s->o.progress_user, done, total))
             tfm__fail(&s->c->err, TFM_CANCELLED, "cancelled at position %i", s->position);
     }
+}
+static void tfm__eval_ids(tfm_session *s, const int32_t *ids, int64_t n, bool prompt) {
+    tfm__rows rows = { s, ids, 0, 0, n };
+    tfm__eval_rows(s, &rows, 1, prompt);
 }
 TFMDEF tfm_status tfm_eval(tfm_session *s, const int32_t *ids, int64_t n) {
     if (!s) return TFM_ARGUMENT;
     if (!tfm__eval_check(s, s->position, ids, n)) return s->c->err.status;
     tfm__fpenv env = tfm__fp_set();
-    tfm__eval_pieces(s, ids, n, true);
+    tfm__eval_ids(s, ids, n, true);
     tfm__fp_restore(env);
+    return s->c->err.status;
+}
+/* Can session b be evaluated in a batch of a's? The error goes to a. */
+static bool tfm__joins(tfm_session *a, tfm_session *b, int index, const int32_t *ids, int64_t n) {
+    tfm_error *e = &a->c->err;
+    int count = a->o.adapter_count;
+    bool same = b && b->m == a->m && b->o.cache == a->o.cache && b->o.adapter_count == count;
+    for (int i = 0; same && i < count; i++)
+        same = b->o.adapters[i] == a->o.adapters[i] &&
+               memcmp(&b->adapter_scales[i], &a->adapter_scales[i], sizeof(float)) == 0;
+    if (!same) return tfm__fail(e, TFM_ARGUMENT, b ? "session %i: of another model, type of cache or set of adapters"
+                                                   : "session %i is NULL", (int64_t)index);
+    if (b->o.context > a->o.context)
+        return tfm__fail(e, TFM_ARGUMENT, "session %i: a context of %i, the first session's is %i", (int64_t)index,
+                         (int64_t)b->o.context, (int64_t)a->o.context);
+    bool clean = tfm__ok(b->c), good = tfm__eval_check(b, b->position, ids, n);
+    if (!good && a != b) tfm__fail(e, b->c->err.status, "session %i: %s", (int64_t)index, b->c->err.message);
+    if (!good && a != b && clean) tfm_clear(b->c);
+    return good;
+}
+TFMDEF tfm_status tfm_eval_many(tfm_session *const *sessions, int count, const int32_t *const *ids,
+                                const int64_t *counts) {
+    tfm_session *s = sessions && count > 0 ? sessions[0] : NULL;
+    if (!s) return TFM_ARGUMENT;
+    if (!ids || !counts || count > s->o.sequences)
+        tfm__fail(&s->c->err, TFM_ARGUMENT, "eval: %i sessions, the first one's option is sequences = %i",
+                  (int64_t)count, (int64_t)s->o.sequences);
+    for (int i = 0; i < count && tfm__ok(s->c); i++) {
+        if (!tfm__joins(s, sessions[i], i, ids[i], counts[i])) break;
+        for (int j = 0; j < i; j++)
+            if (sessions[j] == sessions[i])
+                tfm__fail(&s->c->err, TFM_ARGUMENT, "sessions %i and %i are the same", (int64_t)j, (int64_t)i);
+    }
+    if (!tfm__ok(s->c)) return s->c->err.status;
+    if (count == 1) return tfm_eval(s, ids[0], counts[0]);
+    tfm_mark mark = tfm_arena_mark(s->c);
+    tfm__rows *rows = (tfm__rows *)tfm__arena(s->c, (size_t)count, sizeof *rows);
+    for (int i = 0; rows && i < count; i++) {
+        const tfm__rows r = { sessions[i], ids[i], 0, 0, counts[i] };
+        rows[i] = r;
+    }
+    tfm__fpenv env = tfm__fp_set();
+    if (rows) tfm__eval_rows(s, rows, count, true);
+    tfm__fp_restore(env);
+    tfm_arena_rewind(s->c, mark);
     return s->c->err.status;
 }
 TFMDEF int64_t tfm_prefix(const tfm_session *s, const int32_t *ids, int64_t n) {
@@ -10962,7 +11119,7 @@ TFMDEF tfm_finish tfm_continue(tfm_session *s, const tfm_generate_opts *opts, tf
         bool full = s->position == tfm_session_capacity(s), more = !o.max_tokens || made < o.max_tokens;
         if (full && more && finish == TFM_FINISH_LENGTH) finish = TFM_FINISH_FULL;
         if (full) s->logit_rows = 0;                    /* they are used up: the id has no position */
-        else tfm__eval_pieces(s, &id, 1, false);
+        else tfm__eval_ids(s, &id, 1, false);
         if (!tfm__ok(s->c)) finish = tfm__finish_of(s);
     }
 #ifndef TFM_NO_TOKENIZER

@@ -75,7 +75,7 @@ holds() {
 
 # ---- Options, for all programs ----
 
-for p in generate evaluate tokenize inspect quantize convert bench charlstm sentiment embed classify; do
+for p in generate evaluate tokenize inspect quantize convert bench charlstm sentiment embed classify json; do
     holds $p.help "^usage: $p " $p --help
     refuses $p.unknown_option 2 "--nonsense" $p --nonsense
     why="$p -h > /dev/full: not noticed"
@@ -128,7 +128,7 @@ poke "$llama" "$dir/architecture" general.architecture 12 0x6b           # type 
 poke "$llama" "$dir/unknown_type" blk.0.attn_q.weight 20 99              # rank u32, two u64, type u32
 poke "$llama" "$dir/missing_tensor" blk.0.attn_q.weight -1 0x78          # is blk.0.attn_q.weighx now
 poke "$llama" "$dir/wrong_shape" blk.0.attn_norm.weight 4 8              # rank u32, a shorter length
-for p in "generate" "evaluate --ids 1 --greedy 1" "inspect" "inspect --memory" "tokenize -f /dev/null"; do
+for p in "generate" "evaluate --ids 1 --greedy 1" "inspect" "inspect --memory" "tokenize -f /dev/null" "json"; do
     set -- $p
     as=$1; [ "$2" = --memory ] && as=inspect_memory
     refuses "$as.missing_file" 1 "$dir/none" "$@" "$dir/none"
@@ -150,6 +150,48 @@ for p in "generate" "evaluate --ids 1 --greedy 1" "inspect --memory"; do
 done
 refuses quantize.missing_file 1 "$dir/none" quantize "$dir/none" "$dir/q" Q8_0
 refuses quantize.truncated 1 "$dir/truncated" quantize "$dir/truncated" "$dir/q" Q8_0
+
+# ---- json ----
+
+# parses NAME TEMPERATURE MODEL ARGUMENT...: what 50 seeds write, each cut at another length, is read by the strict
+# reader of tools/json.h
+parses() {
+    name=$1 temperature=$2
+    shift 2
+    wanted "$name" || return
+    seed=0
+    : > "$dir/lines"
+    while [ $seed -lt 50 ]; do
+        run 0 json "$@" -s $seed -n $((seed + 8)) --temp "$temperature" --top-k 0 --top-p 1 --min-p 0 -t 1 || break
+        echo "{\"text\": \"\", \"value\": $(tr '\n' ' ' < "$dir/out")}" >> "$dir/lines"
+        seed=$((seed + 1))
+    done
+    [ $seed -eq 50 ] && run 0 tokenize "$vocab" --jsonl "$dir/lines" && {
+        why="50 seeds do not write 20 texts"
+        [ "$(sort -u "$dir/lines" | wc -l)" -ge 20 ]
+    }
+    report "$name" $?
+}
+parses json.words 1 "$tiny" -p "Once upon a time"
+parses json.characters 3 "$llama" -p "Once upon a time"
+if wanted json; then
+    keys=name:string,age:number,ok:boolean,list:array,more:object
+    c=' *: *' pattern="^[{] *\"name\"$c\".*\" *, *\"age\"$c-?[0-9].*, *\"ok\"$c(true|false) *, *"
+    pattern="$pattern\"list\"$c\\[.*\\] *, *\"more\"$c[{].*[}] *[}]"
+    run 0 json "$llama" -p "x" -n 90 -s 1 --keys "$keys" && {
+        why="other keys or types: $(cat "$dir/out")"
+        tr '\n' ' ' < "$dir/out" | grep -qE "$pattern"
+    }
+    report json.keys $?
+    prints json.least '{"a":[],"b":""}\n' json "$llama" -p "x" -n 15 --keys a:array,b:string
+    refuses json.no_room 1 "at least 14 tokens are needed, -n and the context (-c) leave 13" json "$llama" -p "x" \
+        -n 13 --keys a:number,b:string
+    refuses json.no_context 1 "at least 2 tokens are needed, -n and the context (-c) leave 1" json "$llama" -p xyz -c 4
+    refuses json.type 2 "'text' is no type" json "$llama" --keys a:text
+    refuses json.key_twice 2 "'a' twice" json "$llama" --keys a,b,a
+    refuses json.quoted_key 2 "holds a quote" json "$llama" --keys 'a"b'
+    refuses json.no_model 2 "an operand is missing" json -p x
+fi
 
 # ---- generate ----
 

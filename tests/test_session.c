@@ -1,4 +1,4 @@
-/* Sessions: saved states, the common prefix. */
+/* Sessions: saved states, the common prefix, several sequences in one batch. */
 #include "models.h"
 
 static const recipe small = { .layers = 2, .width = 64, .ff = 96, .heads = 4, .kv_heads = 2, .vocab = 90,
@@ -348,8 +348,179 @@ static void turns_with_stop_strings(void) {
     tfm_session_free(chat);
     unmake(&m);
 }
+/* ---- Several sequences in one batch ---- */
+
+enum { MANY = 5 };
+
+static bool same_states(tfm_session *a, tfm_session *b) {
+    state x = save(a), y = save(b);
+    bool same = CHECK(x.size == y.size && memcmp(x.data, y.data, x.size) == 0);
+    free(x.data);
+    free(y.data);
+    return same;
+}
+/* Prompts of unlike lengths, then 12 ids one by one, then some for a few of them: as each alone. */
+static void together_as_alone(const recipe *r, tfm_type cache, int batch, int threads) {
+    static const int64_t held[MANY] = { 0, 0, 3, 0, 20 }, lengths[MANY] = { 33, 1, 0, 70, 16 };
+    made m = make(r);
+    tfm_session *alone[MANY], *joined[MANY];
+    int32_t ids[MANY][100];
+    const int32_t *at[MANY];
+    int64_t counts[MANY];
+    for (int i = 0; i < MANY; i++) {
+        some_ids(ids[i], 100, 90, 50 + (uint64_t)i);
+        alone[i] = session(m.m, (tfm_session_opts){ .context = 100, .cache = cache });
+        joined[i] = session(m.m, (tfm_session_opts){ .context = i ? 100 - i : 100, .cache = cache, .threads = threads,
+                                                     .batch = batch, .sequences = MANY });
+        CHECK_EQ(tfm_eval(joined[i], ids[i], held[i]), TFM_OK);     /* some have begun already, one waits */
+        CHECK_EQ(tfm_eval(alone[i], ids[i], held[i] + lengths[i]), TFM_OK);
+        at[i] = ids[i] + held[i];
+        counts[i] = lengths[i];
+    }
+    CHECK_EQ(tfm_eval_many(joined, MANY, at, counts), TFM_OK);
+    CHECK_STR(message(joined[0]), "");
+    for (int i = 0; i < MANY; i++) {
+        CHECK(same_states(alone[i], joined[i]));
+        at[i] += lengths[i];
+    }
+    for (int step = 0; step < 13; step++) {
+        for (int i = 0; i < MANY; i++) {
+            counts[i] = step < 12 ? 1 : i % 2 ? 5 : 0;
+            CHECK_EQ(tfm_eval(alone[i], at[i], counts[i]), TFM_OK);
+        }
+        CHECK_EQ(tfm_eval_many(joined, MANY, at, counts), TFM_OK);
+        for (int i = 0; i < MANY; i++) {
+            at[i] += counts[i];
+            CHECK_SAME(tfm_logits(joined[i]), tfm_logits(alone[i]), 90);
+        }
+    }
+    for (int i = 0; i < MANY; i++) {
+        CHECK(same_states(alone[i], joined[i]));
+        tfm_session_free(alone[i]);
+        tfm_session_free(joined[i]);
+    }
+    unmake(&m);
+}
+static void sequences_together(void) {
+    static const struct { const char *arch; tfm_type cache, type; int experts, batch, threads; } rows[] = {
+        { "llama", TFM_F32, TFM_F32, 0, 0, 1 }, { "llama", TFM_F16, TFM_Q8_0, 0, 7, 2 },
+        { "gpt2", TFM_F32, TFM_F32, 0, 3, 2 }, { "gemma3", TFM_F16, TFM_F32, 0, 64, 3 },
+        { "llama", TFM_F32, TFM_F32, 5, 20, 1 }, { "llama", TFM_F32, TFM_F32, 0, 1, 1 } };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        recipe r = small;
+        r.arch = rows[i].arch;
+        r.type = rows[i].type;
+        r.experts = rows[i].experts;
+        together_as_alone(&r, rows[i].cache, rows[i].batch, rows[i].threads);
+    }
+}
+/* The bytes announced suffice for as many sequences as announced; without the option there is no room for them. */
+static void sequences_in_exact_memory(void) {
+    static const struct { int context, batch, sequences, threads; } rows[] = {
+        { 64, 16, 5, 1 }, { 2100, 5, 5, 3 }, { 64, 3, 5, 2 }, { 64, 64, 2, 2 }, { 64, 1, 5, 1 } };
+    recipe r = small;
+    r.context = 2200;
+    made m = make(&r);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        tfm_error err;
+        tfm_session_opts o = { .context = rows[i].context, .batch = rows[i].batch, .threads = rows[i].threads,
+                               .prompt_bytes = 1 }, others = { .context = rows[i].context, .threads = 1 };
+        size_t plain = tfm_session_size(m.m, &o, NULL, &err);
+        o.sequences = rows[i].sequences;
+        size_t need = tfm_session_size(m.m, &o, NULL, &err);
+        CHECK(need > plain || rows[i].batch == 1);
+        char *mem = (char *)malloc(need + TFM_ALIGN), *at = mem + (TFM_ALIGN - (uintptr_t)mem % TFM_ALIGN);
+        CHECK(tfm_session_in(m.m, &o, at, need - 1, &err) == NULL);
+        tfm_session *s[MANY] = { tfm_session_in(m.m, &o, at, need, &err) };
+        int32_t *ids = (int32_t *)calloc((size_t)rows[i].context, sizeof *ids);
+        const int32_t *from[MANY];
+        int64_t counts[MANY];
+        for (int k = 0; k < o.sequences; k++) {
+            if (k) s[k] = session(m.m, others);
+            from[k] = ids;
+            counts[k] = k ? rows[i].context - k * 3 : rows[i].context - 1;
+        }
+        CHECK_EQ(tfm_eval_many(s, o.sequences, from, counts), TFM_OK);
+        for (int k = 0; k < o.sequences; k++) counts[k] = 1;
+        CHECK_EQ(tfm_eval_many(s, o.sequences, from, counts), TFM_OK);
+        CHECK_STR(message(s[0]), "");
+        for (int k = 0; k < o.sequences; k++) tfm_session_free(s[k]);
+        free(ids);
+        free(mem);
+    }
+    unmake(&m);
+}
+static bool never(void *user, int64_t done, int64_t total) {
+    (void)user;
+    return done == total;
+}
+static void sequences_that_cannot_be_joined(void) {
+    made m = make(&small), other = make(&small);
+    tfm_session_opts o = { .context = 50, .sequences = 3 };
+    tfm_session *a = session(m.m, o), *b = session(m.m, o), *half, *longer, *foreign;
+    o.cache = TFM_F16;
+    half = session(m.m, o);
+    o.cache = TFM_F32;
+    foreign = session(other.m, o);
+    o.context = 51;
+    longer = session(m.m, o);
+    int32_t ids[60];
+    some_ids(ids, 60, 90, 4);
+    int32_t bad[] = { 3, 90 };
+    const int32_t *two[3] = { ids, ids, ids }, *wrong[2] = { ids, bad };
+    const struct { tfm_session *s[3]; int count; const int32_t *const *ids; int64_t counts[3]; tfm_status status;
+                   const char *message; } rows[] = {
+        { { a, b }, 4, two, { 1, 1 }, TFM_ARGUMENT, "eval: 4 sessions, the first one's option is sequences = 3" },
+        { { a, b }, 2, NULL, { 1, 1 }, TFM_ARGUMENT, "eval: 2 sessions" },
+        { { a, NULL }, 2, two, { 1, 1 }, TFM_ARGUMENT, "session 1 is NULL" },
+        { { a, b, a }, 3, two, { 1, 1, 1 }, TFM_ARGUMENT, "sessions 0 and 2 are the same" },
+        { { a, half }, 2, two, { 1, 1 }, TFM_ARGUMENT, "session 1: of another model, type of cache" },
+        { { a, foreign }, 2, two, { 1, 1 }, TFM_ARGUMENT, "session 1: of another model" },
+        { { a, longer }, 2, two, { 1, 1 }, TFM_ARGUMENT, "session 1: a context of 51, the first session's is 50" },
+        { { a, b }, 2, wrong, { 1, 2 }, TFM_ARGUMENT, "session 1: token id 90 at 1 is not between 0 and 89" },
+        { { a, b }, 2, two, { 1, -1 }, TFM_ARGUMENT, "session 1: eval: -1 ids" },
+        { { a, b }, 2, two, { 1, 51 }, TFM_FULL, "session 1: context full" },
+        { { a, b }, 2, two, { 51, 1 }, TFM_FULL, "context full" } };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        CHECK_EQ(tfm_eval_many(rows[i].s, rows[i].count, rows[i].ids, rows[i].counts), rows[i].status);
+        CHECK_CONTAINS(message(a), rows[i].message);
+        tfm_clear(tfm_session_context(a));
+        CHECK_STR(message(b), "");
+        CHECK(tfm_position(a) == 0 && tfm_position(b) == 0);
+    }
+    tfm_session *pair[2] = { a, b };
+    const int64_t counts[2] = { 1, 1 }, many[2] = { 40, 40 };
+    CHECK_EQ(tfm_eval_many(NULL, 2, two, counts), TFM_ARGUMENT);
+    CHECK_EQ(tfm_eval_many(pair, 0, two, counts), TFM_ARGUMENT);
+    tfm_rewind(b, 1);                                   /* an error that waits in one of them stays there */
+    CHECK_EQ(tfm_eval_many(pair, 2, two, counts), TFM_ARGUMENT);
+    CHECK_CONTAINS(message(b), "rewind");
+    CHECK_CONTAINS(message(a), "session 1: rewind");
+    tfm_clear(tfm_session_context(a));
+    tfm_clear(tfm_session_context(b));
+    CHECK_EQ(tfm_eval_many(pair, 2, two, counts), TFM_OK);
+    CHECK_SAME(tfm_logits(a), tfm_logits(b), 90);
+    /* cancelled between two pieces: what was done stays, and the rest gives the same as ever */
+    tfm_session *stopped = session(m.m, (tfm_session_opts){ .context = 50, .batch = 48, .sequences = 2,
+                                                            .progress = never });
+    tfm_session *slow[2] = { stopped, b };
+    CHECK_EQ(tfm_rewind(b, 0), TFM_OK);
+    CHECK_EQ(tfm_eval_many(slow, 2, two, many), TFM_CANCELLED);
+    tfm_clear(tfm_session_context(stopped));
+    CHECK(tfm_position(stopped) == 40 && tfm_position(b) == 8);
+    CHECK(tfm_logits(stopped) && !tfm_logits(b));
+    CHECK_EQ(tfm_eval(b, ids + 8, 32), TFM_OK);
+    CHECK_SAME(tfm_logits(stopped), tfm_logits(b), 90);
+    tfm_session *all[] = { a, b, half, foreign, longer, stopped };
+    for (int i = 0; i < 6; i++) tfm_session_free(all[i]);
+    unmake(&m);
+    unmake(&other);
+}
 
 const test_case tests_session[] = {
+    { "sequences_together", sequences_together, QUICK },
+    { "sequences_in_exact_memory", sequences_in_exact_memory, QUICK },
+    { "sequences_that_cannot_be_joined", sequences_that_cannot_be_joined, QUICK },
     { "turns_with_stop_strings", turns_with_stop_strings, QUICK },
     { "damaged_states_are_refused", damaged_states_are_refused, QUICK },
     { "lying_states_are_refused", lying_states_are_refused, QUICK },
