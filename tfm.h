@@ -9234,7 +9234,8 @@ enum {                                  /* what an architecture is: the bits of 
     TFM__LOCAL_BASE = 4096,             /* layers with a window rotate by base 10000, unless a key says otherwise */
     TFM__RAW_EXPERTS = 8192,            /* the weights of the chosen experts need not sum to 1 */
     TFM__SUM_NORM = 16384,              /* post-norms are of the residual sum, as in the first transformers */
-    TFM__ENCODER = 32768                /* positions see later ones; the result is pooled, there are no logits */
+    TFM__ENCODER = 32768,               /* positions see later ones; the result is pooled, there are no logits */
+    TFM__ROPE_SWITCH = 65536            /* no layer rotates if rope.scaling.finetuned is false */
 };
 /* A norm of queries and keys before the rotation: of each head, of the whole row, or of each head
    with a weight of its own, which may be missing. */
@@ -9270,8 +9271,8 @@ static const tfm__arch tfm__archs[] = {
     { "olmo2", TFM__SILU, TFM__HALF_SPLIT | TFM__POST_NORM | TFM__NO_PRE_NORM, TFM__QK_ROW, 4, 0, 0 },
     { "olmoe", TFM__SILU, TFM__HALF_SPLIT | TFM__RAW_EXPERTS, TFM__QK_ROW, 0, 0, 0 },
     { "smollm3", TFM__SILU, 0, TFM__QK_NONE, 0, 4, 0 },
-    { "granite", TFM__SILU, 0, TFM__QK_NONE, 0, 0, 0 },
-    { "granitemoe", TFM__SILU, 0, TFM__QK_NONE, 0, 0, 0 },
+    { "granite", TFM__SILU, TFM__ROPE_SWITCH, TFM__QK_NONE, 0, 0, 0 },
+    { "granitemoe", TFM__SILU, TFM__ROPE_SWITCH, TFM__QK_NONE, 0, 0, 0 },
     { "bert", TFM__GELU, TFM__LAYER_NORM | TFM__LEARNED | TFM__PLAIN | TFM__SUM_NORM | TFM__ENCODER, TFM__QK_NONE,
       0, 0, 0 },
     { "nomic-bert", TFM__SILU, TFM__LAYER_NORM | TFM__HALF_SPLIT | TFM__SUM_NORM | TFM__ENCODER, TFM__QK_NONE,
@@ -9348,6 +9349,15 @@ static float tfm__key_float(const tfm__reader *r, const char *key, float low, fl
     tfm__fail(r->err, TFM_MISMATCH, "%s: not a number in its range", name);
     return low;
 }
+/* A key that is true or false; true if it is missing. */
+static bool tfm__key_flag(const tfm__reader *r, const char *key) {
+    char name[96];
+    tfm_value v;
+    bool flag = true;
+    if (tfm__key_value(r, key, name, sizeof name, &v) && !tfm_value_bool(&v, &flag))
+        tfm__fail(r->err, TFM_MISMATCH, "%s: neither true nor false", name);
+    return flag;
+}
 static void tfm__rope_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__arch *arch) {
     char name[96];
     tfm_value v;
@@ -9401,9 +9411,7 @@ static void tfm__more_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__
                                          arch->is & TFM__SCALED_EMBEDDING ? sqrtf((float)hp->width) : 1.0f);
     hp->residual_scale = tfm__key_float(r, "residual_scale", 1e-9f, 1e9f, 1.0f);
     hp->logit_scale = tfm__key_float(r, "logit_scale", 1e-9f, 1e9f, 1.0f);
-    hp->parallel = (arch->is & TFM__PARALLEL) != 0;
-    if (hp->parallel && tfm__key_value(r, "use_parallel_residual", name, sizeof name, &v) &&
-        !tfm_value_bool(&v, &hp->parallel)) tfm__fail(r->err, TFM_MISMATCH, "%s: neither true nor false", name);
+    hp->parallel = (arch->is & TFM__PARALLEL) != 0 && tfm__key_flag(r, "use_parallel_residual");
     hp->encoder = (arch->is & TFM__ENCODER) != 0;
     bool causal = !hp->encoder;
     if (tfm__key_value(r, "attention.causal", name, sizeof name, &v) &&
@@ -9611,6 +9619,8 @@ static void tfm__load_windows(tfm__loader *l) {
     tfm__reader r = { l->m->file, arch->name, l->err };
     tfm_value list, v;
     char name[96];
+    bool rotates = !(arch->is & TFM__LEARNED) &&
+                   (!(arch->is & TFM__ROPE_SWITCH) || tfm__key_flag(&r, "rope.scaling.finetuned"));
     bool listed = tfm__is_list(&r, "attention.sliding_window_pattern", name, &list);
     if (listed && list.count != (uint64_t)h->layers)
         tfm__fail(l->err, TFM_MISMATCH, "%s: %u values for %i layers", name, list.count, (int64_t)h->layers);
@@ -9622,7 +9632,7 @@ static void tfm__load_windows(tfm__loader *l) {
         local = local && h->window > 0;
         y->window = local ? h->window : 0;
         y->rope = local && (listed || h->global_every);
-        if (arch->is & TFM__LEARNED || (arch->unrotated_every && (i + 1) % arch->unrotated_every == 0)) y->rope = -1;
+        if (!rotates || (arch->unrotated_every && (i + 1) % arch->unrotated_every == 0)) y->rope = -1;
         if (y->rope == 1) l->m->local_rope = true;
     }
 }
@@ -9761,14 +9771,16 @@ static tfm_model *tfm__model_make(tfm_file *f, const tfm_allocator *a, void *mem
     if (a) tfm__heap_free(a, base);
     return NULL;
 }
-/* Interleaves a weight's rows at out, if out is given; the bytes that takes, 0 for one that stays. */
+/* Interleaves the rows of a weight, or of the experts' [E, out, in], at out, if out is given; the bytes that
+   takes, 0 for one that stays. */
 static size_t tfm__repack_linear(tfm__linear *l, char *out) {
-    const tfm__type *t = l->w.rank == 2 ? tfm__type_of(l->w.type) : NULL;
-    if (!t || !tfm__interleaves(t) || l->w.dim[0] % TFM__ROWS) return 0;
-    size_t group = (size_t)(l->w.dim[1] / t->block) * tfm__interleaved_bytes(t);
-    int64_t groups = l->w.dim[0] / TFM__ROWS;
+    const tfm__type *t = l->w.rank >= 2 ? tfm__type_of(l->w.type) : NULL;
+    if (!t || !tfm__interleaves(t) || l->w.dim[l->w.rank - 2] % TFM__ROWS) return 0;
+    int64_t width = l->w.dim[l->w.rank - 1], stride = l->w.stride[l->w.rank - 2];
+    size_t group = (size_t)(width / t->block) * tfm__interleaved_bytes(t);
+    int64_t groups = tfm_count(l->w) / width / TFM__ROWS;
     for (int64_t g = 0; out && g < groups; g++)
-        tfm__interleave(t, (const uint8_t *)l->w.data + g * TFM__ROWS * l->w.stride[0], l->w.stride[0], l->w.dim[1],
+        tfm__interleave(t, (const uint8_t *)l->w.data + g * TFM__ROWS * stride, stride, width,
                         (uint8_t *)out + (size_t)g * group);
     if (out) l->interleaved = out;
     size_t bytes = (size_t)groups * group;
@@ -10170,6 +10182,9 @@ static tfm_tensor tfm__mlp(tfm_session *s, tfm_tensor x, const tfm__linear *gate
 }
 static tfm__linear tfm__expert(const tfm__linear *l, int64_t e) {
     tfm__linear r = *l;
+    const tfm__type *t = tfm__type_of(l->w.type);
+    if (l->interleaved)
+        r.interleaved += (size_t)(e * l->w.dim[1] / TFM__ROWS * (l->w.dim[2] / t->block)) * tfm__interleaved_bytes(t);
     r.w = tfm__row_of(l->w, e);
     return r;
 }

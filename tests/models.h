@@ -26,6 +26,7 @@ typedef struct recipe {
     bool raw;                           /* Q4_K of random bits, whatever the encoders do */
     uint64_t seed;
     const char *without, *turned;       /* a tensor to leave out; one whose dimensions to exchange */
+    void (*more)(gguf_writer *w);       /* writes further metadata */
 } recipe;
 
 typedef struct models_writer { gguf_writer w; const recipe *r; bool data; uint64_t seed; } models_writer;
@@ -132,6 +133,7 @@ MODELS_FN uint8_t *make_model(const recipe *r, size_t *size) {
     gguf_meta_f32(&m.w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
     gguf_meta_f32(&m.w, "gemma2.attention.layer_norm_rms_epsilon", 1e-5f);
     gguf_meta_f32(&m.w, "gemma3.attention.layer_norm_rms_epsilon", 1e-5f);
+    if (r->more) r->more(&m.w);
     if (r->experts) models_key(&m, "expert_count", r->experts);
     if (r->experts) models_key(&m, "expert_used_count", 2);
     if (r->characters) {

@@ -232,6 +232,82 @@ static void windows_forget(void) {
     tfm_session_free(s);
     unmake(&m);
 }
+/* Logits after the last of 40 ids, of a model of `r` with further metadata. */
+static void last_logits(recipe r, void (*more)(gguf_writer *), const int32_t *ids, float *out) {
+    r.more = more;
+    made m = make(&r);
+    tfm_session *s = session(m.m, (tfm_session_opts){ .context = 40 });
+    if (CHECK_EQ(tfm_eval(s, ids, 40), TFM_OK)) memcpy(out, tfm_logits(s), (size_t)r.vocab * sizeof *out);
+    tfm_session_free(s);
+    unmake(&m);
+}
+static const char pattern_key[] = "llama.attention.sliding_window_pattern";
+static void every_second(gguf_writer *w) { gguf_meta_u32(w, pattern_key, 2); }
+static void list_of(gguf_writer *w, uint8_t first, uint8_t second, size_t count) {
+    const uint8_t list[3] = { first, second, 1 };
+    gguf_meta_array(w, pattern_key, TFM_VALUE_BOOL, list, count);
+}
+static void local_global(gguf_writer *w) { list_of(w, 1, 0, 2); }
+static void global_local(gguf_writer *w) { list_of(w, 0, 1, 2); }
+static void three_layers(gguf_writer *w) { list_of(w, 1, 0, 3); }
+static void list_of_numbers(gguf_writer *w) {
+    const uint32_t list[2] = { 1, 0 };
+    gguf_meta_array(w, pattern_key, TFM_VALUE_U32, list, 2);
+}
+static void expect_refused(const recipe *r, tfm_status status, const char *part, const char *other);
+/* Which layers have a window: every n-th has none, or a list of truth values says it. */
+static void window_patterns(void) {
+    recipe r = small;
+    int32_t ids[40];
+    float number[90], list[90], other[90];
+    r.window = 10;
+    some_ids(ids, 40, r.vocab, 6);
+    last_logits(r, every_second, ids, number);
+    last_logits(r, local_global, ids, list);
+    last_logits(r, global_local, ids, other);
+    CHECK_SAME(list, number, r.vocab);
+    CHECK(memcmp(list, other, sizeof list) != 0);
+    r.more = three_layers;
+    expect_refused(&r, TFM_MISMATCH, "llama.attention.sliding_window_pattern: 3 values for 2 layers", NULL);
+    r.more = list_of_numbers;
+    expect_refused(&r, TFM_MISMATCH, "llama.attention.sliding_window_pattern: value 0 is neither true nor false", NULL);
+}
+static void granite(gguf_writer *w) { gguf_meta_f32(w, "granite.attention.layer_norm_rms_epsilon", 1e-5f); }
+static void granite_rotated(gguf_writer *w) {
+    granite(w);
+    gguf_meta_bool(w, "granite.rope.scaling.finetuned", true);
+}
+static void granite_unrotated(gguf_writer *w) {
+    granite(w);
+    gguf_meta_bool(w, "granite.rope.scaling.finetuned", false);
+}
+static void granite_unclear(gguf_writer *w) {
+    granite(w);
+    gguf_meta_u32(w, "granite.rope.scaling.finetuned", 1);
+}
+/* Without rotation a single layer does not see in which order the ids before came. */
+static void rotation_switch(void) {
+    recipe r = small;
+    int32_t ids[40], exchanged[40];
+    float a[90], b[90];
+    r.arch = "granite";
+    r.layers = 1;
+    some_ids(ids, 40, r.vocab, 6);
+    memcpy(exchanged, ids, sizeof ids);
+    for (int i = 0; i < 39; i++) exchanged[i] = ids[38 - i];
+    last_logits(r, granite_unrotated, ids, a);
+    last_logits(r, granite_unrotated, exchanged, b);
+    CHECK_NEAR(a, b, r.vocab, 1e-5);
+    last_logits(r, granite, ids, a);
+    last_logits(r, granite_rotated, ids, b);
+    CHECK_SAME(a, b, r.vocab);
+    last_logits(r, granite_rotated, exchanged, b);
+    double apart = 0;
+    for (int i = 0; i < r.vocab; i++) apart = fmax(apart, fabs((double)a[i] - (double)b[i]));
+    CHECK(apart > 1e-2);
+    r.more = granite_unclear;
+    expect_refused(&r, TFM_MISMATCH, "granite.rope.scaling.finetuned: neither true nor false", NULL);
+}
 static void rewinding(void) {
     made m = make(&small);
     int32_t ids[20];
@@ -505,6 +581,8 @@ const test_case tests_model[] = {
     { "hyperparameters", hyperparameters, QUICK },
     { "cutting_does_not_matter", cutting_does_not_matter, QUICK },
     { "windows_forget", windows_forget, QUICK },
+    { "window_patterns", window_patterns, QUICK },
+    { "rotation_switch", rotation_switch, QUICK },
     { "rewinding", rewinding, QUICK },
     { "full_contexts", full_contexts, QUICK },
     { "bad_ids", bad_ids, QUICK },

@@ -104,6 +104,7 @@ static void repacked(void) {
         size_t size;
         r.type = types[i];
         r.tied = i % 2 == 0;
+        r.experts = i % 3 == 0 ? 3 : 0;
         uint8_t *bytes = make_model(&r, &size);
         tfm_model *plain = tfm_model_from_memory(bytes, size, NULL, &err);
         tfm_model *packed = tfm_model_from_memory(bytes, size, &opts, &err);

@@ -65,6 +65,15 @@ static inline bool tensor_original(const tensor_report *r, tfm_string name, tfm_
 _Noreturn static inline void tensor_missing(const char *path, tfm_string name, const char *other) {
     cli_fail("%s: no tensor %.*s, which %s has", path, (int)name.size, name.data, other);
 }
+static inline bool tensor_is_real(const tfm_tensor_info *t) {
+    tfm_type type = t->tensor.type;
+    return tfm_type_block(type) > 1 || type == TFM_F32 || type == TFM_F16 || type == TFM_BF16;
+}
+/* Whole numbers can only be the same. */
+static inline bool tensor_same_bytes(const tfm_tensor_info *x, const tfm_tensor_info *y) {
+    return x->tensor.type == y->tensor.type && x->bytes == y->bytes &&
+           (x->bytes == 0 || memcmp(x->tensor.data, y->tensor.data, (size_t)x->bytes) == 0);
+}
 static inline void tensor_check_pair(const tensor_report *r, const tfm_tensor_info *x, const tfm_tensor_info *y) {
     char have[96], need[96];
     bool same = x->rank == y->rank;
@@ -74,9 +83,7 @@ static inline void tensor_check_pair(const tensor_report *r, const tfm_tensor_in
                         r->original_path);
     for (int i = 0; i < 2; i++) {
         const tfm_tensor_info *t = i ? y : x;
-        bool number = tfm_type_block(t->tensor.type) > 1 || t->tensor.type == TFM_F32 || t->tensor.type == TFM_F16 ||
-                      t->tensor.type == TFM_BF16;
-        if (!number || (int)t->tensor.type >= TENSOR_TYPES)
+        if (!tensor_is_real(t) && !tensor_same_bytes(x, y))
             cli_fail("%s: %.*s: values of type %.*s cannot be compared", i ? r->original_path : r->path,
                      (int)t->name.size, t->name.data, (int)t->type_name.size, t->type_name.data);
     }
@@ -84,6 +91,7 @@ static inline void tensor_check_pair(const tensor_report *r, const tfm_tensor_in
 static inline void tensor_pairs(tensor_report *r) {
     tfm_tensor_info t, other;
     r->count = tfm_file_tensor_count(r->file);
+    if (r->count == 0) cli_fail("%s: holds no tensors", r->path);
     r->each = cli_alloc((size_t)r->count, sizeof *r->each);
     r->pairs = cli_alloc((size_t)r->count, sizeof *r->pairs);
     for (int64_t i = 0; tfm_file_tensor_at(r->file, i, &t); i++) {
@@ -111,7 +119,7 @@ static inline void tensor_compare(tensor_report *r, tfm_context *c, int64_t inde
     e->tensors = 1;
     e->weights = tfm_count(t.tensor);
     e->bytes = t.bytes;
-    if (e->weights == 0) return;
+    if (e->weights == 0 || !tensor_is_real(&t)) return;
     int64_t width = t.tensor.dim[t.tensor.rank - 1], rows = e->weights / width;
     int64_t at_once = (1 << 20) / width > 0 ? (1 << 20) / width : 1;
     tfm_mark mark = tfm_arena_mark(c);
@@ -146,7 +154,7 @@ static inline void tensor_report_make(tensor_report *r, const char *path, const 
     for (int64_t i = 0; tfm_file_tensor_at(r->file, i, &t); i++) total += tfm_count(t.tensor);
     for (int64_t i = 0; tfm_file_tensor_at(r->file, i, &t); i++) {
         tensor_compare(r, c, i, &done, total);
-        tensor_error_add(&r->types[t.tensor.type], &r->each[i]);
+        if ((unsigned)t.tensor.type < TENSOR_TYPES) tensor_error_add(&r->types[t.tensor.type], &r->each[i]);
         tensor_error_add(&r->all, &r->each[i]);
     }
     tfm_context_free(c);
