@@ -6,18 +6,18 @@
     python3 tools/train_sentiment.py shared/corpus --out DIR --test       # accuracy on the test lines
 
 Needs Keras 3 with TensorFlow, and numpy. The folder holds reviews-train.tsv (`label<TAB>sentence`, 1 positive), the
-only labels that are learned from, reviews-test.tsv and sentiment-test.tsv, which are only measured, and
-book-*.txt, which give words to fill the vocabulary. Options:
+only text and labels that are learned from, reviews-test.tsv and sentiment-test.tsv, which are only measured, and
+book-*.txt, whose words fill the vocabulary. Options:
     --epochs N     passes over the training sentences (default 12)
     --folds N      cross-validation with N parts; --only M runs the first M of them
     --seed N       random seed (default 1)
 
 The net is Embedding(10000, 32) of 50 words -> LSTM(128) -> Dense(1, sigmoid). On 2,368 sentences it would learn each
 by heart, so it learns from a teacher: a logistic regression with naive Bayes weights (Wang and Manning, 2012,
-"Baselines and bigrams") over words, beginnings of words (so that "disappointedly" is known from "disappointing") and both again
-where a negation stands shortly before. Its score is a sum over words, so it can label any text: sentences with words
-left out, and the beginning of one joined to the end of another, new ones in every epoch. Two of a word's 32 numbers
-begin as the teacher's scores of the word and of the negated word.
+"Baselines and bigrams") over words, beginnings of words (so that "disappointedly" is known from "disappointing") and
+words with a negation shortly before them. Its score is a sum over words, so it can label any text: sentences with
+words left out, and the beginning of one joined to the end of another, new ones in every epoch. Two of a word's 32
+numbers begin as the teacher's scores of the word and of the negated word.
 """
 import argparse, collections, glob, json, os, re
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -113,22 +113,22 @@ def encode(sentences, number, length=LENGTH):
 def net(dropout=0.0, length=LENGTH):
     layers = [keras.Input((length,), dtype="int32"), keras.layers.Embedding(WORDS, WIDTH), keras.layers.LSTM(UNITS)]
     layers += [keras.layers.Dropout(dropout)] if dropout else []
-    return keras.Sequential(layers + [keras.layers.Dense(1, activation="sigmoid")])
+    return keras.Sequential(layers + [keras.layers.Dense(1, activation="sigmoid")], name="sentiment")
 
 
-def examples(sentences, labels, teacher, random):
+def examples(sentences, teacher, random):
     """One epoch: (words, wanted probability) from every sentence and as many spliced ones."""
-    for words, label in zip(sentences, labels):
+    for words in sentences:
         kept = [w for w in words if random.random() >= 0.15] or words
-        yield kept, 0.7 * teacher.probability(kept) + 0.3 * label
+        yield kept, teacher.probability(kept)
         a, b = (sentences[i] for i in random.integers(len(sentences), size=2))
         joined = a[:random.integers(len(a) + 1)] + b[random.integers(len(b) + 1):]
         yield joined[-LENGTH:], teacher.probability(joined[-LENGTH:])
 
 
-def batches(sentences, labels, teacher, number, random):
+def batches(sentences, teacher, number, random):
     """Batches of like lengths; a quarter is padded to the full length, the books as far as they need."""
-    items = sorted(examples(sentences, labels, teacher, random), key=lambda e: len(e[0]) + 4 * random.random())
+    items = sorted(examples(sentences, teacher, random), key=lambda e: len(e[0]) + 4 * random.random())
     for i in random.permutation(len(items) // BATCH):
         part = items[i * BATCH:(i + 1) * BATCH]
         length = LENGTH if random.random() < 0.25 else min(LENGTH, max(len(w) for w, _ in part) + 1)
@@ -142,7 +142,7 @@ def train(sentences, labels, books, args, watch=None):
     teacher = Teacher(sentences, labels)
     words = vocabulary(sentences, books, teacher)
     number = {w: i for i, w in enumerate(words)}
-    learner, model = net(0.3, None), net()
+    learner, model = net(0.1, None), net()
     table = learner.layers[0].get_weights()[0]
     for i, w in enumerate(words[2:], 2):
         table[i, :2] = teacher.score(w, False) / 2, teacher.score(w, True) / 2
@@ -154,7 +154,7 @@ def train(sentences, labels, books, args, watch=None):
     step = tf.function(learner.train_step, reduce_retracing=True)
     for epoch in range(args.epochs):
         losses = [step((tf.constant(x), tf.constant(y)))["loss"]
-                  for x, y in batches(sentences, labels, teacher, number, random)]
+                  for x, y in batches(sentences, teacher, number, random)]
         print(f"  epoch {epoch + 1}: loss {float(losses[-1]):.4f}", flush=True)
         if epoch == args.epochs - 1:
             optimizer.finalize_variable_values(learner.trainable_variables)
