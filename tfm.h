@@ -11173,6 +11173,7 @@ static int64_t tfm__prompt_ids(tfm_session *s, const char *prompt, bool parse_sp
         }
         return 1;
     }
+    memset(&o, 0, sizeof o);
     o.add_special = s->position == 0;
     o.parse_special = parse_special;
     int64_t n = tfm_tokenize(s->c, t, prompt, size, &o, ids, room);

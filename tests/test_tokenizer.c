@@ -136,7 +136,7 @@ static const char *ids_of(loaded *l, const char *text, size_t size, const tfm_to
 }
 static const char *ids(loaded *l, const char *text) { return ids_of(l, text, strlen(text), NULL); }
 static const char *ids_special(loaded *l, const char *text, bool add, bool parse) {
-    tfm_tokenize_opts o = { add, parse };
+    tfm_tokenize_opts o = { .add_special = add, .parse_special = parse };
     return ids_of(l, text, strlen(text), &o);
 }
 
@@ -939,7 +939,7 @@ static void many_specials(void) {
     huge[200] = 0;
     for (int k = 2; k < 200; k++) vocab_add(&v, huge + 200 - k, k % 2 ? CONTROL : USER, 0);
     if (load_ok(&l, &v)) {
-        tfm_tokenize_opts o = { false, true };
+        tfm_tokenize_opts o = { .parse_special = true };
         CHECK_EQ(tfm_tokenize(l.c, l.t, text, size, &o, NULL, 0), (size + 198) / 199);
     }
     loaded_free(&l);
