@@ -141,7 +141,7 @@ HOSTILE_FN void use_tokenizer(tfm_context *c, const tfm_tokenizer *t) {
     char out[64];
     if (!t) return;
     for (int flags = 0; flags < 4; flags++) {
-        tfm_tokenize_opts o = { (flags & 1) != 0, (flags & 2) != 0 };
+        tfm_tokenize_opts o = { .add_special = (flags & 1) != 0, .parse_special = (flags & 2) != 0 };
         int64_t n = tfm_tokenize(c, t, text, sizeof text - 1, &o, ids, 128);
         for (int64_t i = 0; i < n && i < 128; i++)
             fault_unless(ids[i] >= 0 && ids[i] < tfm_vocab_size(t), "an id outside of the vocabulary");
