@@ -180,6 +180,63 @@ def long_factors(name, entry):
     return same_logits(evaluate(out, ids, 128), want)
 
 
+def older_config(name):
+    """What transformers before version 5 wrote into config.json must give the same file."""
+    folder, out = os.path.join(scratch, name), os.path.join(scratch, name + ".gguf")
+    if not os.path.exists(out):
+        check_family(name, FAMILIES[name])
+    before, path = read(out), os.path.join(folder, "config.json")
+    config = json.loads(read(path))
+    rope = config.pop("rope_parameters")
+    if "full_attention" in rope:        # Gemma 3
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+        config.pop("layer_types", None)
+        config["sliding_window_pattern"] = 6
+    neox = config["model_type"] == "gpt_neox"
+    config["rotary_emb_base" if neox else "rope_theta"] = rope.pop("rope_theta")
+    if "partial_rotary_factor" in rope:
+        config["rotary_pct" if neox else "partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+    kind = rope.pop("rope_type")
+    config["rope_scaling"] = None if kind == "default" else {
+        "type": "su" if kind == "longrope" else kind, **{k: v for k, v in rope.items() if kind != "longrope" or
+                                                         k.endswith("factor")}}
+    with open(path, "w") as f:
+        json.dump(config, f)
+    run("convert", folder, out)
+    require(read(out) == before, "another file than with the newer config.json")
+    return f"the same {len(before)} bytes"
+
+
+def with_images():
+    """Of Gemma 3 with images, the text model: its names and configuration lie one level deeper."""
+    name = "gemma3-images"
+    text = dict(GEMMA, num_hidden_layers=7)
+    vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28,
+                  patch_size=14)
+    model = make_model(("Gemma3ForConditionalGeneration", "Gemma3Config"), name, dict(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4))
+    folder, out = os.path.join(scratch, name), os.path.join(scratch, name + ".gguf")
+    model.save_pretrained(folder)
+    run("convert", folder, out)
+    ids = prompt_of(name)
+    with torch.no_grad():
+        want = model(torch.tensor([ids])).logits[0]
+    return same_logits(evaluate(out, ids), want)
+
+
+def without_wrap():
+    """The body alone of GPT-2, as the first checkpoints held it: names without transformer. in front."""
+    model = make_model(FAMILIES["gpt2"][:2], "gpt2", FAMILIES["gpt2"][2])
+    folder, out = os.path.join(scratch, "body"), os.path.join(scratch, "body.gguf")
+    model.transformer.save_pretrained(folder)
+    run("convert", folder, out)
+    ids = prompt_of("gpt2")
+    with torch.no_grad():
+        want = model(torch.tensor([ids])).logits[0]
+    return same_logits(evaluate(out, ids), want)
+
+
 def encoder(mode):
     """BERT, with the pooling that sentence-transformers would read."""
     name = "bert-" + mode
@@ -396,6 +453,11 @@ def main():
         for name, entry in FAMILIES.items():
             case(name, check_family, name, entry)
         case("phi3-longrope long", long_factors, "phi3-longrope-long", FAMILIES["phi3-longrope"])
+        for name in ("llama", "llama-3", "llama-linear", "llama-yarn", "phi2", "phi3-longrope", "gptneox", "stablelm",
+                     "gemma3"):
+            case("older config.json, " + name, older_config, name)
+        case("gemma3 with images", with_images)
+        case("gpt2 alone", without_wrap)
         for mode in ("mean", "cls"):
             case("bert " + mode, encoder, mode)
         case("shards and types", shards_and_types)

@@ -125,6 +125,15 @@ static void hf_check_needs(const hf_folder *h) {
     }
 }
 
+/* A list with 1 for each layer that rotates: all but every fourth, as SmolLM3's architecture has it. */
+static void hf_check_rotated(const hf_folder *h) {
+    int64_t layer = 0, rotates;
+    for (const json *v = json_first(hf_config(h, "no_rope_layers")); v; v = v->next, layer++)
+        if (!json_int(v, &rotates) || rotates != ((layer + 1) % 4 != 0))
+            cli_fail("%s/config.json: no_rope_layers is not 0 for every fourth layer alone (number %" PRId64 ")", h->dir,
+                     layer);
+}
+
 /* ---- Metadata ---- */
 
 static const char *hf_key(const hf_folder *h, const char *name) {
@@ -575,6 +584,7 @@ static void convert_hf(convert_job *job) {
     hf_find_family(&h);
     h.defaults = h.family->defaults ? hf_constant(h.family->defaults) : NULL;
     hf_check_needs(&h);
+    hf_check_rotated(&h);
     size_t n = strlen(h.dir);
     while (n > 1 && h.dir[n - 1] == '/') n--;
     const char *name = h.dir + n;

@@ -100,8 +100,8 @@ static void convert_llama2(convert_job *job) {
     strcpy(job->plans.chooser.arch, "llama");
     job->plans.chooser.layers = f.layers;
     gguf_chooser_heads(&job->plans.chooser, f.heads, f.kv_heads);
+    static vocab v;
     if (!job->tokenizer) return;
-    vocab v;
     vocab_read(&v, job->tokenizer);
     vocab_write(&v, w, (int64_t)f.vocab);
 }
