@@ -29,14 +29,14 @@ typedef struct tfjs_model {
 
 /* ---- Files ---- */
 
-/* PATH's folder and then NAME, in malloc'd memory. Names that lead out of the folder are refused: a model file is
+/* PATH's folder and then NAME. Names that lead out of the folder are refused: a model file is
    nobody's word for what may be read. */
 static inline char *tfjs_beside(const char *path, const char *name) {
     const char *slash = strrchr(path, '/');
     size_t folder = slash ? (size_t)(slash - path) + 1 : 0;
     if (!*name || *name == '/' || strstr(name, "..") || strchr(name, '\\'))
         cli_fail("%s: it names a file outside its folder: '%.80s'", path, name);
-    char *full = cli_alloc(folder + strlen(name) + 1, 1);
+    char *full = convert_keep(folder + strlen(name) + 1);
     memcpy(full, path, folder);
     strcpy(full + folder, name);
     return full;
@@ -98,7 +98,6 @@ static inline void tfjs_read_group(tfjs_model *m, const json *group) {
         memcpy(larger + size, part, more);
         bytes = larger;
         size += more;
-        free(path);
         free(part);
     }
     for (const json *v = json_first(json_get(group, "weights")); v; v = v->next) {
@@ -443,7 +442,6 @@ static inline void tfjs_read_checkpoint(tfjs_model *m, const json *manifest) {
         char *path = tfjs_beside(m->path, file);
         w->data = (unsigned char *)cli_read(path, &size);
         if (size != w->count * 4 || !size) cli_fail("%s: %zu bytes, %zu needed", path, size, w->count * 4);
-        free(path);
         m->weight_count++;
     }
 }
@@ -486,7 +484,7 @@ static inline void tfjs_checkpoint(tfjs_model *m) {
 /* The characters in the order of their ids: {"a": 4, ...}, each once. */
 static inline tfm_string *tfjs_characters(const char *path, const json *list, size_t *count) {
     *count = json_count(list);
-    tfm_string *chars = cli_alloc(*count, sizeof *chars);
+    tfm_string *chars = convert_keep(*count * sizeof *chars);
     for (const json *v = json_first(list); v; v = v->next) {
         int64_t id;
         size_t length = 0;              /* in characters */
