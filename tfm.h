@@ -6598,6 +6598,8 @@ typedef struct tfm__net_loader {
     int64_t tensors;                    /* taken from the file */
 } tfm__net_loader;
 
+static bool tfm__net_recurs(const tfm__net_layer *y) { return y->kind >= TFM__NET_LSTM && y->kind <= TFM__NET_RNN; }
+
 /* Loading. */
 
 /* Finds the lists; tells how many layers there are, and inputs of layers. */
@@ -6615,7 +6617,7 @@ static bool tfm__net_scan(tfm__net_loader *l, size_t *layers, size_t *inputs) {
         if (list->type != TFM_VALUE_ARRAY || list->element != tfm__net_lists[i].element)
             return tfm__fail(l->err, TFM_MALFORMED, "%s: not an array of %s", key,
                              tfm__net_lists[i].element == TFM_VALUE_STRING ? "strings"
-                             : tfm__net_lists[i].element == TFM_VALUE_BOOL ? "bools" 
+                             : tfm__net_lists[i].element == TFM_VALUE_BOOL ? "bools"
                              : tfm__net_lists[i].element == TFM_VALUE_F32 ? "f32 numbers" : "i32 numbers");
         if (i < TFM__NET_INPUTS && list->count != l->list[TFM__NET_KIND].count)
             return tfm__fail(l->err, TFM_MISMATCH, "%s has %u elements, %s has %u", key, list->count,
@@ -6735,7 +6737,7 @@ static bool tfm__net_input_shape(tfm__net_loader *l, const tfm__net_layer *y, in
 static void tfm__net_place(tfm__net_loader *l, tfm__net_layer *y, int64_t layer) {
     tfm_shape in = tfm_shape1(0);
     if (!tfm__net_input_shape(l, y, layer, &in)) return;
-    const bool recurs = y->kind >= TFM__NET_LSTM && y->kind <= TFM__NET_RNN;
+    const bool recurs = tfm__net_recurs(y);
     const bool pools = y->kind == TFM__NET_AVERAGE_POOL || y->kind == TFM__NET_MAX_POOL;
     int64_t width = in.dim[in.rank - 1];
     y->shape = in;
@@ -6790,7 +6792,8 @@ static bool tfm__net_fill(tfm__net_loader *l, int64_t layers, int64_t room) {
         tfm_value v;
         double epsilon = 0;
         y->kind = tfm__net_name(l, TFM__NET_KIND, i, tfm__net_kinds, 0);
-        y->activation = tfm__net_name(l, TFM__NET_ACT, i, tfm__net_activations, TFM__ACT_LINEAR);
+        y->activation = tfm__net_name(l, TFM__NET_ACT, i, tfm__net_activations,
+                                      tfm__net_recurs(y) ? TFM__ACT_TANH : TFM__ACT_LINEAR);
         y->recurrent_activation = tfm__net_name(l, TFM__NET_RECURRENT, i, tfm__net_activations, TFM__ACT_SIGMOID);
         y->merge = tfm__net_name(l, TFM__NET_MERGE, i, tfm__net_merges, TFM__MERGE_NONE);
         y->sequences = tfm__net_flag(l, TFM__NET_SEQUENCES, false);
@@ -6805,6 +6808,9 @@ static bool tfm__net_fill(tfm__net_loader *l, int64_t layers, int64_t room) {
     }
     if (l->err->status != TFM_OK) return false;
     l->net->info.output = l->net->layers[layers - 1].shape;
+    if (l->list[TFM__NET_INPUTS].count)
+        return tfm__fail(l->err, TFM_MISMATCH, "%s: %u of its elements belong to no layer",
+                         tfm__net_lists[TFM__NET_INPUTS].key, l->list[TFM__NET_INPUTS].count);
     if (l->tensors != tfm_file_tensor_count(l->file))
         return tfm__fail(l->err, TFM_UNSUPPORTED, "the file has %i tensors, its layers have places for %i",
                          tfm_file_tensor_count(l->file), l->tensors);
