@@ -234,6 +234,18 @@ static inline void tfjs_recurrent(tfjs_model *m, const char *name, const char *k
     tfjs_recurrent_weights(m, name, merge ? "forward_" : "", false);
     if (merge) tfjs_recurrent_weights(m, name, "backward_", true);
 }
+/* A backward layer of its own must differ from the forward one by its direction alone. */
+static inline bool tfjs_is_mirror(const tfjs_model *m, const char *name, const json *forward, const json *back) {
+    static const char *const names[] = { "activation", "recurrent_activation" };
+    const json *f = json_get(forward, "config"), *b = json_get(back, "config");
+    const json *class = json_get(forward, "class_name");
+    if (!json_text(class) || !json_is(json_get(back, "class_name"), json_text(class))) return false;
+    for (int i = 0; i < 2; i++)
+        if (strcmp(tfjs_activation(m, name, f, names[i]), tfjs_activation(m, name, b, names[i])) != 0) return false;
+    return json_true(json_get(f, "reset_after")) == json_true(json_get(b, "reset_after")) &&
+           json_true(json_get(f, "return_sequences")) == json_true(json_get(b, "return_sequences")) &&
+           json_true(json_get(f, "go_backwards")) != json_true(json_get(b, "go_backwards"));
+}
 static inline void tfjs_bidirectional(tfjs_model *m, const char *name, const json *config) {
     const json *inner = json_get(config, "layer"), *merge = json_get(config, "merge_mode");
     const char *kind = tfjs_recurrent_kind(json_get(inner, "class_name"));
@@ -241,6 +253,8 @@ static inline void tfjs_bidirectional(tfjs_model *m, const char *name, const jso
         cli_fail("%s: layer %s: Bidirectional of %.40s, merged by %.20s, is not supported", m->path, name,
                  json_text(json_get(inner, "class_name")) ? json_text(json_get(inner, "class_name")) : "?",
                  json_text(merge) ? json_text(merge) : "nothing");
+    const json *back = json_get(config, "backward_layer");
+    tfjs_refuse(m, name, config, "backward_layer", json_first(back) && !tfjs_is_mirror(m, name, inner, back));
     tfjs_recurrent(m, name, kind, json_get(inner, "config"), merge);
 }
 /* Its four vectors as a factor and a summand. */
