@@ -460,7 +460,8 @@ TFMDEF bool tfm_value_next(tfm_value *array, tfm_value *element);
 /* ---- Nets of layers -------------------------------------------------------------- [API.NET]
    A net as Keras builds them, read from a GGUF file of architecture "sequential": the kind of every
    layer, its activations and the layers that it reads are metadata (sequential.layer.*), so that
-   one function runs any of them. tools/keras2gguf.py and tools/convert.c write such files.
+   one function runs any of them. tools/keras2gguf.py and tools/convert.c write such files; docs/nets.md
+   lists the keys and the tensors.
    Kinds: embedding, lstm, gru, rnn (each in one direction or both), dense, activation, flatten,
    average_pool and max_pool (over all steps), concat, add, layer_norm, scale. Anything else in the
    file is refused by name. Keras's formulas; weights in PyTorch's layout and order of gates.       */

@@ -503,7 +503,8 @@ static inline tfm_string *tfjs_characters(const char *path, const json *list, si
         int64_t id;
         size_t length = 0;              /* in characters */
         for (size_t i = 0; i < v->key.size; i++) length += (v->key.data[i] & 0xc0) != 0x80;
-        if (length != 1) cli_fail("%s: '%.20s' is not one character; --tokenizer takes another file", path, v->key.data);
+        if (length != 1)
+            cli_fail("%s: '%.20s' is not one character; --tokenizer takes another file", path, v->key.data);
         if (!json_int(v, &id) || id < 0 || (size_t)id >= *count || chars[id].data)
             cli_fail("%s: '%.20s' has no id of its own below %zu", path, v->key.data, *count);
         chars[id] = v->key;
