@@ -460,7 +460,8 @@ TFMDEF bool tfm_value_next(tfm_value *array, tfm_value *element);
 /* ---- Nets of layers -------------------------------------------------------------- [API.NET]
    A net as Keras builds them, read from a GGUF file of architecture "sequential": the kind of every
    layer, its activations and the layers that it reads are metadata (sequential.layer.*), so that
-   one function runs any of them. tools/keras2gguf.py and tools/convert.c write such files.
+   one function runs any of them. tools/keras2gguf.py and tools/convert.c write such files; docs/nets.md
+   lists the keys and the tensors.
    Kinds: embedding, lstm, gru, rnn (each in one direction or both), dense, activation, flatten,
    average_pool and max_pool (over all steps), concat, add, layer_norm, scale. Anything else in the
    file is refused by name. Keras's formulas; weights in PyTorch's layout and order of gates.       */
@@ -6686,6 +6687,8 @@ typedef struct tfm__net_loader {
     int64_t tensors;                    /* taken from the file */
 } tfm__net_loader;
 
+static bool tfm__net_recurs(const tfm__net_layer *y) { return y->kind >= TFM__NET_LSTM && y->kind <= TFM__NET_RNN; }
+
 /* Loading. */
 
 /* Finds the lists; tells how many layers there are, and inputs of layers. */
@@ -6823,7 +6826,7 @@ static bool tfm__net_input_shape(tfm__net_loader *l, const tfm__net_layer *y, in
 static void tfm__net_place(tfm__net_loader *l, tfm__net_layer *y, int64_t layer) {
     tfm_shape in = tfm_shape1(0);
     if (!tfm__net_input_shape(l, y, layer, &in)) return;
-    const bool recurs = y->kind >= TFM__NET_LSTM && y->kind <= TFM__NET_RNN;
+    const bool recurs = tfm__net_recurs(y);
     const bool pools = y->kind == TFM__NET_AVERAGE_POOL || y->kind == TFM__NET_MAX_POOL;
     int64_t width = in.dim[in.rank - 1];
     y->shape = in;
@@ -6878,7 +6881,8 @@ static bool tfm__net_fill(tfm__net_loader *l, int64_t layers, int64_t room) {
         tfm_value v;
         double epsilon = 0;
         y->kind = tfm__net_name(l, TFM__NET_KIND, i, tfm__net_kinds, 0);
-        y->activation = tfm__net_name(l, TFM__NET_ACT, i, tfm__net_activations, TFM__ACT_LINEAR);
+        y->activation = tfm__net_name(l, TFM__NET_ACT, i, tfm__net_activations,
+                                      tfm__net_recurs(y) ? TFM__ACT_TANH : TFM__ACT_LINEAR);
         y->recurrent_activation = tfm__net_name(l, TFM__NET_RECURRENT, i, tfm__net_activations, TFM__ACT_SIGMOID);
         y->merge = tfm__net_name(l, TFM__NET_MERGE, i, tfm__net_merges, TFM__MERGE_NONE);
         y->sequences = tfm__net_flag(l, TFM__NET_SEQUENCES, false);
@@ -6893,6 +6897,9 @@ static bool tfm__net_fill(tfm__net_loader *l, int64_t layers, int64_t room) {
     }
     if (l->err->status != TFM_OK) return false;
     l->net->info.output = l->net->layers[layers - 1].shape;
+    if (l->list[TFM__NET_INPUTS].count)
+        return tfm__fail(l->err, TFM_MISMATCH, "%s: %u of its elements belong to no layer",
+                         tfm__net_lists[TFM__NET_INPUTS].key, l->list[TFM__NET_INPUTS].count);
     if (l->tensors != tfm_file_tensor_count(l->file))
         return tfm__fail(l->err, TFM_UNSUPPORTED, "the file has %i tensors, its layers have places for %i",
                          tfm_file_tensor_count(l->file), l->tensors);

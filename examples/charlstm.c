@@ -5,7 +5,7 @@
 #include "tfm.h"
 #include "tools/cli.h"
 
-#define SHIPPED "examples/models/charlstm.gguf"
+#define SHIPPED "examples/models/shakespeare-lstm.gguf"
 #define PIECE 256                       /* characters of a prompt or a file that run in one call */
 
 static struct {
@@ -82,15 +82,14 @@ static void write_text(const writer *w, const int32_t *prompt, int64_t n) {
     tfm_sampling sampling = { .temperature = o.temperature, .top_k = (int)o.top_k };
     if (!o.seed.given && o.temperature > 0) fprintf(stderr, "seed: %" PRIu64 "\n", rng.state);
     const int32_t *ids = prompt;
+    int32_t next;
     for (int64_t done = 0, at = 0, count = n; done < o.characters;) {
         tfm_mark mark = tfm_arena_mark(w->c);
         int64_t piece = count - at < PIECE ? count - at : PIECE;
-        const float *scores = run(w, ids + at, piece);
+        float *scores = run(w, ids + at, piece);
         at += piece;
-        static int32_t next;
         if (at == count) {                                 /* the last of them: what follows it? */
-            float *last = (float *)(uintptr_t)scores + (piece - 1) * w->vocab;
-            next = tfm_sample(w->c, last, w->vocab, &sampling, NULL, 0, &rng);
+            next = tfm_sample(w->c, scores + (piece - 1) * w->vocab, w->vocab, &sampling, NULL, 0, &rng);
             if (next < 0) cli_fail("%s", tfm_message(w->c));
             print_character(w, next);
             ids = &next;

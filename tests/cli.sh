@@ -875,5 +875,17 @@ if wanted sentiment; then
         --tokenizer "$(printf '{"good": -1}' > "$dir/t.json"; echo "$dir/t.json")"
 fi
 
+if [ -f examples/models/sentiment.gguf ]; then
+    holds sentiment.shipped_likes '^positive 0\.' sentiment "I loved this movie, what a great film"
+    holds sentiment.shipped_dislikes '^negative 0\.' sentiment "The worst food I have ever had."
+fi
+if [ -f examples/models/shakespeare-lstm.gguf ]; then
+    keep charlstm -n 100 -s 1 -p "ROMEO:"
+    same charlstm.same_seed charlstm -n 100 -s 1 -p "ROMEO:"
+    printf 'ROMEO:%s' "$(cat "$dir/want")" > "$dir/echoed"
+    cp "$dir/echoed" "$dir/want"
+    same charlstm.echo charlstm -n 100 -s 1 -p "ROMEO:" --echo
+fi
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

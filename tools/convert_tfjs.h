@@ -29,14 +29,14 @@ typedef struct tfjs_model {
 
 /* ---- Files ---- */
 
-/* PATH's folder and then NAME, in malloc'd memory. Names that lead out of the folder are refused: a model file is
+/* PATH's folder and then NAME. Names that lead out of the folder are refused: a model file is
    nobody's word for what may be read. */
 static inline char *tfjs_beside(const char *path, const char *name) {
     const char *slash = strrchr(path, '/');
     size_t folder = slash ? (size_t)(slash - path) + 1 : 0;
     if (!*name || *name == '/' || strstr(name, "..") || strchr(name, '\\'))
         cli_fail("%s: it names a file outside its folder: '%.80s'", path, name);
-    char *full = cli_alloc(folder + strlen(name) + 1, 1);
+    char *full = convert_keep(folder + strlen(name) + 1);
     memcpy(full, path, folder);
     strcpy(full + folder, name);
     return full;
@@ -98,7 +98,6 @@ static inline void tfjs_read_group(tfjs_model *m, const json *group) {
         memcpy(larger + size, part, more);
         bytes = larger;
         size += more;
-        free(path);
         free(part);
     }
     for (const json *v = json_first(json_get(group, "weights")); v; v = v->next) {
@@ -235,6 +234,18 @@ static inline void tfjs_recurrent(tfjs_model *m, const char *name, const char *k
     tfjs_recurrent_weights(m, name, merge ? "forward_" : "", false);
     if (merge) tfjs_recurrent_weights(m, name, "backward_", true);
 }
+/* A backward layer of its own must differ from the forward one by its direction alone. */
+static inline bool tfjs_is_mirror(const tfjs_model *m, const char *name, const json *forward, const json *back) {
+    static const char *const names[] = { "activation", "recurrent_activation" };
+    const json *f = json_get(forward, "config"), *b = json_get(back, "config");
+    const json *class = json_get(forward, "class_name");
+    if (!json_text(class) || !json_is(json_get(back, "class_name"), json_text(class))) return false;
+    for (int i = 0; i < 2; i++)
+        if (strcmp(tfjs_activation(m, name, f, names[i]), tfjs_activation(m, name, b, names[i])) != 0) return false;
+    return json_true(json_get(f, "reset_after")) == json_true(json_get(b, "reset_after")) &&
+           json_true(json_get(f, "return_sequences")) == json_true(json_get(b, "return_sequences")) &&
+           json_true(json_get(f, "go_backwards")) != json_true(json_get(b, "go_backwards"));
+}
 static inline void tfjs_bidirectional(tfjs_model *m, const char *name, const json *config) {
     const json *inner = json_get(config, "layer"), *merge = json_get(config, "merge_mode");
     const char *kind = tfjs_recurrent_kind(json_get(inner, "class_name"));
@@ -242,6 +253,8 @@ static inline void tfjs_bidirectional(tfjs_model *m, const char *name, const jso
         cli_fail("%s: layer %s: Bidirectional of %.40s, merged by %.20s, is not supported", m->path, name,
                  json_text(json_get(inner, "class_name")) ? json_text(json_get(inner, "class_name")) : "?",
                  json_text(merge) ? json_text(merge) : "nothing");
+    const json *back = json_get(config, "backward_layer");
+    tfjs_refuse(m, name, config, "backward_layer", json_first(back) && !tfjs_is_mirror(m, name, inner, back));
     tfjs_recurrent(m, name, kind, json_get(inner, "config"), merge);
 }
 /* Its four vectors as a factor and a summand. */
@@ -443,7 +456,6 @@ static inline void tfjs_read_checkpoint(tfjs_model *m, const json *manifest) {
         char *path = tfjs_beside(m->path, file);
         w->data = (unsigned char *)cli_read(path, &size);
         if (size != w->count * 4 || !size) cli_fail("%s: %zu bytes, %zu needed", path, size, w->count * 4);
-        free(path);
         m->weight_count++;
     }
 }
@@ -486,12 +498,13 @@ static inline void tfjs_checkpoint(tfjs_model *m) {
 /* The characters in the order of their ids: {"a": 4, ...}, each once. */
 static inline tfm_string *tfjs_characters(const char *path, const json *list, size_t *count) {
     *count = json_count(list);
-    tfm_string *chars = cli_alloc(*count, sizeof *chars);
+    tfm_string *chars = convert_keep(*count * sizeof *chars);
     for (const json *v = json_first(list); v; v = v->next) {
         int64_t id;
         size_t length = 0;              /* in characters */
         for (size_t i = 0; i < v->key.size; i++) length += (v->key.data[i] & 0xc0) != 0x80;
-        if (length != 1) cli_fail("%s: '%.20s' is not one character; --tokenizer takes another file", path, v->key.data);
+        if (length != 1)
+            cli_fail("%s: '%.20s' is not one character; --tokenizer takes another file", path, v->key.data);
         if (!json_int(v, &id) || id < 0 || (size_t)id >= *count || chars[id].data)
             cli_fail("%s: '%.20s' has no id of its own below %zu", path, v->key.data, *count);
         chars[id] = v->key;

@@ -4,7 +4,8 @@
     python3 tools/keras2gguf.py model.keras|model.h5 out.gguf [--tokenizer text.json]
 
 Needs the Keras that the model was made with (Keras 3, or TensorFlow 2's) and numpy. Weights stay float32. Layers and
-options that tfm_net does not run are refused by name.
+options that tfm_net does not run are refused by name. Of a model that begins with TextVectorization, convert the
+rest, and give the vocabulary by --tokenizer.
 
 --tokenizer gives the file what examples/sentiment.c needs to read text: a JSON object of word -> id, as Keras's
 Tokenizer has it in word_index, or one with these members:
@@ -174,6 +175,8 @@ def histories(nodes):
 def convert_model(model, hard_sigmoid):
     """(metadata, tensors) of a loaded Keras model"""
     config = model.get_config()
+    if "layers" not in config:
+        raise Refused(f"a {type(model).__name__} has no list of layers; Sequential and functional models convert")
     graph = type(model).__name__ != "Sequential"
     places, entries, inputs, tensors = {}, [], [], {}       # places: layer's name -> its number
     before = -1
@@ -287,8 +290,9 @@ def main(arguments=None):
         if args.tokenizer:
             meta.update(text_metadata(args.tokenizer))
         write_gguf(args.out, meta, tensors)
-    except (Refused, OSError, ValueError) as error:
-        sys.exit(f"keras2gguf: {args.model}: {error}")
+    except (Refused, OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        message = str(error).strip() or repr(error)
+        sys.exit(f"keras2gguf: {args.model}: {message.splitlines()[0]}")
 
 
 if __name__ == "__main__":

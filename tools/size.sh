@@ -25,7 +25,8 @@ table() {                               # table NAME SIZE_PROGRAM COMPILER FLAG.
     header "  and messages" "$@" $bare -DTFM_NO_MESSAGES
     header "  and types but F32, Q8_0" "$@" $small -DTFM_TYPE_Q8_0
     header "  and tokenizers" "$@" $small -DTFM_TYPE_Q8_0 -DTFM_NO_TOKENIZER
-    header "  and models: ops, layers, weight files" "$@" $small -DTFM_NO_MODEL
+    header "  and models: ops, layers, weight files, nets" "$@" $small -DTFM_NO_MODEL
+    header "  and nets" "$@" $small -DTFM_NO_MODEL -DTFM_NO_NET
     firmware "firmware.c but its weights" "$weights" "$@" -c
     firmware "  without messages" "$weights" "$@" -c -DTFM_NO_MESSAGES
     firmware "  without messages and model: attention and LSTM" 0 "$@" -c -DTFM_NO_MESSAGES -DTFM_NO_MODEL

@@ -13,59 +13,17 @@ continuation, and the smallest gap between best and second best logit along it.
 
 import math
 import os
-import struct
 import sys
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from gguf_file import write_gguf
+
 torch.set_num_threads(1)
 INF = float("inf")
-
-
-# ---- GGUF ------------------------------------------------------------------------------------
-
-def gguf_string(s):
-    b = s.encode()
-    return struct.pack("<Q", len(b)) + b
-
-
-def gguf_value(v):
-    """type number and bytes of a metadata value"""
-    if isinstance(v, bool):
-        return 7, struct.pack("<?", v)
-    if isinstance(v, int):
-        return 4, struct.pack("<I", v)
-    if isinstance(v, float):
-        return 6, struct.pack("<f", v)
-    if isinstance(v, str):
-        return 8, gguf_string(v)
-    if isinstance(v, np.ndarray):
-        number = {"float32": 6, "int32": 5}[str(v.dtype)]
-        return 9, struct.pack("<IQ", number, v.size) + v.tobytes()
-    return 9, struct.pack("<IQ", 8, len(v)) + b"".join(gguf_string(s) for s in v)
-
-
-def write_gguf(path, meta, tensors):
-    """tensors: name -> numpy array, float32 or int32, outermost dimension first"""
-    directory, data = b"", b""
-    for name, a in tensors.items():
-        number = {"float32": 0, "int32": 26}[str(a.dtype)]
-        dims = a.shape[::-1]
-        directory += gguf_string(name) + struct.pack("<I", len(dims))
-        directory += b"".join(struct.pack("<Q", d) for d in dims) + struct.pack("<IQ", number, len(data))
-        data += a.tobytes()
-        data += bytes(-len(data) % 32)
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(meta))
-    for key, v in meta.items():
-        number, body = gguf_value(v)
-        head += gguf_string(key) + struct.pack("<I", number) + body
-    head += directory
-    head += bytes(-len(head) % 32)
-    with open(path, "wb") as f:
-        f.write(head + data)
-    print(f"{os.path.basename(path)}: {len(head) + len(data)} bytes, {len(tensors)} tensors")
 
 
 # ---- Cases -----------------------------------------------------------------------------------
