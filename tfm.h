@@ -33,10 +33,11 @@
            return f == TFM_FINISH_ERROR;
        }
 
-   Limits: inference only; rank 1 to 4; the architectures of tfm__archs; batch of one sequence per
-   session. Results are the same bits for any number of threads, any cutting of the prompt into
-   batches, any level that fuses multiply-add, any optimisation level, gcc or clang. Outside that
-   promise: -ffast-math (an #error), clang's -ffp-contract=fast, x87 arithmetic, the level "unfused".
+   Limits: inference only; rank 1 to 4; the architectures of tfm__archs; one sequence per session
+   (tfm_eval_many joins several in a batch). Results are the same bits for any number of threads, any
+   cutting of the prompt into batches, any level that fuses multiply-add, any optimisation level, gcc
+   or clang. Outside that promise: -ffast-math (an #error), clang's -ffp-contract=fast, x87 arithmetic,
+   the level "unfused".
    Nothing here aborts, exits, prints, or keeps global state. Every size from a file is checked.
 
    Configuration, defined before the include                                          [CONFIG]
