@@ -33,10 +33,11 @@
            return f == TFM_FINISH_ERROR;
        }
 
-   Limits: inference only; rank 1 to 4; the architectures of tfm__archs; batch of one sequence per
-   session. Results are the same bits for any number of threads, any cutting of the prompt into
-   batches, any level that fuses multiply-add, any optimisation level, gcc or clang. Outside that
-   promise: -ffast-math (an #error), clang's -ffp-contract=fast, x87 arithmetic, the level "unfused".
+   Limits: inference only; rank 1 to 4; the architectures of tfm__archs; one sequence per session
+   (tfm_eval_many joins several in a batch). Results are the same bits for any number of threads, any
+   cutting of the prompt into batches, any level that fuses multiply-add, any optimisation level, gcc
+   or clang. Outside that promise: -ffast-math (an #error), clang's -ffp-contract=fast, x87 arithmetic,
+   the level "unfused".
    Nothing here aborts, exits, prints, or keeps global state. Every size from a file is checked.
 
    Configuration, defined before the include                                          [CONFIG]
@@ -10035,8 +10036,8 @@ static bool tfm__adapter_check(const tfm_model *m, const tfm_file *f, tfm_error 
     for (int64_t i = 0; tfm_file_tensor_at(f, i, &t); i++) {
         char name[96];
         tfm_string weight = t.name;
-        weight.size -= t.name.size > TFM__LORA_SUFFIX ? TFM__LORA_SUFFIX : t.name.size;
-        bool ends = weight.size && weight.size < sizeof name;
+        bool ends = t.name.size > TFM__LORA_SUFFIX && t.name.size - TFM__LORA_SUFFIX < sizeof name;
+        weight.size -= ends ? (size_t)TFM__LORA_SUFFIX : 0;
         if (ends) ends = memcmp(t.name.data + weight.size, tfm__lora_suffixes[0], TFM__LORA_SUFFIX) == 0 ||
                          memcmp(t.name.data + weight.size, tfm__lora_suffixes[1], TFM__LORA_SUFFIX) == 0;
         if (!ends) return tfm__fail(e, TFM_UNSUPPORTED, "%q: neither .lora_a nor .lora_b of a weight", &t.name);
@@ -10097,6 +10098,7 @@ static void tfm__linears(tfm_session *s, tfm_tensor x, const tfm__linear *const 
     tfm_context *c = s->c;
     tfm__part parts[3];
     int given = 0;
+    memset(parts, 0, sizeof parts);
     for (int i = 0; i < count; i++)
         y[i] = l[i]->w.rank ? tfm__new(c, TFM_F32, tfm_shape2(x.dim[0], l[i]->w.dim[0])) : tfm_none();
     tfm_mark mark = tfm_arena_mark(c);

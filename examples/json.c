@@ -320,6 +320,14 @@ static void read_keys(char *keys) {
     }
 }
 
+/* Names the first byte of the shortest text that the vocabulary lacks. */
+static void fail_without_byte(const char *path) {
+    reader r = text;
+    unsigned char c = toward_end(&r);
+    while (is_token[c] && read_byte(&r, c)) c = toward_end(&r);
+    cli_fail("%s: has no token that is the byte 0x%02x, which the shortest such object needs", path, c);
+}
+
 static tfm_session *session;
 static void on_interrupt(void) { tfm_cancel(session); }
 
@@ -346,7 +354,7 @@ int main(int argc, char **argv) {
     if (count == 0) cli_fail("the prompt is empty and %s has no BOS token to begin with", argv[0]);
     tokens_left = room - count < o.tokens ? room - count : o.tokens;
     int64_t least = tokens_to_end(text, 1 << 20);
-    if (least > 1 << 20) cli_fail("%s: has no tokens for single characters, with which JSON could be ended", argv[0]);
+    if (least > 1 << 20) fail_without_byte(argv[0]);
     if (least > tokens_left)
         cli_fail("at least %" PRId64 " tokens are needed, -n and the context (-c) leave %" PRId64, least, tokens_left);
     cli_stop = on_interrupt;

@@ -187,6 +187,7 @@ if wanted json; then
     refuses json.no_room 1 "at least 14 tokens are needed, -n and the context (-c) leave 13" json "$llama" -p "x" \
         -n 13 --keys a:number,b:string
     refuses json.no_context 1 "at least 2 tokens are needed, -n and the context (-c) leave 1" json "$llama" -p xyz -c 4
+    refuses json.no_byte 1 "has no token that is the byte 0xc3" json "$llama" -p x --keys "$(printf '\303\251')"
     refuses json.type 2 "'text' is no type" json "$llama" --keys a:text
     refuses json.key_twice 2 "'a' twice" json "$llama" --keys a,b,a
     refuses json.quoted_key 2 "holds a quote" json "$llama" --keys 'a"b'
