@@ -635,7 +635,9 @@ TFMDEF const tfm_tokenizer *tfm_model_tokenizer(const tfm_model *m);   /* NULL: 
 typedef bool (*tfm_progress_fn)(void *user, int64_t done, int64_t total);
 
 typedef struct tfm_session_opts {
-    int context;                        /* positions in the cache; 0: the smaller of the model's, 2048 */
+    int context;                        /* positions in the cache; 0: the smaller of the model's, 2048. Models with
+                                           two sets of rope factors (Phi-3) take the long one if it exceeds their
+                                           rope.original_context */
     int batch;                          /* positions evaluated at once; 0: 512. Never changes results;
                                            an encoder's is its context */
     int threads;                        /* 0: tfm_cpu_count(). At most 256 */

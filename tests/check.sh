@@ -164,6 +164,7 @@ try "valgrind.tests" quiet $valgrind "$dir/tests-first" --quick
 try "valgrind.generate" $valgrind "$build/generate" $tiny -p "Once" -n 8 -t 2
 try "valgrind.evaluate" $valgrind "$build/evaluate" $tiny --ids 1,2,3 --logits "$dir/logits" --greedy 2
 try "valgrind.perplexity" $valgrind "$build/evaluate" $tiny -p "Once upon a time there was" -c 4
+try "valgrind.against" $valgrind "$build/evaluate" $tiny --against $tiny -p "Once upon a time there was" -c 4 --stride 2
 try "valgrind.tokenize" $valgrind "$build/tokenize" tests/data/tok-llama-spm.gguf "Once upon a time"
 try "valgrind.inspect" $valgrind "$build/inspect" $tiny --json
 try "valgrind.quantize" $valgrind "$build/quantize" tests/data/tiny-llama.gguf "$dir/quantized" Q4_K_M

@@ -395,6 +395,12 @@ holds evaluate.windows "\(6 tokens\)$" evaluate "$llama" --ids "$ids" -c 8
 holds evaluate.stride "\(20 tokens\)$" evaluate "$llama" --ids "$ids" -c 8 --stride 4
 holds evaluate.stride_of_window "\(18 tokens\)$" evaluate "$llama" --ids "$ids" -c 8 --stride 8
 holds evaluate.stride_of_one "\(20 tokens\)$" evaluate "$llama" --ids "$ids" -c 8 --stride 1
+# Without -c, in a model of 2208 positions: one window, or from 1024 tokens on windows of 512
+if wanted evaluate.default_window; then
+    poke "$llama" "$dir/longer.gguf" llama.context_length 5 8
+    holds evaluate.default_window "\(1022 tokens\)$" evaluate "$dir/longer.gguf" --ids "$(yes 7 | head -n 1023)"
+    holds evaluate.default_windows "\(510 tokens\)$" evaluate "$dir/longer.gguf" --ids "$(yes 7 | head -n 1024)"
+fi
 refuses evaluate.stride_too_long 2 "--stride 9" evaluate "$llama" --ids "$ids" -c 8 --stride 9
 refuses evaluate.stride_alone 2 "--stride" evaluate "$llama" --ids 1 --greedy 1 --stride 4
 refuses evaluate.json_alone 2 "--json" evaluate "$llama" --ids 1 --greedy 1 --json

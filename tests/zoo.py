@@ -145,6 +145,17 @@ def encoder(name):
     return f"pooled by {info['pooling']}: largest difference {largest:.2e}, rms {rms:.2e}"
 
 
+def long_factors(model):
+    """Its original context is 32: one position more takes the long factors, as the reference's 256 do."""
+    info = json.loads(load("models", "zoo", "phi3-longrope.json"))
+    reference = floats(load("models", "zoo", "phi3-longrope.logits.f32"))
+    above, _ = compare(logits(model, info["prompt"], 33), reference)
+    below, _ = compare(logits(model, info["prompt"], 32), reference)
+    require(above <= EXACT, f"a context of 33: largest difference {above:.2e}, allowed {EXACT:.0e}")
+    require(below > 0.1, f"a context of 32: largest difference {below:.2e}, the factors are not the short ones")
+    return f"largest difference {above:.2e} with a context of 33, {below:.2f} of 32"
+
+
 def stories_logits(model):
     info = json.loads(load("models", "stories260K.json"))
     largest, _ = compare(logits(model, info["prompt"], 512), floats(load("models", "stories260K.logits.f32")))
@@ -250,6 +261,7 @@ def main():
         for path in sorted(glob.glob(os.path.join(zoo, "*.embd.f32"))):
             name = os.path.basename(path)[:-9]
             case(name, encoder, name)
+        case("phi3-longrope contexts", long_factors, os.path.join(zoo, "phi3-longrope.gguf"))
         stories = os.path.join(shared, "models", "stories260K.gguf")
         case("stories260K logits", stories_logits, stories)
         case("stories260K text", stories_text, stories)

@@ -466,6 +466,15 @@ static inline void cli_json_string(FILE *f, tfm_string s, size_t limit) {
     if (s.size > limit) fprintf(f, " ... (%zu bytes)", s.size);
 }
 
+/* A name from a file on stdout, with '?' for control characters, filled up to `width`. */
+static inline void cli_print_name(tfm_string s, int width) {
+    for (size_t i = 0; i < s.size; i++) {
+        unsigned char c = (unsigned char)s.data[i];
+        putchar(c < 32 || c == 127 ? '?' : c);
+    }
+    printf("%*s", s.size < (size_t)width ? width - (int)s.size : 0, "");
+}
+
 /* The text given as -p or -f; NULL if neither was. */
 static inline char *cli_text(const char *text, const char *file, size_t *size) {
     *size = 0;

@@ -76,14 +76,6 @@ static void print_shape(const tfm_tensor_info *t, const char *between) {
     for (int i = 0; i < t->rank; i++) printf("%s%" PRId64, i ? between : "", t->tensor.dim[i]);
 }
 
-static void print_name(tfm_string s, int width) {
-    for (size_t i = 0; i < s.size; i++) {
-        unsigned char c = (unsigned char)s.data[i];
-        putchar(c < 32 || c == 127 ? '?' : c);
-    }
-    printf("%*s", s.size < (size_t)width ? width - (int)s.size : 0, "");
-}
-
 static void print_text(const tfm_file *f) {
     tfm_string key;
     tfm_value v;
@@ -97,7 +89,7 @@ static void print_text(const tfm_file *f) {
         bool array = v.type == TFM_VALUE_ARRAY;
         snprintf(type, sizeof type, array ? "%s[%" PRIu64 "]" : "%s", value_type(array ? v.element : v.type), v.count);
         fputs("  ", stdout);
-        print_name(key, 40);
+        cli_print_name(key, 40);
         printf(" %-14s ", type);
         print_value(&v);
         putchar('\n');
@@ -105,9 +97,9 @@ static void print_text(const tfm_file *f) {
     if (tfm_file_tensor_count(f) > 0) puts("tensors: name, type, shape, bytes");
     for (int64_t i = 0; tfm_file_tensor_at(f, i, &t); i++) {
         fputs("  ", stdout);
-        print_name(t.name, 32);
+        cli_print_name(t.name, 32);
         putchar(' ');
-        print_name(t.type_name, 6);
+        cli_print_name(t.type_name, 6);
         putchar(' ');
         print_shape(&t, "x");
         printf("%s %" PRIu64 "\n", t.rank ? "" : "scalar", t.bytes);

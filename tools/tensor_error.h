@@ -187,8 +187,9 @@ static inline void tensor_report_print(const tensor_report *r) {
     printf("%-*s %-6s %-6s %-14s %10s %10s %8s\n", widest, "tensor", "from", "type", "shape", "rms error", "largest",
            "SNR dB");
     for (int64_t i = 0; tfm_file_tensor_at(r->file, i, &t); i++) {
-        printf("%-*.*s %-6s %-6s %-14s ", widest, (int)t.name.size, t.name.data, tfm_type_name(r->pairs[i].tensor.type),
-               tfm_type_name(t.tensor.type), tensor_shape(&t, "x", shape, sizeof shape));
+        cli_print_name(t.name, widest);
+        printf(" %-6s %-6s %-14s ", tfm_type_name(r->pairs[i].tensor.type), tfm_type_name(t.tensor.type),
+               tensor_shape(&t, "x", shape, sizeof shape));
         tensor_print_error(&r->each[i]);
     }
     printf("\n%-6s %7s %13s %9s %10s %10s %8s\n", "type", "tensors", "weights", "bits each", "rms error", "largest",
