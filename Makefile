@@ -14,7 +14,7 @@ BLAS_LIBS_1 = -lopenblas
 COMPILE  = $(CC) $(CFLAGS) -I. $(BLAS_$(OPENBLAS)) $(LDFLAGS)
 LIBS     = $(BLAS_LIBS_$(OPENBLAS)) $(LDLIBS)
 PROGRAMS = $(BUILD)/generate $(BUILD)/evaluate $(BUILD)/tokenize $(BUILD)/inspect $(BUILD)/quantize \
-           $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers
+           $(BUILD)/bench $(BUILD)/c_array $(BUILD)/attention $(BUILD)/layers $(BUILD)/chat
 SHARED   = tfm.h $(BUILD)/flags
 TOOL     = $(SHARED) tools/cli.h
 
@@ -41,6 +41,8 @@ FORCE:
 
 $(BUILD)/generate: examples/generate.c $(TOOL)
 	$(COMPILE) examples/generate.c -o $@ $(LIBS)
+$(BUILD)/chat: examples/chat.c $(TOOL)
+	$(COMPILE) examples/chat.c -o $@ $(LIBS)
 $(BUILD)/evaluate: tools/evaluate.c $(TOOL)
 	$(COMPILE) tools/evaluate.c -o $@ $(LIBS)
 $(BUILD)/tokenize: tools/tokenize.c $(TOOL)

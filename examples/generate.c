@@ -70,14 +70,6 @@ static const char *shipped_model(const char *self, char *path, size_t size) {
     return path;
 }
 
-static uint64_t random_seed(void) {
-    uint64_t seed = 0;
-    FILE *f = fopen("/dev/urandom", "rb");
-    if (!f || fread(&seed, sizeof seed, 1, f) != 1) seed = (uint64_t)time(NULL) ^ (uint64_t)(cli_seconds() * 1e9);
-    if (f) fclose(f);
-    return seed;
-}
-
 /* What loading, the prompt and the new tokens took, on stderr; t: when each of them began, and the end. */
 static void print_figures(const char *path, const tfm_model *model, int64_t prompt, int64_t generated,
                           const double t[4]) {
@@ -136,7 +128,7 @@ int main(int argc, char **argv) {
     if (o.echo && !o.ids) on_text(NULL, text, size);
     tfm_generate_opts opts = {
         .sampling = { .temperature = o.temperature, .top_k = (int)o.top_k, .top_p = o.top_p, .min_p = o.min_p,
-                      .repeat_penalty = o.repeat_penalty, .seed = o.seed.given ? o.seed.value : random_seed() },
+                      .repeat_penalty = o.repeat_penalty, .seed = o.seed.given ? o.seed.value : cli_random_seed() },
         .max_tokens = o.tokens, .raw_bytes = true, .on_token = o.ids ? on_id : NULL, .generated = &generated
     };
     tfm_finish finish = TFM_FINISH_LENGTH;                 /* -n 0: to the API that is no limit */
