@@ -161,8 +161,8 @@ static int32_t *fitting_ids(int64_t *count) {
         talk_remove(&now, begin, 2);    /* a question and its answer */
         forgot = true;
     }
-    complain("this takes %" PRId64 " of %" PRId64 " positions (-c), at most %" PRId64 " leave room for an answer", *count,
-             room, most);
+    complain("this takes %" PRId64 " of %" PRId64 " positions (-c), at most %" PRId64 " leave room for an answer",
+             *count, room, most);
     return NULL;
 }
 /* A ctrl-C that came when nothing was left to stop is forgotten. */

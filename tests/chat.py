@@ -39,9 +39,11 @@ def require(condition, message):
 
 
 def run(program, *args, given=b""):
-    done = subprocess.run([os.path.join(build, program), model, *args], input=given, capture_output=True, timeout=TIMEOUT)
-    require(done.returncode == 0, f"{program}: exit status {done.returncode}: {done.stderr.decode(errors='replace')[-300:]}")
-    return done.stdout, done.stderr.decode()
+    done = subprocess.run([os.path.join(build, program), model, *args], input=given, capture_output=True,
+                          timeout=TIMEOUT)
+    message = done.stderr.decode(errors="replace")
+    require(done.returncode == 0, f"{program}: exit status {done.returncode}: {message[-300:]}")
+    return done.stdout, message
 
 
 def chat(lines, *args):
@@ -108,7 +110,8 @@ def saved_and_loaded():
         with open(path, "wb") as f:
             f.write(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
         done = subprocess.run([os.path.join(build, "chat"), model, "--load", path], input=b"", capture_output=True)
-        require(done.returncode == 1 and done.stderr.count(b"\n") == 1, f"damaged at {at}: exit status {done.returncode}")
+        require(done.returncode == 1 and done.stderr.count(b"\n") == 1,
+                f"damaged at {at}: exit status {done.returncode}")
     return f"{len(data)} bytes"
 
 

@@ -373,7 +373,8 @@ answer() {
 if wanted chat; then
     set -- "$stories" --template zephyr --temp 0 -n 12
     one=$(answer '<|user|>\nTom sat.<|endoftext|>\n<|assistant|>\n')
-    two=$(answer "<|user|>\nTom sat.<|endoftext|>\n<|assistant|>\n$one<|endoftext|>\n<|user|>\nWhy?<|endoftext|>\n<|assistant|>\n")
+    begun="<|user|>\nTom sat.<|endoftext|>\n<|assistant|>\n$one<|endoftext|>\n"
+    two=$(answer "$begun<|user|>\nWhy?<|endoftext|>\n<|assistant|>\n")
     printf '%s\n' "$one" > "$dir/want"
     says chat.one_question "Tom sat.\n" "$@"
     says chat.last_line_without_end "Tom sat." "$@"
