@@ -562,7 +562,7 @@ typedef struct tfm_chat {               /* made by tfm_chat_init; points into it
 
 /* jinja: the string tokenizer.chat_template, or the name of a style: chatml, qwen3, llama2, llama3,
    llama3.1, mistral-v0, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, mistral-v7-tekken, gemma,
-   gemma3, phi3, phi4, phi4-mini, zephyr. Another is TFM_UNSUPPORTED. */
+   gemma3, phi3, phi4, zephyr. Another is TFM_UNSUPPORTED. */
 TFMDEF tfm_status  tfm_chat_init(tfm_chat *chat, tfm_string jinja, const tfm_tokenizer *t, tfm_error *err);
 TFMDEF const char *tfm_chat_name(const tfm_chat *chat);
 
@@ -7292,7 +7292,8 @@ enum { TFM__WORD_CODE = 1, TFM__WORD_CONTRACTION = 2,
 typedef struct tfm__word_rule { uint8_t letters, lead, others, digits, flags; } tfm__word_rule;
 
 enum { TFM__WORDS_GPT2 = 1, TFM__WORDS_LLAMA3, TFM__WORDS_QWEN2, TFM__WORDS_QWEN35, TFM__WORDS_GPT4O, TFM__WORDS_TEKKEN,
-       TFM__WORDS_DEEPSEEK3, TFM__WORDS_SEED, TFM__CUT_NEWLINE, TFM__CUT_DIGIT, TFM__CUT_DIGITS, TFM__CUT_TO_THREE, TFM__CUT_THREE,
+       TFM__WORDS_DEEPSEEK3, TFM__WORDS_SEED, TFM__CUT_NEWLINE, TFM__CUT_DIGIT, TFM__CUT_DIGITS, TFM__CUT_TO_THREE,
+       TFM__CUT_THREE,
        TFM__CUT_PUNCT, TFM__CUT_FALCON, TFM__CUT_LETTERS, TFM__CUT_CODER_PUNCT, TFM__CUT_DEEPSEEK_LETTERS,
        TFM__CUT_DEEPSEEK_PUNCT, TFM__CUT_CJK, TFM__CUT_CJK3, TFM__CUT_TAIL };
 
@@ -7388,7 +7389,8 @@ static const tfm__splitter tfm__splitters[] = {
      {TFM__CUT_DIGIT, TFM__WORDS_GPT2}},
     {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", true, true, {TFM__WORDS_LLAMA3}},
     {"dbrx smaug-bpe glm4 chatglm-bpe", false, false, {TFM__WORDS_LLAMA3}},
-    {"qwen2 deepseek-r1-qwen stablelm2 hunyuan megrez kormo f2llmv2 solar-open grok-2", false, false, {TFM__WORDS_QWEN2}},
+    {"qwen2 deepseek-r1-qwen stablelm2 hunyuan megrez kormo f2llmv2 solar-open grok-2", false, false,
+     {TFM__WORDS_QWEN2}},
     {"qwen35", false, false, {TFM__WORDS_QWEN35}},
     {"seed-coder", false, false, {TFM__WORDS_SEED}},
     {"minicpm5", true, false, {TFM__CUT_TO_THREE, TFM__WORDS_LLAMA3}},
@@ -8916,72 +8918,80 @@ enum {
     TFM__CHAT_PROMPT = 8192             /* the prompt always follows: nothing asks for it; found in the template */
 };
 
-/* In what is written, \1 stands for BOS, \2 for EOS, \3 for the date. */
+/* In what is written, \1 stands for BOS, \2 for EOS, \3 for the date. Rows whose name ends in -first are
+   of templates that were published first and replaced later. */
 typedef struct tfm__chat_style {
     const char *name, *has[2], *lacks[4];                  /* recognised by */
-    const char *system[2], *user[2], *assistant[2], *prompt;
     unsigned flags;
+    const char *system[2], *user[2], *assistant[2], *prompt;
 } tfm__chat_style;
 
-#define TFM__CHAT_ROLE(role) {"<|" role "|>\n", "<|end|>\n"}
-
 static const tfm__chat_style tfm__chat_styles[] = {
-    {"phi4-first", {"<|im_end|><|im_start|>assistant<|im_sep|>", NULL}, {NULL},
+    {"phi4-first", {"<|im_end|><|im_start|>assistant<|im_sep|>", NULL}, {NULL}, 0,
      {"<|im_start|>system<|im_sep|>", "<|im_end|>"},
-     {"<|im_start|>user<|im_sep|>", "<|im_end|><|im_start|>assistant<|im_sep|>"}, {"", "<|im_end|>"}, "", 0},
-    {"phi4", {"<|im_sep|>", NULL}, {NULL}, {"<|im_start|>system<|im_sep|>", "<|im_end|>"},
-     {"<|im_start|>user<|im_sep|>", "<|im_end|>"}, {"<|im_start|>assistant<|im_sep|>", "<|im_end|>"},
-     "<|im_start|>assistant<|im_sep|>", 0},
+     {"<|im_start|>user<|im_sep|>", "<|im_end|><|im_start|>assistant<|im_sep|>"}, {"", "<|im_end|>"}, ""},
+    {"phi4", {"<|im_sep|>", NULL}, {NULL}, 0,
+     {"<|im_start|>system<|im_sep|>", "<|im_end|>"}, {"<|im_start|>user<|im_sep|>", "<|im_end|>"},
+     {"<|im_start|>assistant<|im_sep|>", "<|im_end|>"}, "<|im_start|>assistant<|im_sep|>"},
     {"qwen3", {"<|im_start|>", "content.split('</think>')[-1].lstrip('\n')"}, {"assistant\n<think>", "'<think>\n' }}"},
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_THOUGHTS,
      {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"},
-     {"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_start|>assistant\n",
-     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_THOUGHTS},
-    {"chatml", {"<|im_start|>", "<|im_end|>"}, {"<end_of_utterance>", "strftime_now", "<think>", "<|im_middle|>"},
+     {"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_start|>assistant\n"},
+    {"chatml", {"<|im_start|>", "<|im_end|>\n\1<|im_end|>' + '\n\1<|im_end|>\" + \"\n"}, {"<end_of_utterance>", "strftime_now", "<think>", "<|im_middle|>"},
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_DEFAULT,
      {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"},
-     {"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_start|>assistant\n",
-     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_DEFAULT},
-    {"mistral-v7-tekken", {"[SYSTEM_PROMPT]", "default_system_message"}, {NULL}, {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"},
-     {"[INST]", "[/INST]"}, {"", "\2"}, "", TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_NEEDED},
-    {"mistral-v7", {"[SYSTEM_PROMPT] ", "[INST] "}, {NULL}, {"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"},
-     {"[INST] ", "[/INST]"}, {" ", "\2"}, "", TFM__CHAT_BOS},
-    {"llama2", {"<<SYS>>", "bos_token + '[INST] ' + content.strip()"}, {NULL}, {"<<SYS>>\n", "\n<</SYS>>\n\n"},
-     {"\1[INST] ", " [/INST]"}, {" ", " \2"}, "", TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_TRIM},
-    {"mistral-v1", {"' [INST] ' + system_message", NULL}, {NULL}, {"", "\n\n"}, {" [INST] ", " [/INST]"}, {" ", "\2"}, "",
-     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST},
-    {"mistral-v3", {"\"[INST] \" + system_message", "|trim + eos_token"}, {NULL}, {"", "\n\n"}, {"[INST] ", "[/INST]"},
-     {" ", "\2"}, "", TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_LAST | TFM__CHAT_TRIM_ASSISTANT},
-    {"mistral-v3-tekken", {"\"[INST]\" + system_message", NULL}, {NULL}, {"", "\n\n"}, {"[INST]", "[/INST]"}, {"", "\2"}, "",
-     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_LAST},
-    {"mistral-v0.1", {"'[INST] ' + message['content'] + ' [/INST]'", "eos_token + ' '"}, {"<<SYS>>", NULL}, {"", ""},
-     {"[INST] ", " [/INST]"}, {"", "\2 "}, "", TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_NO_SYSTEM},
-    {"mistral-v0", {"'[INST] ' + message['content'] + ' [/INST]'", NULL}, {"<<SYS>>", NULL}, {"", ""},
-     {"[INST] ", " [/INST]"}, {"", "\2"}, "", TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_NO_SYSTEM},
+     {"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_start|>assistant\n"},
+    {"mistral-v7-tekken", {"[SYSTEM_PROMPT]", "default_system_message"}, {NULL},
+     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_NEEDED,
+     {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"}, {"[INST]", "[/INST]"}, {"", "\2"}, ""},
+    {"mistral-v7", {"[SYSTEM_PROMPT] ", "[INST] "}, {NULL}, TFM__CHAT_BOS,
+     {"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"}, {"[INST] ", "[/INST]"}, {" ", "\2"}, ""},
+    {"llama2", {"<<SYS>>", "bos_token + '[INST] ' + content.strip()"}, {NULL},
+     TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_TRIM,
+     {"<<SYS>>\n", "\n<</SYS>>\n\n"}, {"\1[INST] ", " [/INST]"}, {" ", " \2"}, ""},
+    {"mistral-v1", {"' [INST] ' + system_message", NULL}, {NULL},
+     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST,
+     {"", "\n\n"}, {" [INST] ", " [/INST]"}, {" ", "\2"}, ""},
+    {"mistral-v3", {"\"[INST] \" + system_message", "|trim + eos_token"}, {NULL},
+     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_LAST | TFM__CHAT_TRIM_ASSISTANT,
+     {"", "\n\n"}, {"[INST] ", "[/INST]"}, {" ", "\2"}, ""},
+    {"mistral-v3-tekken", {"\"[INST]\" + system_message", NULL}, {NULL},
+     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_LAST,
+     {"", "\n\n"}, {"[INST]", "[/INST]"}, {"", "\2"}, ""},
+    {"mistral-first", {"'[INST] ' + message['content'] + ' [/INST]'", "eos_token + ' '"}, {"<<SYS>>"},
+     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_NO_SYSTEM,
+     {"", ""}, {"[INST] ", " [/INST]"}, {"", "\2 "}, ""},
+    {"mistral-v0", {"'[INST] ' + message['content'] + ' [/INST]'", NULL}, {"<<SYS>>"},
+     TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_NO_SYSTEM,
+     {"", ""}, {"[INST] ", " [/INST]"}, {"", "\2"}, ""},
     {"llama3.1", {"<|start_header_id|>", "Today Date: "}, {NULL},
+     TFM__CHAT_BOS | TFM__CHAT_SYSTEM_ALWAYS | TFM__CHAT_TRIM,
      {"<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: \3\n\n",
       "<|eot_id|>"}, {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
      {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
-     "<|start_header_id|>assistant<|end_header_id|>\n\n", TFM__CHAT_BOS | TFM__CHAT_SYSTEM_ALWAYS | TFM__CHAT_TRIM},
-    {"llama3", {"'<|start_header_id|>' + message['role'] + '<|end_header_id|>", "| trim + '<|eot_id|>'"}, {"tools", NULL},
+     "<|start_header_id|>assistant<|end_header_id|>\n\n"},
+    {"llama3", {"'<|start_header_id|>' + message['role'] + '<|end_header_id|>", "| trim + '<|eot_id|>'"}, {"tools"},
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_TRIM,
      {"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"},
      {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
      {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
-     "<|start_header_id|>assistant<|end_header_id|>\n\n", TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_TRIM},
-    {"gemma3", {"<start_of_turn>", "first_user_prefix"}, {NULL}, {"", "\n\n"}, {"<start_of_turn>user\n", "<end_of_turn>\n"},
-     {"<start_of_turn>model\n", "<end_of_turn>\n"}, "<start_of_turn>model\n",
-     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_TRIM},
-    {"gemma", {"<start_of_turn>", "System role not supported"}, {NULL}, {"", ""},
-     {"<start_of_turn>user\n", "<end_of_turn>\n"}, {"<start_of_turn>model\n", "<end_of_turn>\n"}, "<start_of_turn>model\n",
-     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_NO_SYSTEM | TFM__CHAT_TRIM},
-    {"phi4-mini", {"<|assistant|>", "'<|' + message['role'] + '|>' + message['content'] + '<|end|>'"}, {NULL},
-     {"<|system|>", "<|end|>"}, {"<|user|>", "<|end|>"}, {"<|assistant|>", "<|end|>"}, "<|assistant|>",
-     TFM__CHAT_FIND | TFM__CHAT_BOS},
-    {"phi3-first", {"<|end|>", "'<|end|>' + '\n' + '<|assistant|>' + '\n'"}, {NULL}, {"", ""},
-     {"<|user|>\n", "<|end|>\n<|assistant|>\n"}, {"", "<|end|>\n"}, "",
-     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_NO_SYSTEM},
-    {"phi3", {"<|assistant|>", "<|end|>"}, {"messages[-1]", "FINAL RESPONSE"}, TFM__CHAT_ROLE("system"), TFM__CHAT_ROLE("user"),
-     TFM__CHAT_ROLE("assistant"), "<|assistant|>\n", TFM__CHAT_FIND | TFM__CHAT_BOS},
-    {"zephyr", {"'<|user|>\n' + message['content'] + eos_token }}\n", NULL}, {NULL}, {"<|system|>\n", "\2\n"}, {"<|user|>\n", "\2\n"},
-     {"<|assistant|>\n", "\2\n"}, "<|assistant|>\n", 0}
+     "<|start_header_id|>assistant<|end_header_id|>\n\n"},
+    {"gemma3", {"<start_of_turn>", "first_user_prefix"}, {NULL},
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_TRIM,
+     {"", "\n\n"}, {"<start_of_turn>user\n", "<end_of_turn>\n"}, {"<start_of_turn>model\n", "<end_of_turn>\n"},
+     "<start_of_turn>model\n"},
+    {"gemma", {"<start_of_turn>", "System role not supported"}, {NULL},
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_ALTERNATE | TFM__CHAT_NO_SYSTEM | TFM__CHAT_TRIM,
+     {"", ""}, {"<start_of_turn>user\n", "<end_of_turn>\n"}, {"<start_of_turn>model\n", "<end_of_turn>\n"},
+     "<start_of_turn>model\n"},
+    {"phi3-first", {"<|end|>", "'<|end|>' + '\n' + '<|assistant|>' + '\n'"}, {NULL},
+     TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_NO_SYSTEM,
+     {"", ""}, {"<|user|>\n", "<|end|>\n<|assistant|>\n"}, {"", "<|end|>\n"}, ""},
+    {"phi3", {"<|assistant|>", "<|end|>"}, {"messages[-1]", "FINAL RESPONSE", "'|>' + message['content']"},
+     TFM__CHAT_FIND | TFM__CHAT_BOS,
+     {"<|system|>\n", "<|end|>\n"}, {"<|user|>\n", "<|end|>\n"}, {"<|assistant|>\n", "<|end|>\n"}, "<|assistant|>\n"},
+    {"zephyr", {"'<|user|>\n' + message['content'] + eos_token }}\n", NULL}, {NULL}, 0,
+     {"<|system|>\n", "\2\n"}, {"<|user|>\n", "\2\n"}, {"<|assistant|>\n", "\2\n"}, "<|assistant|>\n"}
 };
 
 static size_t tfm__str_find(tfm_string s, const char *part) {              /* SIZE_MAX: nowhere */
@@ -8995,15 +9005,20 @@ static size_t tfm__chat_newline(tfm_string s) {
     if (s.size > 1 && s.data[0] == '\\' && s.data[1] == 'n') return 2;
     return s.size && *s.data == '\n';
 }
-static bool tfm__chat_has(tfm_string jinja, const char *part) {
-    for (; jinja.size; jinja.data++, jinja.size--) {
+/* Does s begin with the part, which ends with \1 or NUL? */
+static bool tfm__chat_begins(tfm_string s, const char *part) {
+    for (size_t n; *part && *part != 1; part++, s.data += n, s.size -= n) {
+        n = !s.size ? 0 : *part == '\n' ? tfm__chat_newline(s) : *part == *s.data;
+        if (!n) return false;
+    }
+    return true;
+}
+/* Does it hold one of the parts, with \1 between two? */
+static bool tfm__chat_has(tfm_string jinja, const char *parts) {
+    for (; parts; parts = strchr(parts, 1) ? strchr(parts, 1) + 1 : NULL) {
         tfm_string rest = jinja;
-        const char *p = part;
-        for (size_t n; *p && rest.size; p++, rest.data += n, rest.size -= n) {
-            n = *p == '\n' ? tfm__chat_newline(rest) : *p == *rest.data;
-            if (!n) break;
-        }
-        if (!*p) return true;
+        for (; rest.size; rest.data++, rest.size--)
+            if (tfm__chat_begins(rest, parts)) return true;
     }
     return false;
 }
@@ -9051,7 +9066,10 @@ TFMDEF tfm_status tfm_chat_init(tfm_chat *chat, tfm_string jinja, const tfm_toke
     bool named = tfm__str_eq(jinja, chat->style->name);
     chat->flags = chat->style->flags;
     if (chat->flags & TFM__CHAT_FIND && !tfm__chat_has(jinja, "bos_token")) chat->flags &= ~(unsigned)TFM__CHAT_BOS;
-    if (chat->flags & TFM__CHAT_DEFAULT) chat->system = tfm__chat_default(jinja);
+    if (chat->flags & TFM__CHAT_DEFAULT) {
+        chat->system = tfm__chat_default(jinja);
+        if (tfm__chat_has(jinja, "'] | trim + '<|im_end|>\1'].strip() + '<|im_end|>")) chat->flags |= TFM__CHAT_TRIM;
+    }
     if (tfm__chat_has(jinja, "{% else %}{{ eos_token }}")) chat->flags |= TFM__CHAT_END;
     if (!named && !tfm__chat_has(jinja, "add_generation_prompt")) chat->flags |= TFM__CHAT_PROMPT;
     if (named || tfm__chat_has(jinja, "strftime_now")) chat->flags |= TFM__CHAT_DATE;
@@ -9129,12 +9147,11 @@ static int tfm__chat_role(const tfm_chat *chat, const tfm_turn *m, int64_t i, bo
     if (role == 3)
         tfm__fail(e, TFM_ARGUMENT, "message %i: the role '%s' is not system, user or assistant", i, m->role);
     else if (role == TFM__CHAT_IS_ASSISTANT && last && chat->flags & TFM__CHAT_THOUGHTS)
-        tfm__fail(e, TFM_UNSUPPORTED, "message %i: an assistant's, to which the chat template %s at the end adds thoughts",
+        tfm__fail(e, TFM_UNSUPPORTED, "message %i: at the end the chat template %s adds thoughts to an assistant's",
                   i, chat->style->name);
     else if (role == TFM__CHAT_IS_SYSTEM && (chat->flags & TFM__CHAT_NO_SYSTEM || (i && chat->flags & apart)))
-        tfm__fail(e, TFM_UNSUPPORTED, chat->flags & TFM__CHAT_NO_SYSTEM
-                  ? "message %i: the chat template %s has no system message"
-                  : "message %i: the chat template %s has a system message at the beginning only", i, chat->style->name);
+        tfm__fail(e, TFM_UNSUPPORTED, "message %i: the chat template %s has %s", i, chat->style->name,
+                  chat->flags & TFM__CHAT_NO_SYSTEM ? "no system message" : "a system message at the beginning only");
     else if (role && chat->flags & TFM__CHAT_ALTERNATE && (role == TFM__CHAT_IS_USER) != ((i - system) % 2 == 0))
         tfm__fail(e, TFM_ARGUMENT, "message %i: the chat template %s wants user and assistant in turns", i,
                   chat->style->name);

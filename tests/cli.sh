@@ -75,7 +75,7 @@ holds() {
 
 # ---- Options, for all programs ----
 
-for p in generate evaluate tokenize inspect quantize convert bench charlstm sentiment embed classify json; do
+for p in generate chat evaluate tokenize inspect quantize convert bench charlstm sentiment embed classify json; do
     holds $p.help "^usage: $p " $p --help
     refuses $p.unknown_option 2 "--nonsense" $p --nonsense
     why="$p -h > /dev/full: not noticed"
@@ -479,6 +479,81 @@ LINES
     refuses tokenize.missing_text 1 "$dir/none" tokenize "$vocab" -f "$dir/none"
     refuses tokenize.missing_jsonl 1 "$dir/none" tokenize "$vocab" --jsonl "$dir/none"
     refuses tokenize.no_tokenizer 1 "tests/data/ops.gguf" tokenize tests/data/ops.gguf a
+fi
+
+# ---- chat ----
+
+# says NAME LINES ARGUMENT...: what chat answers to LINES (with printf's escapes) is what $dir/want holds
+says() {
+    name=$1 lines=$2
+    shift 2
+    printf "$lines" | "$build/chat" "$@" > "$dir/out" 2> "$dir/err"
+    got=$?
+    why="chat $*: exit status $got, or answers otherwise: $(head -c 200 "$dir/out")"
+    [ $got -eq 0 ] && cmp -s "$dir/want" "$dir/out"
+    report "$name" $?
+}
+# answer TEXT: what follows this text with its control tokens, 12 greedy ones
+answer() {
+    printf "$1" > "$dir/text"
+    ids=$("$build/tokenize" "$stories" --special -f "$dir/text" | tr ' ' ,)
+    "$build/tokenize" "$stories" --decode "$("$build/evaluate" "$stories" --ids "$ids" --greedy 12)"
+}
+if wanted chat; then
+    set -- "$stories" --template zephyr --temp 0 -n 12
+    one=$(answer '<|user|>\nTom sat.<|endoftext|>\n<|assistant|>\n')
+    begun="<|user|>\nTom sat.<|endoftext|>\n<|assistant|>\n$one<|endoftext|>\n"
+    two=$(answer "$begun<|user|>\nWhy?<|endoftext|>\n<|assistant|>\n")
+    printf '%s\n' "$one" > "$dir/want"
+    says chat.one_question "Tom sat.\n" "$@"
+    says chat.last_line_without_end "Tom sat." "$@"
+    says chat.quit "\n  \nTom sat.\r\n/quit\nWhy?\n" "$@"
+    answer '<|user|>\nTom\nsat.<|endoftext|>\n<|assistant|>\n' > "$dir/want"
+    echo >> "$dir/want"
+    says chat.joined_lines 'Tom\\\nsat.\n' "$@"
+    printf '%s\n' "$one" "$two" > "$dir/want"
+    says chat.two_questions "Tom sat.\nWhy?\n" "$@" -t 2
+    printf '%s\n' "$one" "$two" "$one" > "$dir/want"
+    says chat.reset "Tom sat.\nWhy?\n/reset\nTom sat.\n" "$@"
+    printf '%s\n' "$two" > "$dir/want"
+    "$build/chat" "$@" > /dev/null 2> "$dir/err" <<LINES
+Tom sat.
+/save $dir/talk
+LINES
+    says chat.load "Why?\n" "$@" --load "$dir/talk"
+    says chat.load_command "/load $dir/talk\nWhy?\n" "$@"
+    head -c 2000 "$dir/talk" > "$dir/cut"
+    refuses chat.load_truncated 1 "$dir/cut" chat "$@" --load "$dir/cut"
+    refuses chat.load_other 1 "$llama" chat "$@" --load "$llama"
+    refuses chat.load_missing 1 "$dir/none" chat "$@" --load "$dir/none"
+    refuses chat.load_other_cache 1 "cache" chat "$@" --kv f16 --load "$dir/talk"
+    refuses chat.load_other_template 1 "gemma" chat "$stories" --template gemma --system a --load "$dir/talk"
+    refuses chat.no_model 2 "operand" chat
+    refuses chat.no_template 1 "--template" chat "$stories"
+    refuses chat.unknown_template 1 "'tell'" chat "$stories" --template tell
+    refuses chat.no_system_message 1 "no system message" chat "$stories" --template gemma --system "Be brief."
+    refuses chat.missing_file 1 "$dir/none" chat "$dir/none"
+    refuses chat.tokens 2 "-n -1" chat "$stories" -n -1
+    printf '/nonsense\n' | "$build/chat" "$@" > "$dir/out" 2> "$dir/err"
+    status=$?
+    why="an unknown command: exit status $status, or not one line"
+    [ $status -eq 1 ] && [ "$(wc -l < "$dir/err")" -eq 1 ] && grep -q "^chat: /nonsense" "$dir/err"
+    report chat.unknown_command $?
+    printf '/save %s/none/talk\n' "$dir" | "$build/chat" "$@" > "$dir/out" 2> "$dir/err"
+    status=$?
+    why="/save into a missing folder: exit status $status"
+    [ $status -eq 1 ] && grep -qF "$dir/none/talk" "$dir/err"
+    report chat.save_unwritable $?
+    if [ -w /dev/full ]; then
+        printf 'Tom\n' | "$build/chat" "$@" > /dev/full 2> "$dir/err"
+        status=$?
+        why="/dev/full: exit status $status, or not one line"
+        [ $status -eq 1 ] && [ "$(wc -l < "$dir/err")" -eq 1 ] && grep -q "^chat: standard output" "$dir/err"
+        report chat.full_disk $?
+    fi
+    why="chat left a file: $(ls "$dir")"
+    ! ls "$dir" | grep -q '\.part'
+    report chat.leaves_nothing $?
 fi
 
 # ---- inspect and quantize ----

@@ -320,6 +320,14 @@ static inline double cli_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static inline uint64_t cli_random_seed(void) {
+    uint64_t seed = 0;
+    FILE *f = fopen("/dev/urandom", "rb");
+    if (!f || fread(&seed, sizeof seed, 1, f) != 1) seed = (uint64_t)time(NULL) ^ (uint64_t)(cli_seconds() * 1e9);
+    if (f) fclose(f);
+    return seed;
+}
+
 /* Bytes of tensors by type, and the type of most of them; all zeros to begin with. */
 typedef struct cli_types { uint64_t bytes[64]; tfm_type most; } cli_types;
 static inline void cli_count_type(cli_types *t, const tfm_tensor_info *tensor) {
@@ -512,13 +520,4 @@ static inline const char *cli_shipped(const char *self, const char *name, char *
     snprintf(path, size, "%.*s/../%s", (int)(slash - self), self, name);
     return path;
 }
-
-static inline uint64_t cli_random_seed(void) {
-    uint64_t seed = 0;
-    FILE *f = fopen("/dev/urandom", "rb");
-    if (!f || fread(&seed, sizeof seed, 1, f) != 1) seed = (uint64_t)time(NULL) ^ (uint64_t)(cli_seconds() * 1e9);
-    if (f) fclose(f);
-    return seed;
-}
-
 #endif

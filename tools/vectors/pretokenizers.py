@@ -33,7 +33,8 @@ LEAD = r"[^\r\n\p{L}\p{N}]?"
 LLAMA3 = ANY_CASE + "|" + LEAD + r"\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+" + PIECES
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 QWEN35 = QWEN2.replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r" ?[^\s\p{L}\p{N}]", r" ?[^\s\p{L}\p{M}\p{N}]")
-CAMEL = f"{LEAD}{UPPER}*{LOWER}+%s|{LEAD}{UPPER}+{LOWER}*%s|%s| ?[^\\s\\p{{L}}\\p{{N}}]+[\\r\\n/]*|\\s*[\\r\\n]+" + PIECES
+CAMEL = (f"{LEAD}{UPPER}*{LOWER}+%s|{LEAD}{UPPER}+{LOWER}*%s|%s"
+         r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+" + PIECES)
 GPT4O = CAMEL % (ANY_CASE + "?", ANY_CASE + "?", r"\p{N}{1,3}")
 TEKKEN = CAMEL % ("", "", r"\p{N}")
 CODE = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"

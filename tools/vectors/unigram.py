@@ -66,9 +66,11 @@ def metadata(proto):
 
 def texts(lines, count, seed):
     rng = random.Random(seed)
-    fixed = ["", " ", "  ", "a", " a", "a ", "  a  b  ", "<x>", "a<x>b", " <x> <x>  a", "\u2581a\u2581 b\u2581", "\u2581",
+    fixed = ["", " ", "  ", "a", " a", "a ", "  a  b  ", "<x>", "a<x>b", " <x> <x>  a", "\u2581a\u2581 b\u2581",
+             "\u2581",
              "\u00a0a\u3000b", "\ufb01ne \u2460 \ufdfa \u212b \u1e9b\u0323", "\ud55c\uad6d\uc5b4 \u30ab\u3099",
-             "Alice  and Alice", "xAlice Alicex", "\u200bAlice\u200b", "a\tb\nc\r\nd", "\u00ad\ufeff", "\U0001f600\U0001f600 x",
+             "Alice  and Alice", "xAlice Alicex", "\u200bAlice\u200b", "a\tb\nc\r\nd", "\u00ad\ufeff",
+             "\U0001f600\U0001f600 x",
              "<0x41>", "</s><unk><pad>", "\u4e2d\u6587 \u4e00\u4e8c", "STRASSE stra\u00dfe \u0130"]
     for i in range(count):
         text = random_text(rng) if i % 2 else rng.choice(lines)[rng.randrange(20):][:100]
