@@ -632,6 +632,7 @@ if wanted convert; then
     report convert.safetensors $?
     holds convert.safetensors_tensor "^  x +I64 +1 8" inspect "$out"
     holds convert.safetensors_metadata '^  ab +string +"c.nd"' inspect "$out"
+    refuses convert.safetensors_tokenizer 1 "--tokenizer" convert "$dir/one.safetensors" "$out" --tokenizer x
     refuses convert.safetensors_type 1 "U8" convert tests/data/small.safetensors "$out"
 
     refuses convert.no_input 1 "$dir/none" convert "$dir/none" "$out"

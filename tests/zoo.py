@@ -11,6 +11,7 @@ import json
 import math
 import os
 import random
+import struct
 import subprocess
 import sys
 import tempfile
@@ -195,6 +196,25 @@ def stories_converted():
     return f"{stories_logits(out)}, {stories_text(out)}"
 
 
+def stories_version_1():
+    """The same weights as llama2.c's export.py orders them in version 1: norms first, no cosines and sines."""
+    old, models = load("models", "stories260K.bin"), os.path.join(shared, "models")
+    width, hidden, layers, heads, kv_heads, vocab, context = struct.unpack("<7i", old[:28])
+    key = width // heads * kv_heads
+    sizes = [vocab * width, layers * width, layers * width * width, layers * key * width, layers * key * width,
+             layers * width * width, layers * width, *[layers * hidden * width] * 3, width]
+    parts, at = [], 28
+    for size in sizes:
+        parts.append(old[at:at + 4 * size])
+        at += 4 * size
+    path, out = os.path.join(scratch, "version1.bin"), os.path.join(scratch, "version1.gguf")
+    with open(path, "wb") as f:
+        f.write(struct.pack("<2I", 0x616b3432, 1) + old[:28] + b"\1" + bytes(219))
+        f.writelines(parts[i] for i in (1, 6, 10, 0, 2, 3, 4, 5, 7, 8, 9))
+    run("convert", path, out, "--tokenizer", os.path.join(models, "tok512.bin"))
+    return stories_text(out)
+
+
 # ---- tokenizers ----
 
 def random_lines(family):
@@ -268,6 +288,7 @@ def main():
         case("stories260K ids", stories_ids, stories)
         case("stories260K perplexity", stories_perplexity, stories)
         case("stories260K.bin converted", stories_converted)
+        case("stories260K.bin as version 1", stories_version_1)
         for family in FAMILIES:
             vocab = os.path.join(shared, "tokenizers", family, "vocab.gguf")
             case(f"tokenizer {family} random", tokenizer_random, vocab, family)

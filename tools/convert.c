@@ -22,6 +22,7 @@ static tfm_string decoded(tfm_string s) {                  /* what a JSON string
 }
 static void convert_safetensors(convert_job *job) {
     const tfm_file *f = convert_open(job, job->in);
+    if (job->tokenizer) cli_fail("%s: a .safetensors file alone takes no --tokenizer", job->in);
     tfm_string key;
     tfm_value v;
     for (int64_t i = 0; tfm_file_meta_at(f, i, &key, &v); i++) {
