@@ -606,7 +606,7 @@ broken() {
 }
 if wanted convert; then
     out=$dir/converted.gguf
-    for name in llama gpt2; do
+    for name in llama gpt2 bert; do
         run 0 convert tests/data/hf-$name "$out" --type F32 &&
             run 0 evaluate "$out" --ids "$(cat tests/data/hf-$name/ids)" --logits "$dir/logits"
         report convert.$name $?

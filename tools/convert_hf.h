@@ -604,7 +604,7 @@ static void convert_hf(convert_job *job) {
     job->plans.chooser.experts = hf_config(&h, "num_local_experts num_experts") ?
         (uint64_t)hf_whole(&h, "num_local_experts num_experts", 0) : 0;
     gguf_chooser_heads(&job->plans.chooser, (uint64_t)h.heads, (uint64_t)h.kv_heads);
-    if (strcmp(h.family->arch, "bert") != 0) job->check = convert_check_model;
+    job->check = convert_check_model;
     convert_vocab(job, h.dir, h.config, hf_whole(&h, "vocab_size", 0));
     if (h.family->is & HF_ENCODER)
         gguf_meta_u32(&job->out, "tokenizer.ggml.token_type_count", (uint32_t)hf_whole(&h, "type_vocab_size", 1));
