@@ -9015,12 +9015,13 @@ static bool tfm__chat_begins(tfm_string s, const char *part) {
 }
 /* Does it hold one of the parts, with \1 between two? */
 static bool tfm__chat_has(tfm_string jinja, const char *parts) {
-    for (; parts; parts = strchr(parts, 1) ? strchr(parts, 1) + 1 : NULL) {
+    for (;; parts++) {
         tfm_string rest = jinja;
         for (; rest.size; rest.data++, rest.size--)
             if (tfm__chat_begins(rest, parts)) return true;
+        while (*parts && *parts != 1) parts++;
+        if (!*parts) return false;
     }
-    return false;
 }
 
 static bool tfm__chat_matches(tfm_string jinja, const tfm__chat_style *s) {
@@ -9092,7 +9093,7 @@ static void tfm__chat_put(tfm__chat_writer *w, tfm_string s) {
 }
 static void tfm__chat_markup(tfm__chat_writer *w, const char *p) {
     for (size_t n; *p; p += n) {
-        n = strcspn(p, "\1\2\3");
+        for (n = 0; (unsigned char)p[n] > 3; n++) {}
         tfm_string s = {p, n};
         tfm__chat_put(w, s);
         if (!p[n]) break;
@@ -9143,7 +9144,7 @@ static int tfm__chat_role(const tfm_chat *chat, const tfm_turn *m, int64_t i, bo
     unsigned apart = TFM__CHAT_ALTERNATE | TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_SYSTEM_ALWAYS;
     int role = 0;
     if (!m->role || !m->content) { tfm__fail(e, TFM_ARGUMENT, "message %i: no role or content", i); return -1; }
-    while (role < 3 && strcmp(m->role, roles[role]) != 0) role++;
+    while (role < 3 && !tfm__str_eq(tfm__str(m->role), roles[role])) role++;
     if (role == 3)
         tfm__fail(e, TFM_ARGUMENT, "message %i: the role '%s' is not system, user or assistant", i, m->role);
     else if (role == TFM__CHAT_IS_ASSISTANT && last && chat->flags & TFM__CHAT_THOUGHTS)
@@ -9197,7 +9198,7 @@ TFMDEF int64_t tfm_chat_apply(const tfm_chat *chat, const tfm_turn *messages, in
     }
     tfm__chat_writer w = {chat, out, out ? capacity : 0, 0, contents};
     unsigned flags = chat->flags;
-    bool system = messages[0].role && strcmp(messages[0].role, "system") == 0;
+    bool system = tfm__str_eq(tfm__str(messages[0].role), "system");
     bool inside = system && flags & (TFM__CHAT_SYSTEM_FIRST | TFM__CHAT_SYSTEM_LAST);
     if (!system && flags & TFM__CHAT_SYSTEM_NEEDED) {
         tfm__fail(e, TFM_ARGUMENT, "the chat template %s needs a system message", chat->style->name);
