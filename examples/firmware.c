@@ -82,7 +82,7 @@ static int fail(const char *message) {
 #ifdef TFM_NO_MODEL
 #define MEMORY 1024
 #else
-#define MEMORY (168 * 1024)
+#define MEMORY (170 * 1024)
 #endif
 static _Alignas(TFM_ALIGN) unsigned char memory[MEMORY];
 static size_t used;
