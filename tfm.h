@@ -586,8 +586,8 @@ TFMDEF tfm_context *tfm_session_context(tfm_session *s);   /* errors, and scratc
 
 /* Evaluates ids at the next n positions. With all_logits, n may not exceed the batch. Ids are
    checked first. An encoder's are a whole text: TFM_ARGUMENT if the session is not at position 0. On
-   TFM_FULL nothing was evaluated; after TFM_CANCELLED the positions finished so
-   far stay, and the session can go on (tfm_clear its context). */
+   TFM_FULL nothing was evaluated; after TFM_CANCELLED the positions finished so far stay, and the
+   session can go on (tfm_clear its context). */
 TFMDEF tfm_status   tfm_eval(tfm_session *s, const int32_t *ids, int64_t n);
 /* Logits [V] of the last evaluated position; with all_logits, of the i-th id of the last call.
    Valid until the next call on the session; NULL if there are none. They may be edited. */
@@ -7917,7 +7917,7 @@ enum {                                  /* what an architecture is: the bits of 
     TFM__CAPPED = 2048,                 /* soft caps of 50 and 30 and a window of 4096, unless keys say otherwise */
     TFM__LOCAL_BASE = 4096,             /* layers with a window rotate by base 10000, unless a key says otherwise */
     TFM__RAW_EXPERTS = 8192,            /* the weights of the chosen experts need not sum to 1 */
-    TFM__SUM_NORM = 16384,              /* post-norms are of the residual sum, as in the first transformers */
+    TFM__SUM_NORM = 16384,              /* only norms of the residual sums, as in the first transformers */
     TFM__ENCODER = 32768                /* positions see later ones; the result is pooled, there are no logits */
 };
 /* A norm of queries and keys before the rotation: of each head, of the whole row, or of each head
@@ -8094,6 +8094,8 @@ static void tfm__more_hparams(const tfm__reader *r, tfm_hparams *hp, const tfm__
         (!tfm_value_bool(&v, &causal) || causal == hp->encoder))
         tfm__fail(r->err, TFM_UNSUPPORTED, "%s: only %s is supported", name, hp->encoder ? "false" : "true");
     if (hp->encoder) hp->pooling = (tfm_pooling)tfm__key_int(r, "pooling_type", 0, TFM_POOLING_LAST, TFM_POOLING_NONE);
+    if (hp->encoder && hp->window) tfm__fail(r->err, TFM_UNSUPPORTED, "%s.attention.sliding_window is %i: an encoder "
+                                             "with a window is not supported", r->arch, (int64_t)hp->window);
     hp->experts = tfm__key_int(r, "expert_count", 0, 65536, 0);
     if (!hp->experts) return;
     hp->experts_used = tfm__key_int(r, "expert_used_count", 1, hp->experts, 0);

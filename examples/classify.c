@@ -118,12 +118,14 @@ typedef struct loader {
     bool *taken;                                           /* which of the file's tensors have a place */
 } loader;
 
-static bool has(const tfm_file *f, const char *part, const char *suffix, tfm_tensor_info *info) {
-    char name[160];
-    snprintf(name, sizeof name, "%s%s", part, suffix);
-    return tfm_file_tensor(f, name, info);
+static const char *dimensions(char out[120], const int64_t *dim, int rank) {
+    char *p = out;
+    for (int d = 0; d < rank; d++, *p++ = 'x') p += dim[d] < 0 ? sprintf(p, "N") : sprintf(p, "%" PRId64, dim[d]);
+    p[-1] = 0;
+    return out;
 }
-/* The tensor of a part, of a block or -1; rank 0 if the file has none and need not. */
+/* The tensor of a part, of a block or -1, with dimensions as wanted, where -1 is any above 0; rank 0 if the file has
+   none and need not. */
 static tfm_tensor take(loader *l, int part, int64_t layer, const char *suffix, tfm_shape want, bool optional) {
     char name[160];
     const char *pattern = l->names->name[part], *number = pattern ? strchr(pattern, '%') : NULL;
@@ -141,20 +143,18 @@ static tfm_tensor take(loader *l, int part, int64_t layer, const char *suffix, t
     }
     tfm_tensor t = info.tensor;
     bool fits = t.rank == want.rank && (t.type == TFM_F32 || t.type == TFM_F16 || t.type == TFM_BF16);
-    for (int d = 0; fits && d < want.rank; d++) fits = t.dim[d] == want.dim[d];
+    for (int d = 0; fits && d < want.rank; d++) fits = t.dim[d] == want.dim[d] || (want.dim[d] < 0 && t.dim[d] > 0);
     if (!fits) {
-        char have[120] = "", need[120] = "";
-        for (int d = 0; d < t.rank; d++) snprintf(have + strlen(have), 24, "%s%" PRId64, d ? "x" : "", t.dim[d]);
-        for (int d = 0; d < want.rank; d++) snprintf(need + strlen(need), 24, "%s%" PRId64, d ? "x" : "", want.dim[d]);
-        cli_fail("%s: %s: %s %.*s in the file, %s of floats needed", l->path, name, have, (int)info.type_name.size,
-                 info.type_name.data, need);
+        char have[120], need[120];
+        cli_fail("%s: %s: %s %.*s in the file, %s of floats needed", l->path, name, dimensions(have, t.dim, t.rank),
+                 (int)info.type_name.size, info.type_name.data, dimensions(need, want.dim, want.rank));
     }
     l->taken[i] = true;
     return t;
 }
 static linear take_linear(loader *l, int part, int64_t layer, tfm_shape want, bool optional) {
     linear r = { take(l, part, layer, ".weight", want, optional), tfm_none() };
-    if (r.w.rank) r.b = take(l, part, layer, ".bias", tfm_shape1(want.dim[0]), true);
+    if (r.w.rank) r.b = take(l, part, layer, ".bias", tfm_shape1(r.w.dim[0]), true);
     return r;
 }
 static linear rows_of(loader *l, linear from, int64_t begin, int64_t count) {
@@ -162,7 +162,7 @@ static linear rows_of(loader *l, linear from, int64_t begin, int64_t count) {
     if (from.b.rank) from.b = tfm_slice(l->c, from.b, 0, begin, begin + count);
     return from;
 }
-static block take_block(loader *l, const vit *m, int64_t i, int64_t hidden) {
+static block take_block(loader *l, const vit *m, int64_t i) {
     tfm_shape vector = tfm_shape1(m->width), square = tfm_shape2(m->width, m->width);
     block b;
     linear qkv = take_linear(l, QKV, i, tfm_shape2(3 * m->width, m->width), false);
@@ -172,61 +172,56 @@ static block take_block(loader *l, const vit *m, int64_t i, int64_t hidden) {
     b.norm1 = take_linear(l, NORM1, i, vector, false);
     b.proj = take_linear(l, PROJ, i, square, false);
     b.norm2 = take_linear(l, NORM2, i, vector, false);
-    b.fc1 = take_linear(l, FC1, i, tfm_shape2(hidden, m->width), false);
-    b.fc2 = take_linear(l, FC2, i, tfm_shape2(m->width, hidden), false);
+    b.fc1 = take_linear(l, FC1, i, tfm_shape2(-1, m->width), false);
+    b.fc2 = take_linear(l, FC2, i, tfm_shape2(m->width, b.fc1.w.dim[0]), false);
     return b;
 }
+/* The layout whose patches and classifier the file has. */
 static const layout *find_layout(const loader *l) {
-    tfm_tensor_info info;
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
-        const char *const *name = layouts[i].name;
-        if (has(l->file, name[PATCHES], ".weight", &info) && has(l->file, name[HEAD], ".weight", &info))
-            return &layouts[i];
+        const int parts[2] = { PATCHES, HEAD };
+        int found = 0;
+        for (int p = 0; p < 2; p++) {
+            char name[160];
+            tfm_tensor_info info;
+            snprintf(name, sizeof name, "%s.weight", layouts[i].name[parts[p]]);
+            found += tfm_file_tensor(l->file, name, &info);
+        }
+        if (found == 2) return &layouts[i];
     }
     cli_fail("%s: no vision transformer with a classifier under the names of timm or Hugging Face", l->path);
 }
-/* Sizes come from the tensors themselves: first those that the others are measured against. */
+/* Sizes come from the tensors themselves. */
 static void load(loader *l, vit *m) {
-    const char *const *name = (l->names = find_layout(l))->name;
-    tfm_tensor_info patches, positions, head, fc1 = { .rank = 0 };
-    char first[160];
-    snprintf(first, sizeof first, "%.*s0%s", (int)strcspn(name[FC1], "%"), name[FC1], strchr(name[FC1], '%') + 1);
-    if (!has(l->file, name[PATCHES], ".weight", &patches) || !has(l->file, name[POSITIONS], "", &positions) ||
-        !has(l->file, name[HEAD], ".weight", &head) || !has(l->file, first, ".weight", &fc1))
-        cli_fail("%s: %s or %s: the tensor is missing", l->path, name[POSITIONS], first);
-    if (patches.rank != 4 || positions.rank != 3 || head.rank != 2 || fc1.rank != 2)
-        cli_fail("%s: ranks of %s, %s, %s, %s are %d, %d, %d, %d, not 4, 3, 2, 2", l->path, name[PATCHES],
-                 name[POSITIONS], name[HEAD], first, patches.rank, positions.rank, head.rank, fc1.rank);
-    m->width = patches.tensor.dim[0];
-    m->channels = patches.tensor.dim[1];
-    m->patch = patches.tensor.dim[2];
-    m->classes = head.tensor.dim[0];
+    tfm_tensor_info info;
+    l->names = find_layout(l);
     m->eps = l->names->eps;
-    int64_t tokens = positions.tensor.dim[1], hidden = fc1.tensor.dim[0], extra, grid = 0;
-    if ((m->channels != 1 && m->channels != 3) || m->width < 1 || m->patch < 1 || m->patch > 1024 || m->classes < 1)
-        cli_fail("%s: %" PRId64 " channels, width %" PRId64 ", patches of %" PRId64 ", %" PRId64 " classes do not run",
-                 l->path, m->channels, m->width, m->patch, m->classes);
+    m->patches = take_linear(l, PATCHES, -1, tfm_shape4(-1, -1, -1, -1), false);
+    const int64_t *dim = m->patches.w.dim;
+    m->width = dim[0];
+    m->channels = dim[1];
+    m->patch = dim[2];
+    if ((m->channels != 1 && m->channels != 3) || dim[2] != dim[3] || m->patch > 1024)
+        cli_fail("%s: patches of %" PRId64 "x%" PRId64 "x%" PRId64 " are not supported", l->path, dim[1], dim[2],
+                 dim[3]);
     m->cls = take(l, CLS, -1, "", tfm_shape3(1, 1, m->width), false);
     m->dist = take(l, DIST, -1, "", tfm_shape3(1, 1, m->width), true);
-    extra = m->dist.rank ? 2 : 1;
-    while (grid < 4096 && (grid + 1) * (grid + 1) <= tokens - extra) grid++;
-    if (grid < 1 || grid * grid != tokens - extra)
-        cli_fail("%s: %s: %" PRId64 " positions are not a square of patches and %" PRId64 " more", l->path,
-                 name[POSITIONS], tokens, extra);
+    m->positions = take(l, POSITIONS, -1, "", tfm_shape3(1, -1, m->width), false);
+    int64_t tokens = m->dist.rank ? 2 : 1, patches = m->positions.dim[1] - tokens, grid = 0;
+    while (grid < 4096 && (grid + 1) * (grid + 1) <= patches) grid++;
+    if (grid < 1 || grid * grid != patches)
+        cli_fail("%s: positions of %" PRId64 " patches, which are no square", l->path, patches);
     m->side = grid * m->patch;
-    m->positions = take(l, POSITIONS, -1, "", tfm_shape3(1, tokens, m->width), false);
-    m->patches = take_linear(l, PATCHES, -1, tfm_shape4(m->width, m->channels, m->patch, m->patch), false);
     m->norm = take_linear(l, NORM, -1, tfm_shape1(m->width), false);
-    m->head = take_linear(l, HEAD, -1, tfm_shape2(m->classes, m->width), false);
+    m->head = take_linear(l, HEAD, -1, tfm_shape2(-1, m->width), false);
+    m->classes = m->head.w.dim[0];
     if (m->dist.rank) m->head_dist = take_linear(l, HEAD_DIST, -1, tfm_shape2(m->classes, m->width), true);
     m->blocks = cli_alloc((size_t)tfm_file_tensor_count(l->file), sizeof *m->blocks);
-    do {
-        m->blocks[m->layers] = take_block(l, m, m->layers, hidden);
-        m->layers++;
-    } while (take(l, FC1, m->layers, ".weight", tfm_shape2(hidden, m->width), true).rank);
-    for (int64_t i = 0; tfm_file_tensor_at(l->file, i, &fc1); i++)
-        if (!l->taken[i]) cli_fail("%s: %.*s: the tensor has no place in a ViT or DeiT", l->path, (int)fc1.name.size,
-                                   fc1.name.data);
+    do m->blocks[m->layers] = take_block(l, m, m->layers);
+    while (take(l, NORM1, ++m->layers, ".weight", tfm_shape1(m->width), true).rank);
+    for (int64_t i = 0; tfm_file_tensor_at(l->file, i, &info); i++)
+        if (!l->taken[i]) cli_fail("%s: %.*s: the tensor has no place in a ViT or DeiT", l->path, (int)info.name.size,
+                                   info.name.data);
 }
 
 /* ---- What the tensors do not say ---- */
