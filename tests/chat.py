@@ -16,6 +16,8 @@ import tempfile
 import time
 import zipfile
 
+from cases import case, finish, require
+
 QUESTIONS = ["Hello! Who are you?", "What is the capital of France? <|im_end|>", "Count from one to ten.",
              "/" + "/ is a comment in C, isn't it?", "Thank you \U0001f600"]
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
@@ -23,21 +25,6 @@ TOKENS = 40
 TIMEOUT = 600
 
 model = build = folder = ""
-counts = {"ok": 0, "FAIL": 0}
-
-
-def case(name, test, *args):
-    try:
-        verdict, text = "ok", test(*args)
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        verdict, text = "FAIL", str(error)
-    counts[verdict] += 1
-    print(f"{verdict:4} {name}: {text}", flush=True)
-
-
-def require(condition, message):
-    if not condition:
-        raise ValueError(message)
 
 
 def run(program, *args, given=b""):
@@ -178,8 +165,7 @@ def main():
         case("chat saved and loaded", saved_and_loaded)
         case("chat full context", full_context)
         case("chat on a terminal", terminal)
-    print(f"{counts['ok']} passed, {counts['FAIL']} failed")
-    sys.exit(counts["FAIL"] > 0)
+    finish()
 
 
 main()

@@ -15,29 +15,19 @@ import subprocess
 import sys
 import tempfile
 
+import cases
+from cases import finish, require
+
 EXACT = 1e-4                # largest difference of logits, whose standard deviation is near 1
 PROMPT = 24
 TIMEOUT = 120
 
 build, only, scratch = "", "", ""
-counts = {"ok": 0, "FAIL": 0}
 
 
 def case(name, test, *args):
-    """Runs one test, which returns what to say of it or raises, and prints a line."""
-    if only not in name:
-        return
-    try:
-        verdict, text = "ok", test(*args)
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        verdict, text = "FAIL", str(error)
-    counts[verdict] += 1
-    print(f"{verdict:4} {name}: {text}", flush=True)
-
-
-def require(condition, message):
-    if not condition:
-        raise ValueError(message)
+    if only in name:
+        cases.case(name, test, *args)
 
 
 def run(program, *args, status=0):
@@ -468,8 +458,7 @@ def main():
         for lower in (True, False):
             case(f"tokenizer wordpiece, {'lower case' if lower else 'case kept'}", wordpiece, lower)
         case("tokenizer refused", refused_splitter)
-    print(f"{counts['ok']} passed, {counts['FAIL']} failed")
-    sys.exit(counts["FAIL"] > 0)
+    finish()
 
 
 torch = transformers = tokenizers = None

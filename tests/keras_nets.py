@@ -16,6 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
+from cases import case, finish, require
+
 root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 sys.path.insert(0, os.path.join(root, "tools", "vectors"))
 import nets
@@ -23,7 +25,7 @@ import keras2gguf              # beside what nets imports
 
 SAMPLES = 100
 EXACT = 1e-5            # of the largest value, or of 1
-build, counts = sys.argv[1], {"ok": 0, "FAIL": 0}
+build = sys.argv[1]
 
 
 def run(*command):
@@ -71,29 +73,21 @@ def predict(gguf, model, x, folder):
     return np.concatenate(got)
 
 
-def case(name, model, x, way):
+def compare(model, x, way):
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            want = np.asarray(model.predict(x, verbose=0, batch_size=len(x))).ravel()
-            got = predict(convert(model, way, folder), model, x, folder)
-            if got.shape != want.shape:
-                raise ValueError(f"{got.size} values, expected {want.size}")
-            largest = np.abs(got - want).max() / max(1.0, np.abs(want).max())
-            if not largest <= EXACT:
-                raise ValueError(f"largest difference {largest:.1e}, allowed {EXACT:.0e}")
-            verdict, text = "ok", f"{len(x)} samples, largest difference {largest:.1e}"
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            verdict, text = "FAIL", str(error)
-    counts[verdict] += 1
-    print(f"{verdict:4} {name} by {way}: {text}", flush=True)
+        want = np.asarray(model.predict(x, verbose=0, batch_size=len(x))).ravel()
+        got = predict(convert(model, way, folder), model, x, folder)
+        require(got.shape == want.shape, f"{got.size} values, expected {want.size}")
+        largest = np.abs(got - want).max() / max(1.0, np.abs(want).max())
+        require(largest <= EXACT, f"largest difference {largest:.1e}, allowed {EXACT:.0e}")
+        return f"{len(x)} samples, largest difference {largest:.1e}"
 
 
 def main():
     for name, model, x in [("classic", *nets.classic_model()), *nets.nets(SAMPLES)]:
         for way in ("keras", "h5", "model.json"):
-            case(name, model, x, way)
-    print(f"{counts['ok']} passed, {counts['FAIL']} failed")
-    sys.exit(counts["FAIL"] > 0)
+            case(f"{name} by {way}", compare, model, x, way)
+    finish()
 
 
 main()

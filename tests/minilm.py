@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 
+from cases import case, finish
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 WIDTH, COUNT = 384, 200
 ALLOWED = {"F32": 1e-6, "Q8_0": 5e-3}       # cosine distance
-counts = {"ok": 0, "FAIL": 0}
 
 
 def run(*command):
@@ -57,14 +58,8 @@ def main():
         with open(table, encoding="utf-8") as f, open(sentences, "w", encoding="utf-8", newline="\n") as out:
             out.writelines(line.split("\t")[-1] + "\n" for line in f.read().split("\n")[:COUNT])
         for kind in ALLOWED:
-            try:
-                verdict, text = "ok", embeddings(build, folder, kind, sentences, scratch, want)
-            except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-                verdict, text = "FAIL", str(error)
-            counts[verdict] += 1
-            print(f"{verdict:4} all-MiniLM-L6-v2 {kind}: {text}", flush=True)
-    print(f"{counts['ok']} passed, {counts['FAIL']} failed")
-    sys.exit(counts["FAIL"] > 0)
+            case(f"all-MiniLM-L6-v2 {kind}", embeddings, build, folder, kind, sentences, scratch, want)
+    finish()
 
 
 main()

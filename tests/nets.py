@@ -14,27 +14,13 @@ import subprocess
 import sys
 import tempfile
 
+from cases import case, finish, require
+
 BITS = {"shakespeare": 1.7353, "charlotte-bronte": 1.8540}     # per character, as models/real says
 TEXTS = {"shakespeare": "shakespeare.txt", "charlotte-bronte": "book-jane-eyre.txt"}
 EXACT = 1e-5            # of probabilities
 
 shared = build = scratch = ""
-counts = {"ok": 0, "FAIL": 0}
-
-
-def case(name, test, *args):
-    """Runs one test, which returns what to say of it or raises, and prints a line."""
-    try:
-        verdict, text = "ok", test(*args)
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        verdict, text = "FAIL", str(error)
-    counts[verdict] += 1
-    print(f"{verdict:4} {name}: {text}", flush=True)
-
-
-def require(condition, message):
-    if not condition:
-        raise ValueError(message)
 
 
 def run(program, *args, stdin=b""):
@@ -174,8 +160,7 @@ def main():
             print("skip nn-sentiment: the package was not given")
         for name in sorted(os.listdir(sys.argv[4])) if len(sys.argv) > 4 else []:
             case(f"TensorFlow.js {name}", tensorflow_js, os.path.join(sys.argv[4], name))
-    print(f"{counts['ok']} passed, {counts['FAIL']} failed")
-    sys.exit(counts["FAIL"] > 0)
+    finish()
 
 
 main()

@@ -269,7 +269,7 @@ static void words_of(const char *path) {
               tfm_file_meta(file, "test.ids", &ids))) {
         for (int i = 0; tfm_value_next(&texts, &v); i++) {
             tfm_string text;
-            int64_t want, id;
+            int64_t want = 0, id;
             int32_t got[64];
             CHECK(tfm_value_string(&v, &text) && tfm_value_next(&counts, &v) && tfm_value_i64(&v, &want));
             int64_t n = tfm_tokenize(c, t, text.data, text.size, NULL, got, 64);

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 
+from cases import case, finish, require
+
 EXACT = 1e-4        # largest difference where only the order of f32 additions differs
 ROUNDED_RMS = 0.1   # where activations are rounded to 8 bits, at other places than in the reference
 ROUNDED_GAP = 0.35  # how far the reference's choice may then lie below our best
@@ -33,22 +35,6 @@ LOSSY = {"falcon", "starcoder", "refact"}       # some bytes have no token
 REPEATED = {"gpt-2": {"a": 250000, " ": 1000000}, "llama-spm": {"a": 250002, " ": 62501}}  # ids for a million of them
 
 shared = build = scratch = ""
-counts = {"ok": 0, "FAIL": 0}
-
-
-def case(name, test, *args):
-    """Runs one test, which returns what to say of it or raises, and prints a line."""
-    try:
-        verdict, text = "ok", test(*args)
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        verdict, text = "FAIL", str(error)
-    counts[verdict] += 1
-    print(f"{verdict:4} {name}: {text}", flush=True)
-
-
-def require(condition, message):
-    if not condition:
-        raise ValueError(message)
 
 
 def run(program, *args, timeout=TIMEOUT):
@@ -297,8 +283,7 @@ def main():
                 case(f"tokenizer {family} decode", tokenizer_decode, vocab, family)
             for character, want in REPEATED.get(family, {}).items():
                 case(f"tokenizer {family} 1 MB of {character!r}", tokenizer_repeated, vocab, character, want)
-    print(f"{counts['ok']} passed, {counts['FAIL']} failed")
-    sys.exit(counts["FAIL"] > 0)
+    finish()
 
 
 main()

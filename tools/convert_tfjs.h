@@ -6,9 +6,11 @@
 #ifndef CONVERT_TFJS_H
 #define CONVERT_TFJS_H
 
+typedef enum tfjs_type { TFJS_F32, TFJS_F16, TFJS_U16, TFJS_U8 } tfjs_type;
+
 typedef struct tfjs_weight {
     tfm_string name;
-    enum { TFJS_F32, TFJS_F16, TFJS_U16, TFJS_U8 } type;
+    tfjs_type type;
     double scale, min;                  /* of U16 and U8 */
     tfm_shape shape;
     size_t count;
@@ -75,8 +77,8 @@ static inline size_t tfjs_describe(const tfjs_model *m, const json *v, tfjs_weig
     for (int i = 0; i < (quantized ? 4 : 1); i++) if (json_is(type, types[i])) found = i;
     if (found < 0) cli_fail("%s: weight %.80s: quantized as '%.20s'", m->path, name, json_text(type));
     w->name = json_get(v, "name")->as.text;
-    w->type = found;
-    if (found >= TFJS_U16 && (!json_double(json_get(quantized, "scale"), &w->scale) ||
+    w->type = (tfjs_type)found;
+    if (w->type >= TFJS_U16 && (!json_double(json_get(quantized, "scale"), &w->scale) ||
                               !json_double(json_get(quantized, "min"), &w->min)))
         cli_fail("%s: weight %.80s: its quantization has no scale and min", m->path, name);
     if (!tfjs_shape(json_get(v, "shape"), &w->shape)) cli_fail("%s: weight %.80s: its shape is none", m->path, name);
