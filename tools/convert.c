@@ -88,7 +88,8 @@ int main(int argc, char **argv) {
         { "--type", CLI_TEXT, &type, 0, 0, "TYPE", "F32, F16, BF16, Q8_0, Q4_0, Q4_K_M or Q6_K; default: that of\n"
           "most weights of IN. Which tensor gets which, llama.cpp's\nrules say" },
         { "--tokenizer", CLI_TEXT, &job.tokenizer, 0, 0, "FILE", "tokenizer.json, SentencePiece's tokenizer.model or\n"
-          "llama2.c's tokenizer.bin; default: that of the folder. For a\nmodel.json a vocabulary as keras2gguf.py takes it" },
+          "llama2.c's tokenizer.bin; default: that of the folder. For a\n"
+          "model.json a vocabulary as keras2gguf.py takes it" },
         { "-t", CLI_WHOLE, &threads, 1, 256, "THREADS", "default: the CPUs" },
         { NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL }
     };
