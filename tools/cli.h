@@ -63,7 +63,7 @@ CLI_PRINTF(1) _Noreturn static inline void cli_fail(const char *format, ...) {
     cli_print_message(format, args);
     va_end(args);
     if (cli_part[0]) remove(cli_part);
-    exit(1);
+    _Exit(1);                                              /* all is written; memory goes with the process */
 }
 
 CLI_PRINTF(1) _Noreturn static inline void cli_usage(const char *format, ...) {
@@ -71,7 +71,7 @@ CLI_PRINTF(1) _Noreturn static inline void cli_usage(const char *format, ...) {
     va_start(args, format);
     cli_print_message(format, args);
     va_end(args);
-    exit(2);
+    _Exit(2);
 }
 
 /* A message of tfm.h about a file, named unless the message does so. */
