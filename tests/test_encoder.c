@@ -113,7 +113,6 @@ static void tokenizes_as_transformers(void) {
 static void texts_in_turn(void) {
     fixture x;
     float first[WIDTH];
-    bool any = false;                   /* a build may lack the first level */
     if (!open_fixture(&x, BERT, TFM_POOLING_MEAN)) { close_fixture(&x); return; }
     tfm_session *s = session(&x, (tfm_session_opts){ .batch = 7 });
     CHECK_EQ(tfm_eval(s, x.ids, x.count), TFM_OK);
