@@ -9556,7 +9556,7 @@ static tfm__linear tfm__load_linear(tfm__loader *l, int layer, const char *part,
 static tfm__linear tfm__rows_of(tfm__linear l, int64_t begin, int64_t count) {
     tfm_tensor *parts[2] = { &l.w, &l.b };
     for (int i = 0; i < 2; i++) {
-        if (!parts[i]->rank) continue;
+        if (!parts[i]->data) continue;
         parts[i]->data = (char *)parts[i]->data + begin * parts[i]->stride[0];
         parts[i]->dim[0] = count;
     }
