@@ -895,6 +895,7 @@ static bool tfm__round_up(size_t a, size_t unit, size_t *out) {     /* unit: a p
 }
 TFM__INLINE int64_t tfm__min64(int64_t a, int64_t b) { return a < b ? a : b; }
 TFM__INLINE int64_t tfm__max64(int64_t a, int64_t b) { return a > b ? a : b; }
+TFM__INLINE size_t tfm__min_size(size_t a, size_t b) { return a < b ? a : b; }
 /* The number of the lowest bit set in x, which is not 0. */
 TFM__INLINE int tfm__lowest_bit(uint64_t x) {
 #if defined(__GNUC__) || defined(__clang__)
@@ -1493,6 +1494,16 @@ typedef struct tfm__cursor {
     tfm_error *err;
 } tfm__cursor;
 
+static bool tfm__little_host(void) {
+    static const uint16_t one = 1;
+    return *(const uint8_t *)&one == 1;
+}
+/* A whole number of up to 8 bytes, little-endian whatever the host's order. */
+TFM__INLINE uint64_t tfm__little(const uint8_t *p, size_t bytes) {
+    uint64_t v = 0;
+    for (size_t i = 0; i < bytes; i++) v |= (uint64_t)p[i] << (8 * i);
+    return v;
+}
 static bool tfm__cursor_ok(const tfm__cursor *k) { return k->err->status == TFM_OK; }
 static size_t tfm__left(const tfm__cursor *k) { return k->size - k->at; }
 
@@ -4396,6 +4407,12 @@ TFMDEF tfm_tensor tfm_contiguous(tfm_context *c, tfm_tensor t) {
     tfm__gather(t, element, (char *)r.data);
     return r;
 }
+/* Copies an F32 tensor's elements, in order, to where they are wanted. */
+TFM__UNUSED static void tfm__store(tfm_context *c, tfm_tensor from, float *to) {
+    from = tfm_contiguous(c, from);
+    if (tfm__ok(c) && !c->measure && to && to != from.data)
+        memcpy(to, from.data, (size_t)tfm_count(from) * sizeof(float));
+}
 TFMDEF tfm_tensor tfm_to_f32(tfm_context *c, tfm_tensor t) {
     if (!tfm__given(c, "to_f32", t)) return tfm_none();
     const tfm__type *y = tfm__type_of(t.type);
@@ -4956,6 +4973,12 @@ TFMDEF tfm_tensor tfm_dense(tfm_context *c, tfm_tensor x, tfm_tensor w, tfm_tens
     return tfm__ok(c) ? y : tfm_none();
 }
 
+/* Decodes rows of a table to y [n, D]; the ids were checked. */
+static void tfm__look_up(tfm_context *c, tfm_tensor table, const int32_t *ids, tfm_tensor y) {
+    for (int64_t i = 0; tfm__ok(c) && !c->measure && y.data && i < y.dim[0]; i++)
+        c->kernels->decode(table.type, (const char *)table.data + ids[i] * table.stride[0],
+                           tfm__floats(y) + i * y.dim[1], y.dim[1]);
+}
 TFMDEF tfm_tensor tfm_embedding(tfm_context *c, tfm_tensor table, const int32_t *ids, int64_t count) {
     if (!tfm__given_numbers(c, "embedding", table)) return tfm_none();
     tfm_shape s = tfm__shape_of(table);
@@ -4973,9 +4996,7 @@ TFMDEF tfm_tensor tfm_embedding(tfm_context *c, tfm_tensor table, const int32_t 
     if (tfm_type_block(table.type) > 1) rows = tfm__block_axis(table) == 1;
     if (!rows) table = tfm_contiguous(c, table);
     tfm_tensor y = tfm__new(c, TFM_F32, tfm_shape2(count, s.dim[1]));
-    for (int64_t i = 0; tfm__ok(c) && !c->measure && y.data && i < count; i++)
-        c->kernels->decode(table.type, (const char *)table.data + ids[i] * table.stride[0],
-                           tfm__floats(y) + i * s.dim[1], s.dim[1]);
+    tfm__look_up(c, table, ids, y);
     return tfm__ok(c) ? y : tfm_none();
 }
 
@@ -6344,9 +6365,8 @@ static bool tfm__json_tensor(tfm__cursor *k, tfm__entry *t, uint64_t data_size) 
 /* Reads the header, into f's tables if they are there, else only counting. */
 static bool tfm__safetensors_parse(tfm_file *f, tfm_error *e) {
     tfm__cursor k;
-    uint64_t n = 0;
+    uint64_t n = f->size >= 8 ? tfm__little(f->data, 8) : 0;
     memset(&k, 0, sizeof k);
-    for (int i = 0; i < 8 && f->size >= 8; i++) n |= (uint64_t)f->data[i] << (8 * i);
     if (f->size < 10 || n > f->size - 8)
         return tfm__fail(e, TFM_TRUNCATED, "safetensors: a header of %u bytes in a file of %u", n, (uint64_t)f->size);
     if (n > 100000000) return tfm__fail(e, TFM_MALFORMED, "safetensors: a header of %u bytes, at most 100000000", n);
@@ -6407,7 +6427,6 @@ static bool tfm__file_count(const void *data, size_t size, tfm__file_counts *out
     const uint8_t *p = (const uint8_t *)data;
     tfm__cursor k;
     uint32_t version;
-    uint16_t one = 1;
     memset(out, 0, sizeof *out);
     memset(&k, 0, sizeof k);
     if (!data || size == 0)
@@ -6422,7 +6441,7 @@ static bool tfm__file_count(const void *data, size_t size, tfm__file_counts *out
     if (p[8] != '{')
         return tfm__fail(e, TFM_MALFORMED, "neither GGUF nor safetensors: the file begins with bytes %u %u %u %u",
                          (uint64_t)p[0], (uint64_t)p[1], (uint64_t)p[2], (uint64_t)p[3]);
-    if (*(const uint8_t *)&one != 1)
+    if (!tfm__little_host())
         return tfm__fail(e, TFM_UNSUPPORTED, "safetensors files are read on little-endian machines only");
     tfm_file f;
     memset(&f, 0, sizeof f);
@@ -6624,6 +6643,22 @@ TFMDEF bool tfm_file_meta(const tfm_file *f, const char *key, tfm_value *out) {
     }
     return false;
 }
+/* "<list>.<index>.<part>.<suffix>" without what is NULL; without a list, no index. */
+TFM__UNUSED static void tfm__tensor_name(char name[80], const char *list, int64_t index, const char *part,
+                                         const char *suffix) {
+    char digits[24], *d = digits + sizeof digits - 1;
+    *d = 0;
+    for (int64_t i = index; list && (i > 0 || !*d); i /= 10) *--d = (char)('0' + i % 10);
+    const char *pieces[4] = { list, list ? d : NULL, part, suffix };
+    size_t n = 0;
+    for (int i = 0; i < 4; i++) {
+        if (!pieces[i]) continue;
+        if (n) name[n++] = '.';
+        memcpy(name + n, pieces[i], strlen(pieces[i]));
+        n += strlen(pieces[i]);
+    }
+    name[n] = 0;
+}
 #ifndef TFM_NO_NET
 /* ---- Nets of layers ------------------------------------------------------------------ [IMPL.NET]
    A list of layers, each reading layers above it. Loading takes every name and number from the
@@ -6764,13 +6799,10 @@ static void tfm__net_edges(tfm__net_loader *l, tfm__net_layer *y, int64_t layer,
 /* "layers.N.SUFFIX" of the file, if it has the shape needed; -1 in it: any. */
 static tfm_tensor tfm__net_tensor(tfm__net_loader *l, int64_t layer, const char *suffix, tfm_shape want,
                                   bool optional) {
-    char name[48] = "layers.", digits[24], *d = digits + sizeof digits - 1;
+    char name[80];
     tfm_tensor_info info;
     if (l->err->status != TFM_OK) return tfm_none();
-    for (*d = 0; layer > 0 || !*d; layer /= 10) *--d = (char)('0' + layer % 10);
-    memcpy(name + 7, d, strlen(d));
-    name[7 + strlen(d)] = '.';
-    memcpy(name + 8 + strlen(d), suffix, strlen(suffix) + 1);
+    tfm__tensor_name(name, "layers", layer, suffix, NULL);
     if (!tfm_file_tensor(l->file, name, &info)) {
         if (!optional) tfm__fail(l->err, TFM_MISMATCH, "%s: the tensor is missing", name);
         return tfm_none();
@@ -7031,11 +7063,6 @@ static void tfm__net_step(tfm_context *c, const tfm__net_layer *l, const tfm_rnn
         state[0] = tfm_mul(c, o, tfm__net_activate(c, state[1], act));
     }
 }
-static void tfm__net_copy(tfm_context *c, tfm_tensor from, float *to) {
-    from = tfm_contiguous(c, from);
-    if (tfm__ok(c) && !c->measure && to && to != from.data)
-        memcpy(to, from.data, (size_t)tfm_count(from) * sizeof(float));
-}
 /* x [T, B, D] -> [T, B, hidden]; state [B, hidden], as for tfm_lstm. What PyTorch has runs on its kernels. */
 static tfm_tensor tfm__net_steps(tfm_context *c, const tfm__net_layer *l, const tfm_rnn_weights *w, tfm_tensor x,
                                  tfm_tensor state[2]) {
@@ -7052,9 +7079,9 @@ static tfm_tensor tfm__net_steps(tfm_context *c, const tfm__net_layer *l, const 
         tfm_tensor now[2];
         for (int i = 0; i < 2; i++) now[i] = tfm_reshape(c, last[i], tfm_shape2(batch, l->hidden));
         tfm__net_step(c, l, w, tfm_reshape(c, tfm_slice(c, x, 0, t, t + 1), tfm_shape2(batch, -1)), now);
-        tfm__net_copy(c, now[0], tfm__floats(last[0]));
-        tfm__net_copy(c, now[1], tfm__floats(last[1]));
-        tfm__net_copy(c, now[0], tfm__floats(y) + t * batch * l->hidden);
+        tfm__store(c, now[0], tfm__floats(last[0]));
+        tfm__store(c, now[1], tfm__floats(last[1]));
+        tfm__store(c, now[0], tfm__floats(y) + t * batch * l->hidden);
         tfm_arena_rewind(c, step);
     }
     tfm_arena_rewind(c, mark);
@@ -7080,7 +7107,7 @@ static tfm_tensor tfm__net_masked(tfm_context *c, const tfm__net_layer *l, const
                 memcpy((char *)own.data + (size_t)count++ * row, (char *)all.data + (size_t)(t * batch + b) * row, row);
         for (int i = 0; i < 2; i++) now[i] = tfm_slice(c, state[i], 1, b, b + 1);
         if (count) out = tfm__net_steps(c, l, w, tfm_slice(c, own, 0, 0, count), now);
-        for (int i = 0; i < 2; i++) tfm__net_copy(c, now[i], tfm__floats(state[i]) + b * hidden);
+        for (int i = 0; i < 2; i++) tfm__store(c, now[i], tfm__floats(state[i]) + b * hidden);
         for (int64_t t = 0; tfm__ok(c) && !c->measure && t < steps; t++) {
             bool some = mask[b * steps + (back ? steps - 1 - t : t)] != 0;
             at += some;
@@ -7109,8 +7136,8 @@ static tfm_tensor tfm__net_direction(tfm_context *c, const tfm__net_layer *l, in
     if (back) x = tfm__net_reversed(c, x);
     tfm_tensor y = mask ? tfm__net_masked(c, l, &l->rnn[d], x, mask, back, state)
                         : tfm__net_steps(c, l, &l->rnn[d], x, state);
-    if (carried) tfm__net_copy(c, state[0], carried);
-    if (carried && l->kind == TFM__NET_LSTM) tfm__net_copy(c, state[1], carried + l->hidden);
+    if (carried) tfm__store(c, state[0], carried);
+    if (carried && l->kind == TFM__NET_LSTM) tfm__store(c, state[1], carried + l->hidden);
     if (!l->sequences) return tfm_reshape(c, state[0], tfm_shape2(-1, l->hidden));
     if (d == 1) y = tfm__net_reversed(c, y);                /* so that both directions stand by the same step */
     return tfm_transpose(c, y, 0, 1);
@@ -7231,7 +7258,7 @@ TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, fl
         values[i + 1] = tfm__net_layer_run(c, l, values + 1, state);
         if (state) state += l->hidden * (l->kind == TFM__NET_LSTM ? 2 : 1);
     }
-    tfm__net_copy(c, values[n->info.layers].x, tfm__floats(y));
+    tfm__store(c, values[n->info.layers].x, tfm__floats(y));
     tfm_arena_rewind(c, mark);
     if (!tfm__ok(c)) return tfm_none();
     return batched ? y : tfm__drop_axis(c, y, 0);
@@ -7255,7 +7282,13 @@ TFMDEF tfm_tensor tfm_net_run(tfm_context *c, const tfm_net *n, tfm_tensor x, fl
    from the left instead, the longest token first; "char" and "word" have a token for the whole. "t5"
    has no words: of all ways to take a text apart it finds the one with the greatest sum of scores. */
 
-enum { TFM__SPELL_BYTES, TFM__SPELL_SPACE, TFM__SPELL_PLAIN, TFM__SPELL_WORD };   /* gpt2, llama, char, bert */
+enum { TFM__SPELL_BYTES, TFM__SPELL_SPACE, TFM__SPELL_PLAIN, TFM__SPELL_WORD };
+
+enum { TFM__VOCAB_GPT2, TFM__VOCAB_LLAMA, TFM__VOCAB_T5, TFM__VOCAB_BERT, TFM__VOCAB_CHAR, TFM__VOCAB_WORD };
+static const struct { const char *name; int spell; } tfm__vocab_models[] = {
+    {"gpt2", TFM__SPELL_BYTES}, {"llama", TFM__SPELL_SPACE}, {"t5", TFM__SPELL_SPACE}, {"bert", TFM__SPELL_WORD},
+    {"char", TFM__SPELL_PLAIN}, {"word", TFM__SPELL_PLAIN}
+};
 
 /* GGUF's token types less those that change nothing here; with the flag of end tokens. */
 enum { TFM__TOKEN_NORMAL = 1, TFM__TOKEN_UNKNOWN, TFM__TOKEN_CONTROL, TFM__TOKEN_USER, TFM__TOKEN_UNUSED,
@@ -7428,13 +7461,11 @@ struct tfm_tokenizer {
     bool owned;                         /* the memory is the allocator's */
     bool add_bos, add_eos, space_prefix;
     bool lower, strip;                  /* bert, word: text is made lower case; bert: and loses its accents */
-    bool listed;                        /* word */
     tfm_string drop, split, alone, letters;                 /* word: characters that are none, end one, are one,
                                                                or, unless empty, alone make one up */
     bool words;                         /* llama: no plain token has a space behind another character */
-    bool unigram;                       /* t5, spelled as llama */
     bool merge_spaces;                  /* t5: spaces at either end go, and of several in a row all but one */
-    int spell;
+    int model, spell;                   /* tokenizer.ggml.model, and how it spells its tokens */
     const tfm__splitter *splitter;      /* gpt2 only; NULL: unknown, text cannot be split */
     tfm_string pre;                     /* its name in the file; empty: none there */
     int32_t count, bos, eos, unknown;   /* ids: -1 is none */
@@ -7458,8 +7489,6 @@ struct tfm_tokenizer {
 };
 
 /* Characters. */
-
-static size_t tfm__min_size(size_t a, size_t b) { return a < b ? a : b; }
 
 /* The character at p and its length in bytes; an invalid byte is U+FFFD of length 1. */
 static uint32_t tfm__utf8_decode(const uint8_t *p, size_t n, int *length) {
@@ -7658,11 +7687,6 @@ static int tfm__byte_name(tfm_string s) {
 
 typedef struct tfm__vocab_keys { tfm_value tokens, types, merges; } tfm__vocab_keys;    /* data NULL: absent */
 
-/* Little-endian, whatever the host's order. */
-static uint32_t tfm__u32_at(const uint8_t *p) {
-    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
 static bool tfm__vocab_array(const tfm_file *f, const char *key, tfm_value_type element, uint64_t count, tfm_value *v,
                              tfm_error *e) {
     if (!tfm_file_meta(f, key, v)) { memset(v, 0, sizeof *v); return true; }
@@ -7704,15 +7728,13 @@ static bool tfm__vocab_model(tfm_tokenizer *t, const tfm_file *f, tfm_error *e) 
     if (!tfm_file_meta(f, "tokenizer.ggml.model", &v))
         return tfm__fail(e, TFM_UNSUPPORTED, "the file has no tokenizer (tokenizer.ggml.model)");
     if (!tfm_value_string(&v, &name)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.model: not a string");
-    t->unigram = tfm__str_eq(name, "t5");
-    t->listed = tfm__str_eq(name, "word");
-    if (t->unigram || tfm__str_eq(name, "llama")) { t->spell = TFM__SPELL_SPACE; return true; }
-    if (t->listed || tfm__str_eq(name, "char")) { t->spell = TFM__SPELL_PLAIN; return true; }
-    if (tfm__str_eq(name, "bert")) { t->spell = TFM__SPELL_WORD; return true; }
-    if (!tfm__str_eq(name, "gpt2"))
+    const int models = sizeof tfm__vocab_models / sizeof *tfm__vocab_models;
+    while (t->model < models && !tfm__str_eq(name, tfm__vocab_models[t->model].name)) t->model++;
+    if (t->model == models)
         return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.model '%q' is not gpt2, llama, t5, bert, char or word",
                          &name);
-    t->spell = TFM__SPELL_BYTES;
+    t->spell = tfm__vocab_models[t->model].spell;
+    if (t->model != TFM__VOCAB_GPT2) return true;
     if (!tfm_file_meta(f, "tokenizer.ggml.pre", &v)) return true;   /* tfm_tokenize will refuse, all else works */
     if (!tfm_value_string(&v, &t->pre)) return tfm__fail(e, TFM_MALFORMED, "tokenizer.ggml.pre: not a string");
     for (size_t i = 0; i < sizeof tfm__splitters / sizeof *tfm__splitters; i++)
@@ -7730,7 +7752,7 @@ static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *ke
     else if (byte && t->spell == TFM__SPELL_SPACE) type = TFM__TOKEN_BYTE;
     switch (type) {
         case TFM__TOKEN_UNKNOWN: case TFM__TOKEN_CONTROL: case TFM__TOKEN_USER: return (uint8_t)type;
-        case TFM__TOKEN_UNUSED: return (uint8_t)(t->unigram ? TFM__TOKEN_UNUSED : TFM__TOKEN_NORMAL);
+        case TFM__TOKEN_UNUSED: return (uint8_t)(t->model == TFM__VOCAB_T5 ? TFM__TOKEN_UNUSED : TFM__TOKEN_NORMAL);
         case TFM__TOKEN_BYTE: return (uint8_t)(byte ? TFM__TOKEN_BYTE : TFM__TOKEN_NORMAL);
         default: return TFM__TOKEN_NORMAL;
     }
@@ -7738,7 +7760,7 @@ static uint8_t tfm__vocab_kind(const tfm_tokenizer *t, const tfm__vocab_keys *ke
 
 /* The special tokens and what is added to text, with what holds when the file does not say. */
 static void tfm__vocab_special(tfm_tokenizer *t, const tfm_file *f) {
-    bool t5 = t->unigram, llama = t->spell == TFM__SPELL_SPACE && !t5, bert = t->spell == TFM__SPELL_WORD;
+    bool t5 = t->model == TFM__VOCAB_T5, llama = t->model == TFM__VOCAB_LLAMA, bert = t->model == TFM__VOCAB_BERT;
     int32_t n = t->count;
     t->bos = tfm__vocab_id(f, "tokenizer.ggml.bos_token_id", n, llama ? 1 : bert ? 101 : -1);
     t->eos = tfm__vocab_id(f, "tokenizer.ggml.eos_token_id", n, llama ? 2 : bert ? 102 : t5 ? 1 : -1);
@@ -7755,7 +7777,7 @@ static void tfm__vocab_special(tfm_tokenizer *t, const tfm_file *f) {
     t->merge_spaces = t5 && tfm__vocab_flag(f, "tokenizer.ggml.remove_extra_whitespaces", false);
     t->lower = bert && tfm__vocab_flag(f, "tokenizer.ggml.normalizer.lowercase", true);
     t->strip = bert && tfm__vocab_flag(f, "tokenizer.ggml.normalizer.strip_accents", t->lower);
-    if (!t->listed) return;
+    if (t->model != TFM__VOCAB_WORD) return;
     static const char *const keys[4] = { "tokenizer.word.drop", "tokenizer.word.split", "tokenizer.word.alone",
                                          "tokenizer.word.letters" };
     tfm_string *sets[4] = { &t->drop, &t->split, &t->alone, &t->letters };
@@ -7770,10 +7792,10 @@ static bool tfm__vocab_charsmap(tfm_tokenizer *t, const tfm_file *f, tfm_error *
     static const char key[] = "tokenizer.ggml.precompiled_charsmap";
     tfm__charsmap *m = &t->charsmap;
     tfm_value v;
-    if (!t->unigram) return true;
+    if (t->model != TFM__VOCAB_T5) return true;
     if (!tfm__vocab_array(f, key, TFM_VALUE_U8, 0, &v, e)) return false;
     if (!v.count) return true;
-    uint64_t trie = v.count < 4 ? 0 : tfm__u32_at(v.data);
+    uint64_t trie = v.count < 4 ? 0 : tfm__little(v.data, 4);
     if (v.count < 4 || trie % 4 || trie + 4 >= v.count || v.data[v.count - 1])
         return tfm__fail(e, TFM_MALFORMED, "%s: %u bytes, its trie %u", key, v.count, trie);
     m->units = v.data + 4;
@@ -7933,7 +7955,8 @@ static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const
         t->kind[id] = tfm__vocab_kind(t, keys, id, s);
         spread = tfm__slot_add(t, id);
         if (tfm__token_plain(t, id) && tfm__has_inner_space(s)) t->words = false;
-        bool named = t->spell == TFM__SPELL_SPACE && (!t->unigram || tfm__token_kind(t, id) == TFM__TOKEN_BYTE);
+        bool named = t->model == TFM__VOCAB_LLAMA ||
+                     (t->model == TFM__VOCAB_T5 && tfm__token_kind(t, id) == TFM__TOKEN_BYTE);
         int byte = named ? tfm__byte_name(s) : -1;
         if (byte >= 0 && t->byte[byte] < 0) t->byte[byte] = id;
         if (!s.size || s.size > TFM__SPECIAL_BYTES || !tfm__token_special(t, id, true)) continue;
@@ -7945,11 +7968,11 @@ static bool tfm__vocab_fill(tfm_tokenizer *t, const tfm__vocab_keys *keys, const
     if (!spread || !tfm__slot_runs_ok(t))
         return tfm__fail(e, TFM_UNSUPPORTED, "tokenizer.ggml.tokens: %i texts that are made to collide",
                          (int64_t)t->count);
-    for (int b = 0; b < 256 && !t->unigram; b++) {
+    for (int b = 0; b < 256 && t->model != TFM__VOCAB_T5; b++) {
         uint8_t one = (uint8_t)b;
         if (t->byte[b] < 0) t->byte[b] = tfm__find_bytes(t, &one, 1);
     }
-    if (t->unigram) tfm__vocab_unknown_score(t);
+    if (t->model == TFM__VOCAB_T5) tfm__vocab_unknown_score(t);
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
     for (int i = 0; i < 3; i++) {
@@ -8442,7 +8465,7 @@ static int32_t tfm__match_special(const tfm_tokenizer *t, const uint8_t *p, size
    kept as it is written, and its score is -0.1, which is better than that of any other way. */
 
 static uint32_t tfm__trie_unit(const tfm__charsmap *m, uint32_t at) {
-    return at < m->unit_count ? tfm__u32_at(m->units + (size_t)at * 4) : 0;
+    return at < m->unit_count ? (uint32_t)tfm__little(m->units + (size_t)at * 4, 4) : 0;
 }
 static uint32_t tfm__trie_children(uint32_t unit) { return unit >> 10 << (unit >> 6 & 8); }
 
@@ -8563,12 +8586,12 @@ static void tfm__write_unigram(tfm__writer *w, const uint8_t *p, size_t n) {
 /* A piece of text without special tokens: at the beginning, or after such a token. */
 static void tfm__write_piece(tfm__writer *w, const uint8_t *p, size_t n) {
     size_t ends[TFM__SPLIT_STEPS] = {0};
-    if (w->t->unigram) { tfm__write_unigram(w, p, n); return; }
-    if (w->t->listed) { tfm__write_listed(w, p, n); return; }
-    switch (w->t->spell) {
-        case TFM__SPELL_SPACE: tfm__write_spaced(w, p, n); break;
-        case TFM__SPELL_WORD: tfm__write_words(w, p, n); break;
-        case TFM__SPELL_PLAIN: tfm__write_chars(w, p, n); break;
+    switch (w->t->model) {
+        case TFM__VOCAB_LLAMA: tfm__write_spaced(w, p, n); break;
+        case TFM__VOCAB_T5: tfm__write_unigram(w, p, n); break;
+        case TFM__VOCAB_BERT: tfm__write_words(w, p, n); break;
+        case TFM__VOCAB_CHAR: tfm__write_chars(w, p, n); break;
+        case TFM__VOCAB_WORD: tfm__write_listed(w, p, n); break;
         default:
             for (size_t at = 0, end; at < n; at = end) {
                 end = tfm__text_split(w->t->splitter, p, n, at, ends);
@@ -8584,18 +8607,20 @@ static size_t tfm__writer_symbols(const tfm_tokenizer *t, size_t size) {
     return t->spell >= TFM__SPELL_PLAIN ? 0 : size + 1;
 }
 static size_t tfm__writer_copy(const tfm_tokenizer *t, size_t size) {
-    return t->spell == TFM__SPELL_SPACE ? size + 1 : t->spell == TFM__SPELL_WORD || t->listed ? size + size / 2 + 1 : 0;
+    if (t->model == TFM__VOCAB_BERT || t->model == TFM__VOCAB_WORD) return size + size / 2 + 1;
+    return t->spell == TFM__SPELL_SPACE ? size + 1 : 0;
 }
 static size_t tfm__writer_longest(const tfm_tokenizer *t, size_t size) {
     size_t each = t->charsmap.longest > 3 ? t->charsmap.longest : 3;        /* at least U+FFFD */
-    return !t->unigram ? size : size > SIZE_MAX / 2 / each ? SIZE_MAX / 2 : size * each + 1;
+    return t->model != TFM__VOCAB_T5 ? size : size > SIZE_MAX / 2 / each ? SIZE_MAX / 2 : size * each + 1;
 }
 TFMDEF size_t tfm_tokenize_memory(const tfm_tokenizer *t, size_t size) {
     tfm__carver k;
     memset(&k, 0, sizeof k);
     if (!t || size > INT32_MAX / 2) return SIZE_MAX;
     size = tfm__writer_longest(t, size);
-    tfm__carve(&k, tfm__writer_symbols(t, size), t->unigram ? sizeof(tfm__path) : sizeof(tfm__merge_symbol));
+    tfm__carve(&k, tfm__writer_symbols(t, size),
+               t->model == TFM__VOCAB_T5 ? sizeof(tfm__path) : sizeof(tfm__merge_symbol));
     tfm__carve(&k, tfm__writer_copy(t, size), 1);
     return k.overflow ? SIZE_MAX : k.used;
 }
@@ -8612,7 +8637,7 @@ static void tfm__write_text(tfm__writer *w, const uint8_t *p, size_t n, const tf
         bool inside = plain != last && plain->begin <= at;
         size_t end = plain == last ? n : tfm__min_size(n, inside ? plain->end : plain->begin);
         int32_t id = may ? tfm__match_special(t, p + at, end - at, o->parse_special && !inside) : -1;
-        if (id < 0 || (t->unigram && tfm__token_kind(t, id) == TFM__TOKEN_USER)) { at++; continue; }
+        if (id < 0 || (t->model == TFM__VOCAB_T5 && tfm__token_kind(t, id) == TFM__TOKEN_USER)) { at++; continue; }
         if (at > from) tfm__write_piece(w, p + from, at - from);
         tfm__write_id(w, id);
         at += tfm__token_text(t, id).size;
@@ -8642,7 +8667,7 @@ TFMDEF int64_t tfm_tokenize(tfm_context *c, const tfm_tokenizer *t, const char *
     w.ids = ids;
     w.capacity = ids ? capacity : 0;
     tfm_mark mark = tfm_arena_mark(c);
-    if (!t->unigram || c->measure) {
+    if (t->model != TFM__VOCAB_T5 || c->measure) {
         size_t longest = tfm__writer_longest(t, size);
         w.symbols = (tfm__merge_symbol *)tfm__arena(c, tfm__writer_symbols(t, longest), sizeof *w.symbols);
         w.copy = (uint8_t *)tfm__arena(c, tfm__writer_copy(t, longest), 1);
@@ -8914,8 +8939,8 @@ enum {
     TFM__CHAT_THOUGHTS = 1024,          /* of the assistant's messages only what follows </think> is kept */
     TFM__CHAT_DEFAULT = 2048,           /* the template may hold a system message */
     TFM__CHAT_END = 4096,               /* EOS at the end if no prompt follows; found in the template */
-    TFM__CHAT_DATE = 16384,             /* the date given is written; found in the template */
-    TFM__CHAT_PROMPT = 8192             /* the prompt always follows: nothing asks for it; found in the template */
+    TFM__CHAT_PROMPT = 8192,            /* the prompt always follows: nothing asks for it; found in the template */
+    TFM__CHAT_DATE = 16384              /* the date given is written; found in the template */
 };
 
 /* In what is written, \1 stands for BOS, \2 for EOS, \3 for the date. Rows whose name ends in -first are
@@ -9507,26 +9532,13 @@ typedef struct tfm__loader {
     tfm_shape first_shape;
 } tfm__loader;
 
-/* "blk.<layer>.<part>.<suffix>", or "<part>.<suffix>" if the layer is negative. */
-static void tfm__tensor_name(char name[80], int layer, const char *part, const char *suffix) {
-    char digits[16], *d = digits + sizeof digits - 1;
-    *d = 0;
-    for (int i = layer; layer >= 0 && (i > 0 || !*d); i /= 10) *--d = (char)('0' + i % 10);
-    const char *pieces[6] = { layer < 0 ? "" : "blk.", d, layer < 0 ? "" : ".", part, ".", suffix };
-    size_t n = 0;
-    for (int i = 0; i < 6; i++) {
-        memcpy(name + n, pieces[i], strlen(pieces[i]));
-        n += strlen(pieces[i]);
-    }
-    name[n] = 0;
-}
 /* A tensor of the file, if it has the shape needed and a type that runs. */
 static tfm_tensor tfm__weight(tfm__loader *l, int layer, const char *part, const char *suffix, tfm_shape want,
                               bool optional) {
     char name[80];
     tfm_tensor_info info;
     if (l->err->status != TFM_OK) return tfm_none();
-    tfm__tensor_name(name, layer, part, suffix);
+    tfm__tensor_name(name, layer < 0 ? NULL : "blk", layer, part, suffix);
     int64_t index = tfm__file_find(l->m->file, name);
     if (!tfm_file_tensor_at(l->m->file, index, &info)) {
         if (!optional && l->missing++ == 0) {
@@ -9953,10 +9965,6 @@ static void tfm__multiply(tfm_context *c, float *x, int64_t count, float factor)
     tfm__binary_into(c, TFM__MUL, tfm__expand(tfm_wrap(c, x, shape), shape),
                      tfm__expand(tfm_wrap(c, &factor, tfm_shape1(1)), shape), x, count);
 }
-/* Copies a contiguous F32 tensor's elements. */
-static void tfm__store(const tfm_context *c, tfm_tensor t, float *out) {
-    if (tfm__ok(c) && !c->measure) memcpy(out, t.data, (size_t)tfm_count(t) * sizeof(float));
-}
 /* Positions that a cache has room for: whole sixteens. */
 static int64_t tfm__cache_room(const tfm_session_opts *o) { return ((int64_t)o->context + 15) / 16 * 16; }
 /* An encoder never comes back to a layer: all use one cache. */
@@ -10344,9 +10352,7 @@ static tfm_tensor tfm__embed_rows(tfm_session *s, int64_t n) {
         const tfm__rows *r = &s->rows[i];
         tfm_mark mark = tfm_arena_mark(c);
         tfm_tensor part = tfm_slice(c, x, 0, at, at + r->n);
-        for (int64_t j = 0; tfm__ok(c) && !c->measure && j < r->n; j++)
-            c->kernels->decode(m->token_embd.type, (const char *)m->token_embd.data +
-                               r->ids[j] * m->token_embd.stride[0], tfm__floats(part) + j * x.dim[1], x.dim[1]);
+        tfm__look_up(c, m->token_embd, r->ids, part);
         if (tfm__ok(c)) tfm__multiply(c, tfm__floats(part), tfm_count(part), m->hp.embedding_scale);
         if (r->n) tfm__add_rows(c, part, m->token_types, 0, 1);
         if (r->n) tfm__add_rows(c, part, m->position_embd, r->s->position, r->s->position + r->n);
@@ -10746,16 +10752,11 @@ static uint64_t tfm__mix(uint64_t h, uint64_t word) {
     h = (h ^ word) * UINT64_C(0x9e3779b97f4a7c15);
     return h ^ h >> 32;
 }
-static uint64_t tfm__load_word(const uint8_t *p, size_t bytes) {
-    uint64_t word = 0;
-    for (size_t i = 0; i < bytes; i++) word |= (uint64_t)p[i] << 8 * i;
-    return word;
-}
 static uint64_t tfm__mix_bytes(uint64_t h, const void *data, size_t size) {
     const uint8_t *p = (const uint8_t *)data;
     size_t i = 0;
-    for (; i + 8 <= size; i += 8) h = tfm__mix(h, tfm__load_word(p + i, 8));
-    return tfm__mix(tfm__mix(h, tfm__load_word(p + i, size - i)), size);
+    for (; i + 8 <= size; i += 8) h = tfm__mix(h, tfm__little(p + i, 8));
+    return tfm__mix(tfm__mix(h, tfm__little(p + i, size - i)), size);
 }
 static uint64_t tfm__mix_value(uint64_t h, const tfm_value *v) {
     tfm_string text;
@@ -10823,8 +10824,7 @@ static size_t tfm__state_size(const tfm_session *s, uint64_t position, uint64_t 
 typedef struct tfm__state { uint8_t *out; const uint8_t *in; size_t at; } tfm__state;
 
 static void tfm__state_move(tfm__state *k, void *numbers, size_t element, int64_t count, int64_t stride) {
-    static const uint16_t one = 1;
-    const bool little = *(const uint8_t *)&one == 1;
+    const bool little = tfm__little_host();
     if (little && (size_t)stride == element) { element *= (size_t)count; count = count > 0; }
     for (int64_t i = 0; i < count; i++, k->at += element) {
         uint8_t *mine = (uint8_t *)numbers + i * stride, *to = k->in ? mine : k->out + k->at;
@@ -10893,10 +10893,10 @@ static bool tfm__state_check(tfm_session *s, const uint8_t *data, size_t size, c
     size_t need = tfm__state_size(s, position, logits);
     if (size != need) return tfm__fail(e, size < need ? TFM_TRUNCATED : TFM_MALFORMED,
                                        "state: %u bytes, %u needed", (uint64_t)size, (uint64_t)need);
-    if (tfm__mix_bytes(0, data, size - 8) != tfm__load_word(data + size - 8, 8))
+    if (tfm__mix_bytes(0, data, size - 8) != tfm__little(data + size - 8, 8))
         return tfm__fail(e, TFM_MALFORMED, "state: it is damaged: the checksum does not fit");
     for (size_t i = 0; i < position; i++) {
-        uint64_t id = tfm__load_word(data + TFM__STATE_WORDS * 8 + 4 * i, 4);
+        uint64_t id = tfm__little(data + TFM__STATE_WORDS * 8 + 4 * i, 4);
         if (id >= (uint64_t)s->m->hp.vocab)
             return tfm__fail(e, TFM_MALFORMED, "state: token id %u at %u is not between 0 and %i", id, (uint64_t)i,
                              (int64_t)s->m->hp.vocab - 1);

@@ -381,13 +381,6 @@ static void print_top(tfm_context *c, tfm_tensor logits, char *const *labels) {
         else printf("class %d\n", class);
     }
 }
-static void write_floats(FILE *f, const float *x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        for (int b = 0; b < 4; b++) putc((int)(bits >> 8 * b & 255), f);
-    }
-}
 
 int main(int argc, char **argv) {
     int count = cli_parse(&program, argc, argv);
@@ -412,7 +405,7 @@ int main(int argc, char **argv) {
         if (count > 2) printf("%s:\n", argv[i]);
         print_top(l.c, logits, labels);
         if (tfm_status_of(l.c) != TFM_OK) cli_fail("%s: %s", argv[0], tfm_message(l.c));
-        if (out) write_floats(out, logits.data, m.classes);
+        if (out) cli_write_floats(out, logits.data, m.classes);
         tfm_arena_rewind(l.c, mark);
         free(pixels.pixels);
     }

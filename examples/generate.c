@@ -86,6 +86,20 @@ static void print_figures(const char *path, const tfm_model *model, int64_t prom
     fprintf(stderr, "peak memory: %.2f MiB, beside mapped weights %.2f MiB\n", peak / 1048576, own / 1048576);
 }
 
+/* A session, with the adapter if there is one: a file that outlives it. */
+static tfm_session *open_session(const tfm_model *model, const char *path, tfm_file **adapter) {
+    tfm_error err;
+    *adapter = o.lora ? tfm_file_open(o.lora, NULL, &err) : NULL;
+    if (o.lora && !*adapter) cli_fail_at(o.lora, err.message);
+    const tfm_file *const adapters[] = { *adapter };
+    tfm_session *s = tfm_session_new(model, &(tfm_session_opts){ .context = (int)o.context,
+        .threads = (int)o.threads, .cache = o.cache, .level = o.level, .progress = on_progress, .adapters = adapters,
+        .adapter_scales = &o.lora_scale, .adapter_count = *adapter != NULL }, &err);
+    if (!s && o.lora) cli_fail("%s with %s: %s", path, o.lora, err.message);
+    if (!s) cli_fail_at(path, err.message);
+    return s;
+}
+
 int main(int argc, char **argv) {
     char beside[4096];
     const char *path = cli_shipped(argv[0], SHIPPED, beside, sizeof beside);
@@ -100,14 +114,8 @@ int main(int argc, char **argv) {
     if (!model) cli_fail_at(path, err.message);
     const tfm_tokenizer *tokenizer = tfm_model_tokenizer(model);
     if (!tokenizer) cli_fail("%s: holds no tokenizer", path);
-    tfm_file *adapter = o.lora ? tfm_file_open(o.lora, NULL, &err) : NULL;
-    if (o.lora && !adapter) cli_fail_at(o.lora, err.message);
-    const tfm_file *const adapters[] = { adapter };
-    session = tfm_session_new(model, &(tfm_session_opts){ .context = (int)o.context, .threads = (int)o.threads,
-        .cache = o.cache, .level = o.level, .progress = on_progress, .adapters = adapters,
-        .adapter_scales = &o.lora_scale, .adapter_count = adapter != NULL }, &err);
-    if (!session && o.lora) cli_fail("%s with %s: %s", path, o.lora, err.message);
-    if (!session) cli_fail_at(path, err.message);
+    tfm_file *adapter = NULL;
+    session = open_session(model, path, &adapter);
     tfm_context *c = tfm_session_context(session);
     t[1] = cli_seconds();
 

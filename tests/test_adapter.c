@@ -320,6 +320,12 @@ static void wrong_adapters(void) {
         tfm_file_free(f);
         free(bytes);
     }
+    unmake(&m);
+}
+static void wrong_options(void) {
+    recipe r = { .layers = 2, .width = 64, .ff = 96, .heads = 4, .kv_heads = 2, .vocab = 90, .context = 50 };
+    made m = make(&r);
+    tfm_error err;
     const tfm_file *none[] = { NULL }, *model[] = { tfm_model_file(m.m) };
     const float nan[] = { NAN };
     const struct { tfm_session_opts o; const char *message; } wrong[] = {
@@ -341,4 +347,5 @@ const test_case tests_adapter[] = {
     { "exact_memory", exact_memory, QUICK },
     { "experts", experts, QUICK },
     { "wrong_adapters", wrong_adapters, QUICK },
+    { "wrong_options", wrong_options, QUICK },
     { NULL, NULL, SLOW } };

@@ -450,10 +450,6 @@ static void sequences_in_exact_memory(void) {
     }
     unmake(&m);
 }
-static bool never(void *user, int64_t done, int64_t total) {
-    (void)user;
-    return done == total;
-}
 static void sequences_that_cannot_be_joined(void) {
     made m = make(&small), other = make(&small);
     tfm_session_opts o = { .context = 50, .sequences = 3 };
@@ -489,7 +485,7 @@ static void sequences_that_cannot_be_joined(void) {
         CHECK(tfm_position(a) == 0 && tfm_position(b) == 0);
     }
     tfm_session *pair[2] = { a, b };
-    const int64_t counts[2] = { 1, 1 }, many[2] = { 40, 40 };
+    const int64_t counts[2] = { 1, 1 };
     CHECK_EQ(tfm_eval_many(NULL, 2, two, counts), TFM_ARGUMENT);
     CHECK_EQ(tfm_eval_many(pair, 0, two, counts), TFM_ARGUMENT);
     tfm_rewind(b, 1);                                   /* an error that waits in one of them stays there */
@@ -500,25 +496,40 @@ static void sequences_that_cannot_be_joined(void) {
     tfm_clear(tfm_session_context(b));
     CHECK_EQ(tfm_eval_many(pair, 2, two, counts), TFM_OK);
     CHECK_SAME(tfm_logits(a), tfm_logits(b), 90);
-    /* cancelled between two pieces: what was done stays, and the rest gives the same as ever */
+    tfm_session *all[] = { a, b, half, foreign, longer };
+    for (int i = 0; i < 5; i++) tfm_session_free(all[i]);
+    unmake(&m);
+    unmake(&other);
+}
+static bool never(void *user, int64_t done, int64_t total) {
+    (void)user;
+    return done == total;
+}
+/* Between two pieces: what was done stays, and the rest gives the same as ever. */
+static void sequences_cancelled(void) {
+    made m = make(&small);
+    tfm_session *b = session(m.m, (tfm_session_opts){ .context = 50 });
     tfm_session *stopped = session(m.m, (tfm_session_opts){ .context = 50, .batch = 48, .sequences = 2,
                                                             .progress = never });
-    tfm_session *slow[2] = { stopped, b };
-    CHECK_EQ(tfm_rewind(b, 0), TFM_OK);
-    CHECK_EQ(tfm_eval_many(slow, 2, two, many), TFM_CANCELLED);
+    tfm_session *pair[2] = { stopped, b };
+    const int64_t counts[2] = { 40, 40 };
+    int32_t ids[40];
+    some_ids(ids, 40, 90, 4);
+    const int32_t *both[2] = { ids, ids };
+    CHECK_EQ(tfm_eval_many(pair, 2, both, counts), TFM_CANCELLED);
     tfm_clear(tfm_session_context(stopped));
     CHECK(tfm_position(stopped) == 40 && tfm_position(b) == 8);
     CHECK(tfm_logits(stopped) && !tfm_logits(b));
     CHECK_EQ(tfm_eval(b, ids + 8, 32), TFM_OK);
     CHECK_SAME(tfm_logits(stopped), tfm_logits(b), 90);
-    tfm_session *all[] = { a, b, half, foreign, longer, stopped };
-    for (int i = 0; i < 6; i++) tfm_session_free(all[i]);
+    tfm_session_free(stopped);
+    tfm_session_free(b);
     unmake(&m);
-    unmake(&other);
 }
 
 const test_case tests_session[] = {
     { "sequences_together", sequences_together, QUICK },
+    { "sequences_cancelled", sequences_cancelled, QUICK },
     { "sequences_in_exact_memory", sequences_in_exact_memory, QUICK },
     { "sequences_that_cannot_be_joined", sequences_that_cannot_be_joined, QUICK },
     { "turns_with_stop_strings", turns_with_stop_strings, QUICK },

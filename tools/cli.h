@@ -441,6 +441,20 @@ static inline void cli_commit(FILE *f) {
     cli_part[0] = 0;
 }
 
+/* Little-endian f32 to the file of cli_create. */
+static inline void cli_write_floats(FILE *f, const float *x, int64_t n) {
+    unsigned char bytes[4096];
+    size_t used = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        for (int j = 0; j < 4; j++) bytes[used++] = (unsigned char)(bits >> 8 * j);
+        if (used < sizeof bytes && i + 1 < n) continue;
+        if (fwrite(bytes, 1, used, f) != used) cli_commit(f);          /* says why */
+        used = 0;
+    }
+}
+
 /* Sees that all of stdout arrived. */
 static inline void cli_finish(void) {
     errno = 0;

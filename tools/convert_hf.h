@@ -130,8 +130,8 @@ static void hf_check_rotated(const hf_folder *h) {
     int64_t layer = 0, rotates;
     for (const json *v = json_first(hf_config(h, "no_rope_layers")); v; v = v->next, layer++)
         if (!json_int(v, &rotates) || rotates != ((layer + 1) % 4 != 0))
-            cli_fail("%s/config.json: no_rope_layers is not 0 for every fourth layer alone (number %" PRId64 ")", h->dir,
-                     layer);
+            cli_fail("%s/config.json: no_rope_layers is not 0 for every fourth layer alone (number %" PRId64 ")",
+                     h->dir, layer);
 }
 
 /* ---- Metadata ---- */

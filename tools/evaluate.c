@@ -92,31 +92,24 @@ static void each_row(const int32_t *ids, int64_t n, progress *p, row_fn *row, vo
     }
 }
 
-typedef struct writer { FILE *file; int64_t width; unsigned char *bytes; } writer;
+typedef struct writer { FILE *file; int64_t width; } writer;
 
 static void write_row(void *user, int64_t position, const float *row, const float *originals) {
-    writer *w = user;
+    const writer *w = user;
     (void)position;
     (void)originals;
-    for (int64_t i = 0; i < w->width; i++) {
-        uint32_t bits;
-        memcpy(&bits, &row[i], sizeof bits);
-        for (int j = 0; j < 4; j++) w->bytes[4 * i + j] = (unsigned char)(bits >> 8 * j);
-    }
-    if (fwrite(w->bytes, 4, (size_t)w->width, w->file) != (size_t)w->width) cli_commit(w->file);    /* says why */
+    cli_write_floats(w->file, row, w->width);
 }
 
 /* Of a decoder the logits of each position, of an encoder what it pooled. */
 static void write_output(const int32_t *ids, int64_t n, const tfm_hparams *h) {
     int64_t rows = 0;
-    writer w = { cli_create(o.logits), h->encoder ? h->width : h->vocab, NULL };
-    w.bytes = cli_alloc((size_t)w.width, 4);
+    writer w = { cli_create(o.logits), h->encoder ? h->width : h->vocab };
     if (h->encoder) evaluate(session, ids, n);
     else each_row(ids, n, &(progress){ "evaluated", 0, n }, write_row, &w);
     const float *pooled = tfm_pooled(session, &rows);
-    for (int64_t i = 0; i < rows; i++) write_row(&w, i, pooled + i * w.width, NULL);
+    cli_write_floats(w.file, pooled, rows * w.width);
     cli_commit(w.file);
-    free(w.bytes);
 }
 
 static bool print_id(void *user, int32_t id) {

@@ -31,13 +31,6 @@ static inline float *read_floats(const char *path, int64_t *count) {
     free(bytes);
     return values;
 }
-static inline void write_floats(FILE *f, const float *values, int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        for (int j = 0; j < 4; j++) putc((int)(bits >> 8 * j & 255), f);
-    }
-}
 
 /* As many samples as the numbers make; with an open number of steps they are one. */
 static inline tfm_tensor net_input(tfm_context *c, const tfm_net_info *info, const void *data, int64_t count) {
@@ -70,7 +63,7 @@ static inline void evaluate_net(const char *path, const tfm_file *file, const ev
     if (tfm_status_of(c) != TFM_OK) cli_fail("%s", tfm_message(c));
     const float *out = (const float *)y.data;
     FILE *f = o->output ? cli_create(o->output) : stdout;
-    if (o->output) write_floats(f, out, tfm_count(y));
+    if (o->output) cli_write_floats(f, out, tfm_count(y));
     for (int64_t i = 0; !o->output && i < tfm_count(y); i++)
         printf("%.9g%c", (double)out[i], (i + 1) % y.dim[y.rank - 1] ? ' ' : '\n');
     if (o->output) cli_commit(f);
